@@ -1,8 +1,8 @@
 //! A firewall between two TUN devices: clients on the left, servers on the right.
 //!
-//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. It creates the devices; move
-//! each to a network namespace of its own, and give it an address there. Without a file it allows
-//! ping, and HTTP to everywhere.
+//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. It creates the devices;
+//! move each to a network namespace of its own, and give it an address there. Without a file it
+//! allows ping, and HTTP to everywhere.
 #![allow(clippy::indexing_slicing, reason = "an example is short")]
 
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ fn pump(engine: &Engine, sides: &[SyncDevice; 2], from: usize) -> std::io::Resul
         match engine.process(&packet, &mut outbox) {
             Verdict::Forward(_) => send(&sides[1 - from], &buffer[..len]),
             Verdict::Drop(reason, _) => println!("dropped: {reason}"),
-            Verdict::Reject(..) => {} // The reply is made, within its budget, and waits in the outbox.
+            Verdict::Reject(..) => {} // The reply, within its budget, waits in the outbox.
             Verdict::Hold(..) => {}   // Only for packets that can be held.
         }
         deliver(sides, &mut outbox);

@@ -135,13 +135,15 @@ impl Cause {
                 "routing asymmetry: the other direction takes a path around this firewall"
             }
             Self::FlowMoved => {
-                "a load balancer moved live flows here, or they began before the start: see tcp.midstream and tcp.failover"
+                "a load balancer moved live flows here, or they began before the start: see \
+                 tcp.midstream and tcp.failover"
             }
             Self::ExpiredHereFirst => {
                 "the session ended here first: the ends are silent for longer than its lifetime"
             }
             Self::ApplianceModeMissing => {
-                "appliance mode is missing between endpoints, or they share an address space and belong in a zone group"
+                "appliance mode is missing between endpoints, or they share an address space and \
+                 belong in a zone group"
             }
         }
     }

@@ -3,9 +3,9 @@
 use core::net::IpAddr;
 use std::time::Instant;
 
-use crate::alg::{Expectation, HelperEvent};
 use crate::flow::{Direction, Zone};
 use crate::fragment::id::HoldId;
+use crate::ftp::{Expectation, HelperEvent};
 use crate::limits::Exceeded;
 use crate::policy::{Action, RuleId};
 use crate::reset::Reset;

@@ -147,15 +147,10 @@ impl fmt::Display for Step {
                     Ends(session)
                 )
             }
-            Self::Side(when, direction, side) => write!(
-                f,
-                "{when}: {direction} end: sent up to {}, may send up to {}, window {} (scale {}), expects {}",
-                side.peer.end,
-                side.peer.max_end,
-                side.peer.max_window,
-                side.scale,
-                side.peer.max_ack
-            ),
+            Self::Side(when, direction, side) => {
+                write!(f, "{when}: {direction} end: ")?;
+                write_side(f, side)
+            }
             Self::Tcp(step) => write_tcp_step(f, step),
             Self::Note(note) => f.write_str(note),
             Self::Elsewhere(key) => write!(f, "its session is in another zone: {key}"),
@@ -179,7 +174,8 @@ impl fmt::Display for Step {
             Self::Policy(text) => write!(f, "policy: {text}"),
             Self::Shortened { lifetime, sessions } => write!(
                 f,
-                "lifetime shortened to {lifetime:?}: the table has {sessions} sessions (table.adaptive_start)"
+                "lifetime shortened to {lifetime:?}: the table has {sessions} sessions \
+                 (table.adaptive_start)"
             ),
             Self::Limit(exceeded) => write_limit(f, exceeded),
             Self::Opened(session) => write!(f, "session {} opened: {}", session.id, Ends(session)),
@@ -193,15 +189,28 @@ impl fmt::Display for Step {
                 if let Some(cap) = cap {
                     write!(f, ", at most {}", cap.name())?;
                 }
-                match profile {
-                    0 => f.write_str(", global)"),
-                    n => write!(f, ", lifetimes.override[{}])", n - 1),
-                }
+                write_profile(f, *profile)
             }
             Self::NotRefreshed(why) => write!(f, "lifetime not refreshed: {why}"),
             Self::Verdict(verdict) => write_verdict(f, verdict),
         }
     }
+}
+
+/// Writes the end of a line about a lifetime: the part of the configuration that sets the lifetime.
+fn write_profile(f: &mut fmt::Formatter<'_>, profile: u8) -> fmt::Result {
+    match profile {
+        0 => f.write_str(", global)"),
+        n => write!(f, ", lifetimes.override[{}])", n - 1),
+    }
+}
+
+fn write_side(f: &mut fmt::Formatter<'_>, side: &Side) -> fmt::Result {
+    write!(
+        f,
+        "sent up to {}, may send up to {}, window {} (scale {}), expects {}",
+        side.peer.end, side.peer.max_end, side.peer.max_window, side.scale, side.peer.max_ack
+    )
 }
 
 fn write_tcp_step(f: &mut fmt::Formatter<'_>, step: &TcpStep) -> fmt::Result {
@@ -252,7 +261,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit source_share: the source has {count} sessions, and {value} places are left for others"
+            "limit source_share: the source has {count} sessions, and {value} places are left for \
+             others"
         ),
         Exceeded {
             limit: Limit::ZoneShare,
@@ -261,7 +271,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is taken"
+            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is \
+             taken"
         ),
         exceeded => write!(
             f,
@@ -306,7 +317,8 @@ impl fmt::Display for Ends<'_> {
         let s = self.0;
         write!(
             f,
-            "zone {} protocol {} {}#{} -> {}#{} {} [{}], {} packets {} bytes there, {} packets {} bytes back",
+            "zone {} protocol {} {}#{} -> {}#{} {} [{}], {} packets {} bytes there, {} packets {} \
+             bytes back",
             s.zone,
             s.protocol,
             s.src,

@@ -77,7 +77,7 @@
 //! | [`fragment`] | fragmented datagrams, and packets that wait for a first fragment |
 //! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and other protocols |
 //! | [`session`] | session identifiers, histories, tunnel references |
-//! | [`alg`] | FTP: control sessions, and the sessions that they announce |
+//! | [`ftp`] | FTP: control sessions, and the sessions that they announce |
 //! | [`asymmetry`] | evidence of paths of which only one half passes this engine |
 //! | [`event`] | session records, and [`Sink`], the lower interface below the [`Outbox`] |
 //! | [`reset`] | the RST, ABORT and ICMP packets that the engine makes |
@@ -99,7 +99,6 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod alg;
 pub mod asymmetry;
 mod atomic;
 mod builder;
@@ -109,6 +108,7 @@ pub mod event;
 pub mod explain;
 pub mod flow;
 pub mod fragment;
+pub mod ftp;
 #[cfg(feature = "geneve")]
 pub mod gateway;
 #[cfg(feature = "geneve")]

@@ -232,7 +232,8 @@ impl Reset {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// The RST from one end of a conversation to the other, with the sequence number that the other accepts.
+    /// The RST from one end of a conversation to the other, with the sequence number that the other
+    /// accepts.
     pub(crate) fn new(key: &FlowKey, from: End, numbers: Numbers, of: ResetOf) -> Option<Self> {
         let to = from.opposite();
         let route = Route {

@@ -26,9 +26,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::alg::SessionEnds;
-pub use crate::alg::ftp::SavedControl;
 use crate::flow::Variant;
+use crate::ftp::SessionEnds;
+pub use crate::ftp::helper::SavedControl;
 use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
@@ -140,7 +140,11 @@ pub enum RestoreError {
     #[error("the stream does not read: {0}")]
     Unreadable(String),
     /// The snapshot is older than [`RestoreOptions::max_age`].
-    #[error("the stream was saved {} ago, and at most {} are allowed", seconds(*age), seconds(*max))]
+    #[error(
+        "the stream was saved {} ago, and at most {} are allowed",
+        seconds(*age),
+        seconds(*max)
+    )]
     TooOld {
         /// The time since the save.
         age: Duration,

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::alg::HelperEvent;
 use crate::flow::Zone;
+use crate::ftp::HelperEvent;
 use crate::reset::Unsent;
 use crate::session::EndReason;
 use crate::session::Mark;
@@ -69,9 +69,9 @@ pub struct Stats {
     pub sessions_resumed: u64,
     /// Sessions that are allowed although half of them was found to be missing.
     pub sessions_bypassed: u64,
-    /// RSTs that the engine has made of its own accord: at the end of sessions, and for late packets.
-    /// Each was handed to a sink or named by a verdict. [`Outbox::lost`](crate::Outbox::lost) counts
-    /// those for which an outbox had no room.
+    /// RSTs that the engine has made of its own accord: at the end of sessions, and for late
+    /// packets. Each was handed to a sink or named by a verdict.
+    /// [`Outbox::lost`](crate::Outbox::lost) counts those for which an outbox had no room.
     pub resets_sent: u64,
     /// RSTs that the engine has not sent, by reason.
     pub resets_unsent: Vec<(Unsent, u64)>,

@@ -179,17 +179,19 @@ drop_reasons! {
     /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not
     /// come: not within `fragments.hold`, where it could be held.
     FragmentBeforeFirst = "fragment_before_first",
-    /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a fragment before this
-    /// one broke the datagram.
+    /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a
+    /// fragment before this one broke the datagram.
     FragmentOfDropped = "fragment_of_dropped",
     /// It is a fragment all of whose bytes have passed before.
     FragmentDuplicate = "fragment_duplicate",
-    /// It is a fragment some of whose bytes have passed before (RFC 5722): the rest of the datagram is dropped too.
+    /// It is a fragment some of whose bytes have passed before (RFC 5722): the rest of the datagram
+    /// is dropped too.
     FragmentOverlap = "fragment_overlap",
-    /// It is a fragment that goes beyond the end of its datagram, or says that the end is elsewhere: the rest of the
-    /// datagram is dropped too.
+    /// It is a fragment that goes beyond the end of its datagram, or says that the end is
+    /// elsewhere: the rest of the datagram is dropped too.
     FragmentBeyondEnd = "fragment_beyond_end",
-    /// It is one fragment of its datagram too many, or leaves too many gaps: the rest of the datagram is dropped too.
+    /// It is one fragment of its datagram too many, or leaves too many gaps: the rest of the
+    /// datagram is dropped too.
     FragmentTooMany = "fragment_too_many",
     /// It is a later fragment of a datagram whose time is over.
     FragmentExpired = "fragment_expired",
@@ -199,34 +201,40 @@ drop_reasons! {
     /// It is a later fragment of a datagram that was given up for a newer one, since there are too
     /// many datagrams in fragments (`fragments.max_datagrams`) and its source had most of them.
     FragmentTableFull = "fragment_table_full",
-    /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented (RFC 6980).
+    /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented
+    /// (RFC 6980).
     DiscoveryFragmented = "discovery_fragmented",
-    /// It has a source route: an IPv4 LSRR or SSRR option, or an IPv6 routing header with segments left. It would go on
-    /// from its destination address to another one, which no rule sees (RFC 7126 4.3, 4.4).
+    /// It has a source route: an IPv4 LSRR or SSRR option, or an IPv6 routing header with segments
+    /// left. It would go on from its destination address to another one, which no rule sees (RFC
+    /// 7126 4.3, 4.4).
     SourceRoute = "source_route",
-    /// It has an IPv4 option, or an IPv6 hop-by-hop, destination or routing header, and neither `ip.options` nor its rule
-    /// allows that.
+    /// It has an IPv4 option, or an IPv6 hop-by-hop, destination or routing header, and neither
+    /// `ip.options` nor its rule allows that.
     IpOptions = "ip_options",
     /// Its time to live, or hop limit, is 0: no host sends and no router forwards such a packet.
     TtlZero = "ttl_zero",
     /// Its source and destination are the same address.
     AddressLand = "address_land",
-    /// One of its addresses is a loopback address (127.0.0.0/8, ::1), which never leaves its host. A packet of a loopback
-    /// interface, whose both ends are such addresses, passes on a link.
+    /// One of its addresses is a loopback address (127.0.0.0/8, ::1), which never leaves its host.
+    /// A packet of a loopback interface, whose both ends are such addresses, passes on a link.
     AddressLoopback = "address_loopback",
-    /// One of its addresses is unspecified (0.0.0.0, ::). On a link, a source without an address may ask for one (DHCP), and
-    /// send IGMP or discovery.
+    /// One of its addresses is unspecified (0.0.0.0, ::). On a link, a source without an address
+    /// may ask for one (DHCP), and send IGMP or discovery.
     AddressUnspecified = "address_unspecified",
-    /// One of its addresses is reserved (0.0.0.0/8, 240.0.0.0/4), or it is a limited broadcast (255.255.255.255) in a
-    /// tunnel.
+    /// One of its addresses is reserved (0.0.0.0/8, 240.0.0.0/4), or it is a limited broadcast
+    /// (255.255.255.255) in a tunnel.
     AddressReserved = "address_reserved",
-    /// One of its IPv6 addresses stands for an IPv4 address (::ffff:0.0.0.0/96, ::/96), which no IPv4 rule would match.
+    /// One of its IPv6 addresses stands for an IPv4 address (::ffff:0.0.0.0/96, ::/96), which no
+    /// IPv4 rule would match.
     AddressMapped = "address_mapped",
-    /// One of its addresses is of a single link (fe80::/10, or a group of that scope), and it comes through a tunnel.
+    /// One of its addresses is of a single link (fe80::/10, or a group of that scope), and it comes
+    /// through a tunnel.
     AddressLinkLocal = "address_link_local",
-    /// It is TCP, SCTP or DCCP to a multicast or broadcast address: these protocols connect two hosts.
+    /// It is TCP, SCTP or DCCP to a multicast or broadcast address: these protocols connect two
+    /// hosts.
     ConnectionToMulticast = "connection_to_multicast",
-    /// Neither end of the session that it would open lies in the prefixes of its zone (`ip.inside`).
+    /// Neither end of the session that it would open lies in the prefixes of its zone
+    /// (`ip.inside`).
     AddressOutside = "address_outside",
     /// It is TCP, has no session, and is no SYN that could open one.
     TcpNoSession = "tcp_no_session",
@@ -238,8 +246,8 @@ drop_reasons! {
     TcpAckOfUnseen = "tcp_ack_of_unseen",
     /// It is a RST older than what its receiver has acknowledged (RFC 5961 3.2).
     TcpRstBelowWindow = "tcp_rst_below_window",
-    /// It completes a split handshake: the responder answered a SYN with a SYN and never with a SYN-ACK, so that
-    /// the ends have swapped roles.
+    /// It completes a split handshake: the responder answered a SYN with a SYN and never with a
+    /// SYN-ACK, so that the ends have swapped roles.
     TcpSplitHandshake = "tcp_split_handshake",
     /// It is SCTP, has no session, and is no INIT that could open one.
     SctpNoSession = "sctp_no_session",
@@ -255,8 +263,8 @@ drop_reasons! {
     DccpAckOfUnseen = "dccp_ack_of_unseen",
     /// It is an ICMP reply to a query that was never asked.
     IcmpReplyNoSession = "icmp_reply_no_session",
-    /// It is an ICMPv6 error of a type that is not assigned, reserved, or for private experiments: 0 and 5 to 127
-    /// (RFC 4443).
+    /// It is an ICMPv6 error of a type that is not assigned, reserved, or for private experiments:
+    /// 0 and 5 to 127 (RFC 4443).
     IcmpTypeUnsupported = "icmp_type_unsupported",
     /// It is an ICMP error that quotes a packet of no session.
     IcmpErrorNoSession = "icmp_error_no_session",
@@ -268,29 +276,33 @@ drop_reasons! {
     IcmpErrorNotToSender = "icmp_error_not_to_sender",
     /// It is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.
     IcmpErrorAboutError = "icmp_error_about_error",
-    /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight (RFC 5927 4.1).
+    /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight
+    /// (RFC 5927 4.1).
     IcmpErrorSequence = "icmp_error_sequence",
     /// It is an ICMP source quench, which nobody may send or believe (RFC 6633).
     IcmpSourceQuench = "icmp_source_quench",
-    /// It is an ICMP error that announces an MTU below the least one: 68 bytes in IPv4 (RFC 791), 1280 in IPv6 (RFC 8200
-    /// 5, RFC 8201 4).
+    /// It is an ICMP error that announces an MTU below the least one: 68 bytes in IPv4 (RFC 791),
+    /// 1280 in IPv6 (RFC 8200 5, RFC 8201 4).
     IcmpErrorMtuTooSmall = "icmp_error_mtu_too_small",
-    /// It is an ICMP error that announces an MTU, and the packet that it quotes, other than one of a tunnel, would fit.
+    /// It is an ICMP error that announces an MTU, and the packet that it quotes, other than one of
+    /// a tunnel, would fit.
     IcmpErrorMtuFits = "icmp_error_mtu_fits",
-    /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link belongs
-    /// (`engine.attachment`).
+    /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link
+    /// belongs (`engine.attachment`).
     DiscoveryInTunnel = "discovery_in_tunnel",
-    /// It is discovery whose hop limit is not that of its type, 255 or 1, which says that it has left its link (RFC 4861
-    /// 7.1.1, RFC 3810 5).
+    /// It is discovery whose hop limit is not that of its type, 255 or 1, which says that it has
+    /// left its link (RFC 4861 7.1.1, RFC 3810 5).
     DiscoveryOffLink = "discovery_off_link",
-    /// It is an ICMP redirect, which belongs on the link of the host that it is for: `icmp.redirects` does not allow
-    /// it, or it comes from a tunnel.
+    /// It is an ICMP redirect, which belongs on the link of the host that it is for:
+    /// `icmp.redirects` does not allow it, or it comes from a tunnel.
     IcmpRedirect = "icmp_redirect",
-    /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another path.
+    /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another
+    /// path.
     TcpSynAckWithoutSyn = "tcp_syn_ack_without_syn",
     /// It completes a handshake whose SYN-ACK has not passed here: perhaps it took another path.
     TcpAckWithoutSynAck = "tcp_ack_without_syn_ack",
-    /// Its session is in another zone: the two directions of the conversation come through different endpoints.
+    /// Its session is in another zone: the two directions of the conversation come through
+    /// different endpoints.
     OtherZone = "other_zone",
     /// Its session has ended here by its lifetime; the ends thought that it lived on.
     TcpAfterTimeout = "tcp_after_timeout",
@@ -302,8 +314,8 @@ drop_reasons! {
     TcpAfterRevocation = "tcp_after_revocation",
     /// Its session was ended by an operator.
     TcpAfterDeletion = "tcp_after_deletion",
-    /// It belongs to a control session in which an announcement was refused, and its rule says that no such session goes
-    /// on; or it cannot be read whole and in its place, and the rule says so.
+    /// It belongs to a control session in which an announcement was refused, and its rule says that
+    /// no such session goes on; or it cannot be read whole and in its place, and the rule says so.
     FtpRefused = "ftp_refused",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
@@ -336,7 +348,8 @@ drop_reasons! {
     /// Its zone has more sessions than it is sure of, and there is no place left but those that
     /// other zones are sure of and those of sessions that are worth more.
     LimitZoneShare = "limit_zone_share",
-    /// The session table is full, and nothing in reach is worth less than the session that it would open.
+    /// The session table is full, and nothing in reach is worth less than the session that it would
+    /// open.
     TableFull = "table_full",
     /// It would open a session, and its worker is behind: packets of sessions come first, and SYNs
     /// unless they are the flood.

@@ -105,7 +105,8 @@ impl Report {
         if self.rules > 1 {
             writeln!(
                 out,
-                "# rules: {}; those that one earlier rule covers are reported, and not those that only \
+                "# rules: {}; those that one earlier rule covers are reported, and not those that \
+                 only \
                  several cover together",
                 self.rules
             )?;

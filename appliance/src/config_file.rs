@@ -57,7 +57,8 @@ pub(crate) fn summary(errors: &ConfigErrors) -> String {
         _ if errors.may_have_more() => {
             let count = others + 1;
             format!(
-                "{first}; and {others} or more others: `portcullis check` prints the first {count} errors"
+                "{first}; and {others} or more others: `portcullis check` prints the first {count} \
+                 errors"
             )
         }
         0 => first,
@@ -69,8 +70,8 @@ pub(crate) fn summary(errors: &ConfigErrors) -> String {
 /// Reads and validates a configuration file, and returns the engine's configuration.
 ///
 /// # Errors
-/// The file cannot be read, is too long or not UTF-8, or has errors; the message names the file, the
-/// line and the key of the first one.
+/// The file cannot be read, is too long or not UTF-8, or has errors; the message names the file,
+/// the line and the key of the first one.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
     load_all(path).map(|(config, _)| config)
 }
@@ -84,8 +85,8 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
     read_and_parse(path, || File::open(path))
 }
 
-/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular file,
-/// since reading anything else may not end.
+/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular
+/// file, since reading anything else may not end.
 ///
 /// # Errors
 /// Errors of [`load`].

@@ -161,7 +161,10 @@ mod tests {
         }
         assert_eq!(
             serde_json::to_string(&between(6, "10.0.0.1")).unwrap(),
-            r#"{"zone":"blue","proto":"tcp","src":"10.0.0.1","sport":1000,"dst":"10.0.0.1","dport":80}"#
+            concat!(
+                r#"{"zone":"blue","proto":"tcp","src":"10.0.0.1","sport":1000,"#,
+                r#""dst":"10.0.0.1","dport":80}"#
+            )
         );
     }
 }

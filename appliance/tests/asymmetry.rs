@@ -23,7 +23,8 @@ struct Settings {
 }
 
 /// Every connection becomes a session, wherever it begins and whatever half of it is there.
-const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"loose\"\nmidstream = \"adopt\"\nasymmetric = \"bypass\"\n";
+const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"loose\"\n\
+                       midstream = \"adopt\"\nasymmetric = \"bypass\"\n";
 
 fn summary(capture: &Path, options: &[&str]) -> Value {
     let arguments = [

@@ -155,8 +155,8 @@ fn ours(sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
         .collect()
 }
 
-/// The data connections of Linux: what the frames belong to that it calls related. Where the replay has no session, the
-/// frame stands for the connection.
+/// The data connections of Linux: what the frames belong to that it calls related. Where the replay
+/// has no session, the frame stands for the connection.
 fn linux(baseline: &Value, rows: &[Value], sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
     let runs = baseline["states"].as_array().expect("states");
     let verdicts = runs.iter().flat_map(|run| {

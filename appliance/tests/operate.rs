@@ -1,4 +1,5 @@
-//! The whole appliance on the loopback device: served while it is told to reload and to end, and started again.
+//! The whole appliance on the loopback device: served while it is told to reload and to end, and
+//! started again.
 //!
 //! Needs CAP_NET_RAW; without it there is nothing to see, and the test says so.
 #![allow(

@@ -47,7 +47,8 @@ fn the_summary_the_verdicts_and_the_sessions_tell_one_story() {
             .count();
         assert_eq!(number(count) as usize, seen, "{verdict}");
     }
-    // Every forwarded packet is counted by its session, except ICMP errors, which are related and change none.
+    // Every forwarded packet is counted by its session, except ICMP errors, which are related and
+    // change none.
     for session in &sessions {
         let of_session = |direction: &str| {
             verdicts
@@ -167,7 +168,8 @@ fn a_policy_decides_new_sessions_and_its_rejections_are_written() {
     };
     assert_eq!(hits("no-ftp") + hits("no-dns"), rejected);
     assert!(hits("web") > 5);
-    // The replies are in the file, with right checksums: RSTs and ICMP errors that nobody asked for.
+    // The replies are in the file, with right checksums: RSTs and ICMP errors that nobody asked
+    // for.
     let verdicts = scratch.path().join("v");
     let again = portcullis(&[
         "replay",

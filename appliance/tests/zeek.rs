@@ -60,8 +60,8 @@ enum Apart {
     Nameless,
     /// It ran inside a tunnel (`tunnel_parents`): a replay decides the packets outside.
     Tunnelled,
-    /// The replay has no session of its addresses, ports and protocol; of several connections with the same ones,
-    /// none for this one.
+    /// The replay has no session of its addresses, ports and protocol; of several connections with
+    /// the same ones, none for this one.
     NoSession,
     /// The session exists, and packets of it were dropped as invalid: they leave no letter.
     Dropped,
@@ -101,7 +101,8 @@ impl<'t> Connection<'t> {
             .sum()
     }
 
-    /// Both ends in an order that does not depend on who began. Zeek's ports of ICMP are types: left out.
+    /// Both ends in an order that does not depend on who began. Zeek's ports of ICMP are types:
+    /// left out.
     fn ends(&self) -> Option<[(String, String); 2]> {
         let port = |name| match self.field("proto") {
             Some("icmp") => String::new(),
@@ -113,7 +114,8 @@ impl<'t> Connection<'t> {
         ]))
     }
 
-    /// `conn_state history`, with `?` for a state that the baseline leaves out and no `-` for an empty history.
+    /// `conn_state history`, with `?` for a state that the baseline leaves out and no `-` for an
+    /// empty history.
     fn words(&self) -> String {
         let history = self.field("history").expect("a history");
         words(
@@ -170,8 +172,9 @@ fn our_words(row: &Value) -> String {
     )
 }
 
-/// Zeek's words in the terms that both know: without `X` (Zeek itself gave up), and seen from whoever sent the
-/// first packet where Zeek has turned the connection round before noting anything (`^` in front).
+/// Zeek's words in the terms that both know: without `X` (Zeek itself gave up), and seen from
+/// whoever sent the first packet where Zeek has turned the connection round before noting anything
+/// (`^` in front).
 fn without_notation(words: &str) -> String {
     let (state, history) = words.split_once(' ').unwrap_or((words, ""));
     let history = history.replace(['X', 'x'], "");
@@ -207,7 +210,8 @@ fn baseline(capture: &Path) -> PathBuf {
     capture.with_extension("zeek-conn.tsv")
 }
 
-/// Sessions and verdicts of a replay that treats checksums as Zeek did: verified, except with its option `-C`.
+/// Sessions and verdicts of a replay that treats checksums as Zeek did: verified, except with its
+/// option `-C`.
 fn replay(capture: &Path, command: &str, scratch: &Path) -> (Vec<Value>, Vec<Value>) {
     let verified = !command.is_empty() && !command.split_whitespace().any(|word| word == "-C");
     let [sessions, verdicts] = ["sessions", "verdicts"].map(|name| scratch.join(name));
@@ -403,7 +407,8 @@ fn conn_state_and_history_agree_with_zeek_except_where_it_is_listed() {
     let comparable = same + other_words + sum(&findings.difference);
     let share = |part: usize| part as f64 / comparable as f64;
     note!(
-        "{comparable} of {total} connections of {} captures are comparable: {same} identical ({:.1} %), \
+        "{comparable} of {total} connections of {} captures are comparable: {same} identical \
+         ({:.1} %), \
          {other_words} in other words, {} different; agreement {:.1} %",
         files.len(),
         share(same) * 100.0,

@@ -6,15 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use portcullis::geneve::PORT;
 
 use super::flood::FloodArgs;
 use super::generate::MIN_SIZE;
+use super::parse::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::reflector::ReflectorArgs;
 use super::target_args::TargetArgs;
-
-/// Default endpoint id.
-pub(super) const ENDPOINT: &str = "74a11ad96ec49886";
 
 /// Arguments of `portcullis simulate`.
 #[derive(Debug, Clone, Args)]
@@ -40,7 +37,12 @@ pub struct SimulateArgs {
     #[arg(long, requires = "capture")]
     pub(super) decapsulate: bool,
     /// With --capture: number of times to send the capture
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub(super) loops: u64,
     /// Connect two kernels: packets sent into one TUN device leave by the other. Missing devices
     /// are created
@@ -59,7 +61,11 @@ pub struct SimulateArgs {
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(super) flows: u32,
     /// With --generate: length in bytes of an inner packet with data
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(MIN_SIZE as i64..=8500))]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(MIN_SIZE as i64..=8500)
+    )]
     pub(super) size: u16,
     /// With --generate: port of the server
     #[arg(long, default_value_t = 443)]
@@ -75,10 +81,20 @@ pub struct SimulateArgs {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(super) seconds: Option<Duration>,
     /// Packets per second [default: as fast as replies arrive]
-    #[arg(long, value_name = "PACKETS", conflicts_with_all = ["tun", "pairs"], value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(
+        long,
+        value_name = "PACKETS",
+        conflicts_with_all = ["tun", "pairs"],
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
     pub(super) rate: Option<u64>,
     /// Without --rate: maximum number of unanswered packets
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub(super) window: u16,
     /// Time after which an unanswered packet counts as dropped
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
@@ -137,13 +153,6 @@ pub(super) struct PairArg {
     pub(super) endpoint: Option<u64>,
 }
 
-pub(super) fn appliance(text: &str) -> Result<SocketAddrV4, String> {
-    let whole = text.parse();
-    whole
-        .or_else(|_| text.parse().map(|address| SocketAddrV4::new(address, PORT)))
-        .map_err(|_| "an IPv4 address is needed, with or without :PORT".to_owned())
-}
-
 fn device(text: &str) -> Result<String, String> {
     // IFNAMSIZ is 16, including the terminating zero.
     if (1..=15).contains(&text.len()) && !text.contains('/') {
@@ -180,12 +189,6 @@ pub(super) fn pair(text: &str) -> Result<PairArg, String> {
     })
 }
 
-pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    u64::from_str_radix(digits, 16)
-        .map_err(|_| format!("{text:?} is not a number of up to 16 hexadecimal digits"))
-}
-
 fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text
         .parse()
@@ -194,17 +197,5 @@ fn percent(text: &str) -> Result<f64, String> {
         Ok(number)
     } else {
         Err("a percentage must be 0 to 100".to_owned())
-    }
-}
-
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text
-        .parse()
-        .map_err(|_| "a number of seconds is needed".to_owned())?;
-    // At most a day, so that no instant overflows.
-    if number > 0.0 && number <= 86_400.0 {
-        Ok(Duration::from_secs_f64(number))
-    } else {
-        Err("more than 0 and at most 86400 seconds are needed".to_owned())
     }
 }

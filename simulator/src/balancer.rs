@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 
 use super::flow::{Departure, FlowSettings, FlowTable, Pending, Refused, Side};
-use super::inner::{Inner, Kind, Place};
-use super::report::{Counters, Observed};
+use super::inner::{FlowDirection, Inner, Kind};
+use super::report::{Counters, Observed, Unsent};
 use super::targets::{GroupSettings, TargetGroup, TargetReport};
 use super::tunnel::{Endpoint, MAX_INNER, Outer, geneve_header};
 use super::turns::{Fate, Turn, Turns};
@@ -20,25 +20,6 @@ pub(super) const MAX_UNANSWERED: usize = 65_536;
 const MAX_LATE: usize = 65_536;
 /// Time for which the late return of a packet is recognized after its time-out.
 const LATE: Duration = Duration::from_secs(10);
-
-/// Reason for which a packet is not sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsent {
-    /// The packet has no complete IP header.
-    NotIp,
-    /// The packet does not fit into a datagram or the path's MTU.
-    TooLong,
-    /// All flows wait for replies, so there is no room for another.
-    FlowTableFull,
-    /// Too many packets of the flow, or in total, wait for replies.
-    Backlog,
-    /// The TCP flow timed out, and the packet is not a SYN.
-    Idle,
-    /// No target is registered.
-    NoTarget,
-    /// The system refused to send the packet.
-    Refused,
-}
 
 impl From<Refused> for Unsent {
     fn from(refused: Refused) -> Self {
@@ -63,7 +44,7 @@ pub(super) enum Offer {
 /// Identifies a packet until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
-    place: Place,
+    place: FlowDirection,
     number: u64,
     /// Address of the target.
     pub(super) destination: Ipv4Addr,
@@ -309,7 +290,7 @@ impl Balancer {
 
     /// Reverts the counts of [`Balancer::send`] for a packet that the system did not send.
     pub(super) fn unsend(&mut self, ticket: Ticket, inner_len: usize, reason: Unsent) {
-        let Place { key, way } = ticket.place;
+        let FlowDirection { key, way } = ticket.place;
         if let Some(flow) = self.flows.flow(&key)
             && let Some(pending) = flow.lane_mut(way).forget(ticket.number)
         {
@@ -348,7 +329,7 @@ impl Balancer {
             if !old && self.late.len() <= MAX_LATE {
                 break;
             }
-            let Place { key, way } = ticket.place;
+            let FlowDirection { key, way } = ticket.place;
             if let Some(flow) = self.flows.flow(&key) {
                 flow.lane_mut(way).forget(ticket.number);
             }
@@ -359,7 +340,7 @@ impl Balancer {
 
 /// Returns a ticket's packet unless it is answered or timed out.
 fn waiting(flows: &mut FlowTable, ticket: Ticket) -> Option<&mut Pending> {
-    let Place { key, way } = ticket.place;
+    let FlowDirection { key, way } = ticket.place;
     let pending = flows.flow(&key)?.lane_mut(way).pending(ticket.number)?;
     (!pending.given_up).then_some(pending)
 }

@@ -17,8 +17,8 @@ const MAX_STATUS_LINE: usize = 1024;
 
 /// Checks targets, ends drainings and writes changes to standard error, until `finished`.
 ///
-/// Each check has a thread of its own, which ends at the check's time-out. As that is not longer than
-/// the interval, a registered target has one check at a time.
+/// Each check has a thread of its own, which ends at the check's time-out. As that is not longer
+/// than the interval, a registered target has one check at a time.
 pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &AtomicBool) {
     let (report, reports) = mpsc::channel();
     while !finished.load(Ordering::Relaxed) {
@@ -42,8 +42,8 @@ pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &Ato
                 continue;
             };
             let report = report.clone();
-            // Not joined: a run does not wait for checks whose results it no longer needs. Without a
-            // thread, the check is left out.
+            // Not joined: a run does not wait for checks whose results it no longer needs. Without
+            // a thread, the check is left out.
             let _ =
                 thread::Builder::new().spawn(move || report.send((due, run(&check, due.address))));
         }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
-use super::args::appliance;
 use super::balancer::Balancer;
+use super::parse::appliance;
 use super::sender::Shared;
 use super::targets::TargetReport;
 

@@ -15,7 +15,7 @@ use portcullis::geneve::InnerProtocol;
 use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg};
 use serde::Serialize;
 
-use super::args::{ENDPOINT, appliance, hexadecimal, seconds};
+use super::parse::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::socket::{RawSender, local_address};
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer, geneve_header};
 
@@ -84,7 +84,11 @@ pub(crate) struct FloodArgs {
     #[arg(long, value_enum, default_value_t = Attack::Udp)]
     attack: Attack,
     /// Length in bytes of an inner packet; TCP packets have 40
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500))]
+    #[arg(
+        long,
+        default_value_t = 100,
+        value_parser = clap::value_parser!(u16).range(HEADERS as i64..=8500)
+    )]
     size: u16,
     /// Packets per second [default: as fast as the system takes them]
     #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]

@@ -8,7 +8,7 @@ use ahash::RandomState;
 use etherparse::IpNumber;
 use lru::LruCache;
 
-use super::inner::{FlowKey, Inner, Kind, Place, Way};
+use super::inner::{FlowDirection, FlowKey, Inner, Kind, Way};
 use super::targets::TargetId;
 use super::tunnel::Label;
 
@@ -369,13 +369,13 @@ impl FlowTable {
     }
 
     /// Returns the flow and direction to which a label was given last.
-    pub(super) fn labelled(&self, label: Label) -> Option<Place> {
+    pub(super) fn labelled(&self, label: Label) -> Option<FlowDirection> {
         let key = *self.cookies.get(&label.cookie)?;
         let flow = self.flows.peek(&key)?;
         [Way::Up, Way::Down]
             .into_iter()
             .find(|way| flow.lane(*way).label == label)
-            .map(|way| Place { key, way })
+            .map(|way| FlowDirection { key, way })
     }
 
     /// Returns the hash that identifies an inner packet.
@@ -403,9 +403,9 @@ impl FlowTable {
         }
     }
 
-    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces the
-    /// longest unused one if there is no room. `route` maps the flow's present target, `None` for a
-    /// new flow, to the one for this packet.
+    /// Notes a packet that is about to be sent; returns its label and target. A new flow replaces
+    /// the longest unused one if there is no room. `route` maps the flow's present target, `None`
+    /// for a new flow, to the one for this packet.
     ///
     /// # Errors
     /// The reason for which the packet is not sent.
@@ -414,7 +414,7 @@ impl FlowTable {
         packet: Departure<'_>,
         route: impl FnOnce(Option<TargetId>) -> Option<TargetId>,
     ) -> Result<(Label, TargetId), Refused> {
-        let Place { key, way } = packet.inner.place;
+        let FlowDirection { key, way } = packet.inner.place;
         let hash = self.hash(packet.bytes);
         let tcp = match packet.inner.kind {
             Kind::Tcp {

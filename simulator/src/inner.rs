@@ -10,11 +10,12 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-/// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC 792, RFC 4443).
+/// The type, code, checksum and four more bytes before the packet that an ICMP error quotes (RFC
+/// 792, RFC 4443).
 const ICMP_HEADER: usize = 8;
 
 /// End of a flow: address and port. The port is 0 where the load balancer ignores ports.
-pub(super) type End = (IpAddr, u16);
+pub(super) type FlowEnd = (IpAddr, u16);
 
 /// Key of a flow: endpoint and five-tuple. Ports count only for TCP and UDP packets that are not
 /// fragments.
@@ -25,9 +26,9 @@ pub(super) struct FlowKey {
     /// The IP protocol's number.
     pub(super) protocol: u8,
     /// The lower end.
-    pub(super) low: End,
+    pub(super) low: FlowEnd,
     /// The higher end.
-    pub(super) high: End,
+    pub(super) high: FlowEnd,
 }
 
 /// Direction of a packet in its flow.
@@ -51,14 +52,14 @@ impl Way {
 
 /// A flow and a direction in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Place {
+pub(super) struct FlowDirection {
     /// The flow.
     pub(super) key: FlowKey,
     /// The direction.
     pub(super) way: Way,
 }
 
-impl Place {
+impl FlowDirection {
     /// Returns the other direction of the flow.
     pub(super) const fn back(self) -> Self {
         Self {
@@ -84,7 +85,7 @@ pub(super) enum Kind {
         challenges: bool,
     },
     /// ICMP or ICMPv6 error, with the flow and direction of the quoted packet.
-    IcmpError(Option<Place>),
+    IcmpError(Option<FlowDirection>),
     /// Any other packet.
     Other,
 }
@@ -95,7 +96,7 @@ pub(super) struct Inner {
     /// Protocol in the GENEVE header.
     pub(super) protocol: InnerProtocol,
     /// Flow and direction.
-    pub(super) place: Place,
+    pub(super) place: FlowDirection,
     /// Meaning for the flow.
     pub(super) kind: Kind,
 }
@@ -158,7 +159,7 @@ fn read(pair: usize, packet: &[u8]) -> Option<(Inner, &[u8])> {
     };
     let inner = Inner {
         protocol,
-        place: Place { key, way },
+        place: FlowDirection { key, way },
         kind,
     };
     Some((inner, bytes))

@@ -8,7 +8,7 @@ use portcullis::geneve::{Header, PORT};
 
 use super::balancer::{Balancer, Delivery};
 use super::flow::{Answer, Made, Pending};
-use super::inner::{FlowKey, Inner, Kind, Place};
+use super::inner::{FlowDirection, FlowKey, Inner, Kind};
 use super::report::Failure;
 use super::targets::TargetId;
 use super::tunnel::{Label, geneve_header, metadata};
@@ -102,9 +102,9 @@ impl Balancer {
         own: Option<usize>,
         inner: &Inner,
         reply: &Reply<'_>,
-    ) -> Option<(Place, Pending)> {
+    ) -> Option<(FlowDirection, Pending)> {
         let others = (0..self.setup.endpoints.len()).filter(|pair| Some(*pair) != own);
-        let Place { key, way } = inner.place;
+        let FlowDirection { key, way } = inner.place;
         for pair in own.into_iter().chain(others) {
             let key = FlowKey { pair, ..key };
             let Some(lane) = self.flows.flow(&key).map(|flow| flow.lane_mut(way)) else {
@@ -124,7 +124,7 @@ impl Balancer {
                     }
                     self.turns.decided(pending.number, Fate::Returned);
                 }
-                return Some((Place { key, way }, pending));
+                return Some((FlowDirection { key, way }, pending));
             }
         }
         None
@@ -138,7 +138,7 @@ impl Balancer {
         inner: &Inner,
         reply: &Reply<'_>,
     ) -> Option<Ipv4Addr> {
-        let Place { key, way } = inner.place;
+        let FlowDirection { key, way } = inner.place;
         let pair = own?;
         let lane = self.flows.flow(&FlowKey { pair, ..key })?.lane(way);
         let target = lane.sent_elsewhere(reply.answer)?;
@@ -156,7 +156,7 @@ impl Balancer {
     /// Checks that the reply has the header and port of this place with this label.
     fn check(
         &self,
-        place: Place,
+        place: FlowDirection,
         sent: Label,
         inner: &Inner,
         reply: &Reply<'_>,
@@ -196,7 +196,7 @@ impl Balancer {
             Kind::IcmpError(Some(quoted)) => quoted.back(),
             _ => return None,
         };
-        let Place { key, way } = place;
+        let FlowDirection { key, way } = place;
         let flow = self.flows.flow(&key)?;
         let (of, current) = (flow.is_of(reply.answer.from), flow.target());
         if let Err(wrong) = self.wrong_maker(of, current) {
@@ -235,7 +235,7 @@ impl Balancer {
         inner: &Inner,
         reply: &Reply<'_>,
     ) -> Option<Result<Delivery, (Failure, Wrong)>> {
-        let Place { key, way } = inner.place;
+        let FlowDirection { key, way } = inner.place;
         let flow = self.flows.flow(&key)?;
         let (of, current) = (flow.is_of(reply.answer.from), flow.target());
         if let Err(wrong) = self.wrong_maker(of, current) {
@@ -256,8 +256,8 @@ impl Balancer {
         self.delivery(inner.place, reply).map(Ok)
     }
 
-    fn delivery(&mut self, place: Place, reply: &Reply<'_>) -> Option<Delivery> {
-        let Place { key, way } = place;
+    fn delivery(&mut self, place: FlowDirection, reply: &Reply<'_>) -> Option<Delivery> {
+        let FlowDirection { key, way } = place;
         let side = self.flows.flow(&key)?.exit(way)?;
         Some(Delivery {
             pair: key.pair,
@@ -269,13 +269,13 @@ impl Balancer {
     /// Returns the failure of a reply whose bytes were never sent: altered if a packet with its
     /// header waits for a reply, unexpected otherwise.
     fn not_ours(&mut self, reply: &Reply<'_>) -> (Failure, Wrong) {
-        let altered = self
-            .flows
-            .labelled(reply.answer.label)
-            .and_then(|Place { key, way }| {
-                let lane = self.flows.flow(&key)?.lane_mut(way);
-                lane.take_altered(reply.inner.len(), reply.answer)
-            });
+        let altered =
+            self.flows
+                .labelled(reply.answer.label)
+                .and_then(|FlowDirection { key, way }| {
+                    let lane = self.flows.flow(&key)?.lane_mut(way);
+                    lane.take_altered(reply.inner.len(), reply.answer)
+                });
         match altered {
             Some(pending) => {
                 self.unanswered -= 1;

@@ -19,10 +19,12 @@ mod generate;
 mod health;
 mod inner;
 mod judge;
+mod parse;
 mod reflector;
 mod report;
 mod sender;
 mod socket;
+mod sticky;
 mod target_args;
 mod targets;
 #[cfg(test)]

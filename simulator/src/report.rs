@@ -6,7 +6,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::balancer::Unsent;
 use super::targets::TargetReport;
 
 /// Number of failures that are described; further ones are only counted.
@@ -34,6 +33,25 @@ impl Failure {
             Self::Unexpected => "unexpected",
         }
     }
+}
+
+/// Reason for which a packet is not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsent {
+    /// The packet has no complete IP header.
+    NotIp,
+    /// The packet does not fit into a datagram or the path's MTU.
+    TooLong,
+    /// All flows wait for replies, so there is no room for another.
+    FlowTableFull,
+    /// Too many packets of the flow, or in total, wait for replies.
+    Backlog,
+    /// The TCP flow timed out, and the packet is not a SYN.
+    Idle,
+    /// No target is registered.
+    NoTarget,
+    /// The system refused to send the packet.
+    Refused,
 }
 
 /// Packets that were not sent, by reason.
@@ -359,7 +377,8 @@ impl fmt::Display for Report {
             (self.made_challenges, "challenges made by the appliance"),
             (
                 self.other_header,
-                "of the made ones have the other direction's header, which is right only after a restart",
+                "of the made ones have the other direction's header, which is right only after a \
+                 restart",
             ),
             (self.late, "returned late, after the time-out"),
             (
@@ -396,7 +415,8 @@ impl fmt::Display for Report {
         {
             writeln!(
                 f,
-                "{median:>14.1} us round trip, median (minimum {min:.1}, 99 % below {p99:.1}, maximum {max:.1})"
+                "{median:>14.1} us round trip, median (minimum {min:.1}, 99 % below {p99:.1}, \
+                 maximum {max:.1})"
             )?;
         }
         // With a single target, its figures are the totals above.
@@ -411,7 +431,8 @@ impl fmt::Display for Report {
         if self.sent > 0 && self.is_in_vain() {
             writeln!(
                 f,
-                "Nothing came back. An appliance must swap the outer addresses and keep both UDP ports."
+                "Nothing came back. An appliance must swap the outer addresses and keep both UDP \
+                 ports."
             )?;
         }
         Ok(())

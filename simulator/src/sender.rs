@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::balancer::{Balancer, MAX_UNANSWERED, Offer, Unsent};
+use super::balancer::{Balancer, MAX_UNANSWERED, Offer};
 use super::flow::Side;
+use super::report::Unsent;
 use super::socket::RawSender;
 use super::turns::Turn;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
-use super::args::{appliance, seconds};
 use super::flow::{OTHER_IDLE, TCP_IDLE};
 use super::health::{HealthCheck, HttpProbe, Probe};
-use super::targets::{Failover, GroupSettings, Stickiness};
+use super::parse::{appliance, seconds};
+use super::sticky::Stickiness;
+use super::targets::{Failover, GroupSettings};
 
 /// Default port of health checks.
 const HEALTH_PORT: u16 = 80;
@@ -26,8 +27,8 @@ pub(super) struct TargetArgs {
     /// register ADDRESS[:PORT], deregister ADDRESS
     #[arg(long)]
     pub(super) control: bool,
-    /// Check the health of each target: http://:PORT/PATH or tcp://:PORT [default: none, all targets
-    /// are healthy]
+    /// Check the health of each target: http://:PORT/PATH or tcp://:PORT [default: none, all
+    /// targets are healthy]
     #[arg(long, value_name = "URL", value_parser = probe)]
     health_check: Option<Probe>,
     /// Time between two checks of a target

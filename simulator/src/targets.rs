@@ -1,17 +1,17 @@
 //! The group of targets: registration, health, and the target of each flow. No clock and no I/O.
 //!
-//! The behavior is that of AWS Gateway Load Balancer. A new flow goes to a healthy registered target. An existing
-//! flow stays with its target, also if that one is unhealthy, draining or deregistered, unless
-//! rebalancing is on: then it moves with its next packet. If no registered target is healthy, all of
-//! them receive new flows (fail-open).
+//! The behavior is that of AWS Gateway Load Balancer. A new flow goes to a healthy registered
+//! target. An existing flow stays with its target, also if that one is unhealthy, draining or
+//! deregistered, unless rebalancing is on: then it moves with its next packet. If no registered
+//! target is healthy, all of them receive new flows (fail-open).
 //!
 //! A target is chosen by rendezvous hashing over the addresses and, by the stickiness, ports and
-//! protocol of the flow. So only the new flows of a failed target go elsewhere, and they return when
-//! it recovers.
+//! protocol of the flow. So only the new flows of a failed target go elsewhere, and they return
+//! when it recovers.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
@@ -22,23 +22,12 @@ use serde::Serialize;
 
 use super::health::{CheckResult, Health, HealthCheck, HealthState};
 use super::inner::FlowKey;
+use super::sticky::{Stickiness, StickyKey};
 
 /// Targets that can be registered in the life of a group; one that is registered again counts once.
 pub(super) const MAX_TARGETS: usize = 64;
 /// Changes that are kept for [`TargetGroup::take_changes`].
 const MAX_CHANGES: usize = 1024;
-
-/// Fields by which flows share a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(clippy::enum_variant_names, reason = "the names of AWS")]
-pub(super) enum Stickiness {
-    /// Both addresses and ports, and the protocol
-    FiveTuple,
-    /// Both addresses, and the protocol
-    ThreeTuple,
-    /// Both addresses
-    TwoTuple,
-}
 
 /// Treatment of existing flows when their target fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -249,31 +238,6 @@ impl fmt::Display for TargetReport {
     }
 }
 
-/// Fields of a flow that decide its target. Unused ones are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct StickyKey {
-    pair: usize,
-    protocol: u8,
-    low: (IpAddr, u16),
-    high: (IpAddr, u16),
-}
-
-impl StickyKey {
-    const fn new(key: &FlowKey, stickiness: Stickiness) -> Self {
-        let (protocol, low_port, high_port) = match stickiness {
-            Stickiness::FiveTuple => (key.protocol, key.low.1, key.high.1),
-            Stickiness::ThreeTuple => (key.protocol, 0, 0),
-            Stickiness::TwoTuple => (0, 0, 0),
-        };
-        Self {
-            pair: key.pair,
-            protocol,
-            low: (key.low.0, low_port),
-            high: (key.high.0, high_port),
-        }
-    }
-}
-
 /// Target of the flows that share a [`StickyKey`].
 #[derive(Debug, Clone, Copy)]
 struct Assignment {
@@ -428,7 +392,8 @@ impl TargetGroup {
         std::mem::take(&mut self.changes)
     }
 
-    /// Returns the checks that are due, and schedules the next ones. Deregistered targets have none.
+    /// Returns the checks that are due, and schedules the next ones. Deregistered targets have
+    /// none.
     pub(super) fn due_checks(&mut self, now: Instant) -> Vec<DueCheck> {
         let Some(check) = &self.settings.health else {
             return Vec::new();
@@ -465,8 +430,8 @@ impl TargetGroup {
         }
     }
 
-    /// Returns the target of a flow's packet: `current`, or another one if the flow is new or has to
-    /// move. `None` if no target is registered.
+    /// Returns the target of a flow's packet: `current`, or another one if the flow is new or has
+    /// to move. `None` if no target is registered.
     pub(super) fn route(
         &mut self,
         now: Instant,

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use ahash::RandomState;
 
-use super::inner::{FlowKey, Place, Way};
+use super::inner::{FlowDirection, FlowKey, Way};
 
 /// Time after which a flow with an unanswered packet no longer delays other flows.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -43,7 +43,7 @@ const MAX_HELD: usize = 16_384;
 /// Turn of a packet, until the packet is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Turn {
-    place: Place,
+    place: FlowDirection,
     /// Number of the packet in the capture.
     order: u64,
 }
@@ -231,7 +231,7 @@ impl Turns {
     pub(super) fn offer(
         &mut self,
         now: Instant,
-        place: Place,
+        place: FlowDirection,
         syn: bool,
         packet: &[u8],
     ) -> Option<Turn> {
@@ -240,7 +240,7 @@ impl Turns {
             place,
             order: self.orders,
         };
-        let Place { key, way } = place;
+        let FlowDirection { key, way } = place;
         let between = self.between.entry(hosts(&key)).or_default();
         let begins = syn || !self.flows.contains_key(&key);
         let flow = self.flows.entry(key).or_insert_with(|| Flow {
@@ -354,7 +354,7 @@ impl Turns {
 
     /// Records the fate of the packet of this turn.
     pub(super) fn done(&mut self, turn: Turn, fate: Fate) {
-        let Place { key, way } = turn.place;
+        let FlowDirection { key, way } = turn.place;
         if let Some(flow) = self.flows.get_mut(&key) {
             let is_past = turn.order <= flow.past;
             match fate {
@@ -390,7 +390,7 @@ impl Turns {
 
     /// Marks a flow as stuck if the packet of this turn is undecided.
     fn fade(&mut self, turn: Turn) {
-        let Place { key, way } = turn.place;
+        let FlowDirection { key, way } = turn.place;
         let Some(between) = self.between.get_mut(&hosts(&key)) else {
             return;
         };
@@ -413,7 +413,7 @@ impl Turns {
 
     /// Ends the wait of other flows for the packet of this turn.
     fn done_between(&mut self, turn: Turn) {
-        let Place { key, way } = turn.place;
+        let FlowDirection { key, way } = turn.place;
         let hosts = hosts(&key);
         let Some(between) = self.between.get_mut(&hosts) else {
             return;

@@ -1,15 +1,12 @@
 //! Errors and warnings of a configuration, and their locations.
-use std::borrow::Cow;
 use std::fmt::{self, Write};
 
+use super::text::{Line, shown, similar};
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
 /// The largest number of errors that are kept.
 pub(in crate::config) const MAX_PROBLEMS: usize = 100;
-
-/// The largest number of bytes of a name that is compared with others.
-const MAX_COMPARED: usize = 64;
 
 /// A location in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,74 +33,8 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// The largest number of characters of a value or name in a message.
-const MAX_SHOWN: usize = 100;
-/// The largest number of names that a message lists.
-const MAX_KNOWN: usize = 20;
 /// The largest number of bytes of a message about one error, without the last character.
 const MAX_MESSAGE: usize = 4_096;
-
-/// Returns a value or name as messages show it: on one line, without control characters, and at most
-/// 100 characters of it.
-pub(super) fn shown(text: &str) -> Cow<'_, str> {
-    let is_long = text.len() > MAX_SHOWN && text.chars().nth(MAX_SHOWN).is_some();
-    if !is_long && !text.chars().any(is_escaped) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::new();
-    for c in text.chars().take(MAX_SHOWN) {
-        match is_escaped(c) {
-            true => shown.extend(c.escape_debug()),
-            false => shown.push(c),
-        }
-    }
-    if is_long {
-        shown.push_str("...");
-    }
-    Cow::Owned(shown)
-}
-
-/// Returns whether a character is not printed as it is. Quotes and backslashes are.
-fn is_escaped(c: char) -> bool {
-    !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1
-}
-
-/// Returns names as messages list them, with the number of those that are left out; `count` is the
-/// number of all names.
-pub(super) fn listed<'n>(names: impl Iterator<Item = &'n str>, count: usize) -> String {
-    let names: Vec<_> = names.take(MAX_KNOWN).map(shown).collect();
-    let list = names.join(", ");
-    match count.saturating_sub(names.len()) {
-        0 => list,
-        more => format!("{list}, ... and {more} more"),
-    }
-}
-
-/// Writes a message as one line of bounded length.
-struct Line<'a, 'f> {
-    to: &'a mut fmt::Formatter<'f>,
-    /// The number of bytes that may follow.
-    left: usize,
-}
-
-impl fmt::Write for Line<'_, '_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for c in text.chars() {
-            if self.left == 0 {
-                return Ok(());
-            }
-            match is_escaped(c) {
-                true => write!(self.to, "{}", c.escape_debug())?,
-                false => self.to.write_char(c)?,
-            }
-            self.left = self.left.saturating_sub(c.len_utf8());
-            if self.left == 0 {
-                self.to.write_str("...")?;
-            }
-        }
-        Ok(())
-    }
-}
 
 /// A name that is not one of a few.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +89,8 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why. It is displayed on one line of bounded length.
+/// A configuration that cannot be used: where and why. It is displayed on one line of bounded
+/// length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -208,8 +140,8 @@ impl ConfigErrors {
         self.list.iter()
     }
 
-    /// Returns whether the configuration may have further errors: at most 100 errors of each kind are
-    /// kept.
+    /// Returns whether the configuration may have further errors: at most 100 errors of each kind
+    /// are kept.
     #[must_use]
     pub fn may_have_more(&self) -> bool {
         self.may_have_more
@@ -385,13 +317,15 @@ pub enum ConfigErrorCause {
     SetTooLarge(usize),
     /// Rules with too many prefixes.
     #[error(
-        "the rules have more than {0} prefixes, those of a set counted for each rule that names it: \
+        "the rules have more than {0} prefixes, those of a set counted for each rule that names \
+         it: \
          join rules that name the same sets, or leave less out by `not`"
     )]
     TooManyPrefixes(usize),
     /// More parts of rules than can be compiled.
     #[error(
-        "{0} parts of rules are too many: at most {MAX_RULES}; a list of services is a part for each list of ports"
+        "{0} parts of rules are too many: at most {MAX_RULES}; a list of services is a part for \
+         each list of ports"
     )]
     TooManyParts(usize),
     /// An empty set after `not`.
@@ -488,7 +422,8 @@ pub enum ConfigErrorCause {
     },
     /// More rule names than rule numbers, over all reloads.
     #[error(
-        "the rules have had more than {MAX_RULES} names since the start: keep their names, or start anew"
+        "the rules have had more than {MAX_RULES} names since the start: keep their names, or \
+         start anew"
     )]
     TooManyNames,
     /// A setting that only a start can change.
@@ -575,49 +510,45 @@ impl fmt::Display for WarningKind {
                 idle,
             } => write!(
                 f,
-                "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow before the session ends"
+                "{lifetime} is not below {timer} ({idle}): the load balancer forgets the flow \
+                 before the session ends"
             ),
-            Self::Shadowed { rule, by } => write!(f, "rule `{rule}` never matches: `{by}` covers it"),
+            Self::Shadowed { rule, by } => write!(
+                f,
+                "rule `{rule}` never matches: `{by}` covers \
+                                                      it"
+            ),
             Self::ShadowsUnknown { from } => write!(
                 f,
-                "whether earlier rules cover `{from}` and those after it is not known: too many rules overlap"
+                "whether earlier rules cover `{from}` and those after it is not known: too many \
+                 rules overlap"
             ),
             Self::IcmpTypesNeverAsk { types } => write!(
                 f,
-                "{types} can never match: replies and errors pass with the session that they answer or quote, and discovery asks no rule"
+                "{types} can never match: replies and errors pass with the session that they \
+                 answer or quote, and discovery asks no rule"
             ),
-            Self::EmptySet { set } => write!(f, "the set `@{set}` is empty: rules that name it alone match nothing"),
+            Self::EmptySet { set } => write!(
+                f,
+                "the set `@{set}` is empty: rules that name it \
+                                                 alone match nothing"
+            ),
             Self::NeverMatches { rule } => {
-                write!(f, "rule `{rule}` never matches: its sets are empty, or exclude each other")
+                write!(
+                    f,
+                    "rule `{rule}` never matches: its sets are empty, or exclude each other"
+                )
             }
             Self::Expired { rule, since } => {
-                write!(f, "rule `{rule}` has expired at {since}: it is not compared any more")
+                write!(
+                    f,
+                    "rule `{rule}` has expired at {since}: it is not compared any more"
+                )
             }
             Self::RedirectsInTunnel => f.write_str(
-                "redirects are dropped in spite of this: engine.attachment says that all packets come from a tunnel"
+                "redirects are dropped in spite of this: engine.attachment says that all packets \
+                 come from a tunnel",
             ),
         }
     }
-}
-
-/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
-/// bytes.
-pub(in crate::config) fn similar<'n>(
-    name: &str,
-    known: impl IntoIterator<Item = &'n str>,
-) -> Option<String> {
-    if name.len() > MAX_COMPARED {
-        return None;
-    }
-    let known: Vec<&str> = known.into_iter().collect();
-    let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
-    if let Some(longer) = known.iter().find(begins) {
-        return Some((*longer).to_owned());
-    }
-    let scored = known
-        .iter()
-        .map(|other| (strsim::damerau_levenshtein(name, other), *other));
-    let (distance, best) = scored.min()?;
-    // At most a third of the letters may differ.
-    (distance <= name.len().max(best.len()).div_ceil(3)).then(|| best.to_owned())
 }

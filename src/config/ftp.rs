@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::alg::ftp::{ActiveOpening, CONTROL_PORT, Settings};
+use crate::ftp::helper::{ActiveOpening, CONTROL_PORT, Settings};
 
 crate::config_section! {
     /// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.
@@ -20,7 +20,8 @@ crate::config_section! {
         }
         /// The time within which an announced session must open.
         lifetime: Duration {
-            default: Settings::default().lifetime, "Linux; servers with slow storage call a minute after RETR";
+            default: Settings::default().lifetime, "Linux; servers with slow storage call a minute \
+                                                    after RETR";
             bounds: Duration::from_secs(1)..=Self::MAX_LIFETIME;
         }
         /// Prefixes of addresses at which data are expected, besides the server's own, if a 227
@@ -48,19 +49,21 @@ crate::config_section! {
         /// command, or only once the server has agreed to it. The latter is stricter, and breaks
         /// with servers that connect first.
         active_opening: ActiveOpening {
-            default: Settings::default().active_opening, "there are servers that connect before they answer";
+            default: Settings::default().active_opening, "there are servers that connect before \
+                                                          they answer";
         }
         /// The longest line that is read, its end included. Servers that split a longer line into
         /// several commands need their own bound here. Longer lines announce nothing; where a
         /// refused announcement ends its session, so do they.
         max_line: u32 {
-            default: size(Settings::default().max_line), "a path of 4096 bytes whose every byte is a quote";
+            default: size(Settings::default().max_line), "a path of 4096 bytes whose every byte is \
+                                                          a quote";
             bounds: Self::MAX_LINE;
             unit: "bytes";
         }
         /// The number of bytes of each direction of a control session that are kept ahead of a
-        /// missing segment. Where a refused announcement ends its session, this is also how much may
-        /// be in flight: more for long listings on long paths, less for less memory.
+        /// missing segment. Where a refused announcement ends its session, this is also how much
+        /// may be in flight: more for long listings on long paths, less for less memory.
         reorder_bytes: u32 {
             default: size(Settings::default().reorder_bytes), "a window without a scale";
             bounds: Self::REORDER_BYTES;
@@ -76,7 +79,8 @@ crate::config_section! {
         /// Handling of a packet with an announcement that is refused: `pass` opens nothing, `drop`
         /// ends the control session. A rule can say otherwise.
         refused: RefusedAnnouncement {
-            default: RefusedAnnouncement::default(), "nothing is opened, and the server answers for itself";
+            default: RefusedAnnouncement::default(), "nothing is opened, and the server answers \
+                                                      for itself";
         }
         /// The memory of all control sessions together. With several zones each has a part for
         /// certain, and one source leaves some to others. Beyond its share a control session gives

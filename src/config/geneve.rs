@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::declare::Table;
 use super::error::{ConfigError, ConfigErrorCause};
-use super::keys::key_segment;
+use super::path::key_segment;
 use super::validate::{Checked, Errors};
 use super::{Config, DEFAULT_ZONE};
 use crate::geneve::{EndpointId, MetadataField, Provider};
@@ -50,9 +50,9 @@ crate::config_section! {
             restart: true;
         }
         /// The number of tunnel endpoints that are remembered: peer, local address, and header but
-        /// for the cookie. One endpoint has a quarter of them at most, and so have all together that
-        /// `endpoints` does not name, if it names any. Beyond, packets pass, but none can be made
-        /// for them: no RST at the end of a session. A tunnel endpoint without packets for ten
+        /// for the cookie. One endpoint has a quarter of them at most, and so have all together
+        /// that `endpoints` does not name, if it names any. Beyond, packets pass, but none can be
+        /// made for them: no RST at the end of a session. A tunnel endpoint without packets for ten
         /// minutes is evicted; of more than 32,767, none is.
         max_tunnel_ends: u32 {
             default: 4_095, "1 MiB";
@@ -64,14 +64,15 @@ crate::config_section! {
         required: Option<Vec<MetadataField>> {
             default: None, "what the provider always sends";
         }
-        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP error.
+        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP
+        /// error.
         inner_mtu: u32 {
             default: 8_500, "GWLB's";
             bounds: 1_280..=Self::MAX_INNER_MTU;
             unit: "bytes";
         }
-        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since the
-        /// header is longer by that. 0 leaves every SYN as it is.
+        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since
+        /// the header is longer by that. 0 leaves every SYN as it is.
         mss_clamp: u32 {
             default: 0, "allowed packets leave untouched";
             bounds: 64..=65_495;
@@ -254,12 +255,14 @@ mod tests {
             ),
             (
                 "[geneve.endpoints]\n\"0x12345678901234567\" = \"default\"",
-                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is no endpoint id: 1 to 16 hexadecimal \
+                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is no \
+                 endpoint id: 1 to 16 hexadecimal \
                  digits behind `0x`",
             ),
             (
                 "[geneve.endpoints]\nvpce = \"default\"",
-                "t.toml:2: geneve.endpoints.vpce: `vpce` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`",
+                "t.toml:2: geneve.endpoints.vpce: `vpce` is no endpoint id: 1 to 16 hexadecimal \
+                 digits behind `0x`",
             ),
             (
                 "[geneve.endpoints]\n0x1 = \"default\"\n0x01 = \"default\"",
@@ -271,15 +274,18 @@ mod tests {
             ),
             (
                 "[geneve]\nunknown_endpoints = \"blue\"",
-                "t.toml:2: geneve.unknown_endpoints: there is no zone `blue`: the zones are default",
+                "t.toml:2: geneve.unknown_endpoints: there is no zone `blue`: the zones are \
+                 default",
             ),
             (
                 "[geneve]\nmax_endpoints = 0",
                 "t.toml:2: geneve.max_endpoints: 0 is out of bounds: 1 to 65535",
             ),
             (
-                "[geneve]\nmax_endpoints = 1\n[geneve.endpoints]\n0x1 = \"default\"\n0x2 = \"default\"",
-                "t.toml:2: geneve.max_endpoints: 1 is out of bounds: at least 2, as many as geneve.endpoints has",
+                "[geneve]\nmax_endpoints = 1\n[geneve.endpoints]\n0x1 = \"default\"\n\
+                 0x2 = \"default\"",
+                "t.toml:2: geneve.max_endpoints: 1 is out of bounds: at least 2, as many as \
+                 geneve.endpoints has",
             ),
             (
                 "[geneve]\nmax_tunnel_ends = 65536",
@@ -295,11 +301,13 @@ mod tests {
             ),
             (
                 "[geneve]\nprovider = \"azure\"",
-                "t.toml:2: geneve.provider: unknown value `azure`: expected one of `gwlb`, `gcp`, `tencent`",
+                "t.toml:2: geneve.provider: unknown value `azure`: expected one of `gwlb`, `gcp`, \
+                 `tencent`",
             ),
             (
                 "[geneve]\nprovider = \"gcp\"\nrequired = [\"cookie\"]",
-                "t.toml:3: geneve.required: `cookie` cannot be required: packets of `gcp` have none",
+                "t.toml:3: geneve.required: `cookie` cannot be required: packets of `gcp` have \
+                 none",
             ),
         ];
         for (text, message) in rows {
@@ -313,7 +321,8 @@ mod tests {
         assert_eq!(parse("").geneve.unknown_zone(), Some("default"));
         let named = "[zones]\nblue = 1\n[geneve.endpoints]\n0x74a11ad96ec49886 = \"blue\"";
         assert_eq!(parse(named).geneve.unknown_zone(), None);
-        let both = "[zones]\nblue = 1\n[geneve]\nunknown_endpoints = \"blue\"\nendpoints.0x1 = \"default\"";
+        let both = "[zones]\nblue = 1\n[geneve]\nunknown_endpoints = \"blue\"\n\
+                    endpoints.0x1 = \"default\"";
         assert_eq!(parse(both).geneve.unknown_zone(), Some("blue"));
         let refused = "[geneve]\nunknown_endpoints = \"refuse\"";
         assert_eq!(parse(refused).geneve.unknown_zone(), None);
@@ -329,7 +338,8 @@ mod tests {
         };
         assert_eq!(
             change(
-                "[geneve]\ninner_mtu = 1500\nmss_clamp = 1400\nsources = []\n[geneve.endpoints]\n0x1 = \"default\""
+                "[geneve]\ninner_mtu = 1500\nmss_clamp = 1400\nsources = []\n[geneve.endpoints]\n\
+                 0x1 = \"default\""
             ),
             Ok(())
         );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::Config;
-use super::keys::key_segment;
+use super::path::key_segment;
 use super::validate::Errors;
 use crate::policy::handling::OptionsMode;
 

@@ -57,8 +57,6 @@ impl Provenance {
     }
 }
 
-pub(super) use super::declare::print::segment as key_segment;
-
 /// The line of each key of a document. Keys of one table, and items of one list, are adjacent. A
 /// look-up takes one search by name or index for each part of the path, and a key takes one
 /// [`Node`].

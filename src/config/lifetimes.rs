@@ -14,7 +14,7 @@ use super::declare::{Checker, quoted};
 #[cfg(feature = "toml")]
 use super::declare::{Item, Problems};
 use super::declare::{KeyReference, Printer, SectionReference, Value, duration};
-use super::effective::Origin;
+use super::origin::Origin;
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use crate::policy::{PortRange, Protocol};
 

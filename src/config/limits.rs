@@ -1,7 +1,7 @@
 //! `[limits]`: limits of zones, rules, sources and destinations.
 use std::collections::BTreeMap;
 
-use super::keys::key_segment;
+use super::path::key_segment;
 use super::validate::Errors;
 use super::{Config, Zones};
 use crate::limits::{Bounds, LimitAction, LimitScope, LimitSet, Limits, Prefixes};

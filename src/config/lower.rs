@@ -11,20 +11,11 @@ use super::{Config, RuleConfig, Zones};
 use crate::flow::Zone;
 use crate::policy::origin::{NamedAddresses, NamedServices, RuleOrigin};
 use crate::policy::ranges::AddressRanges;
-use crate::policy::{Action, IcmpType, MAX_RULES, PortRange, Protocol, Rule, merged};
+use crate::policy::{IcmpType, MAX_RULES, PortRange, Protocol, Rule, ServiceMatch, merged};
 
 /// The largest number of prefixes that come from sets and from `not`, of all rules together. Those
 /// of a set are counted for each rule that names it; those that a rule lists are not counted.
 pub(super) const MAX_PREFIXES: usize = 1 << 20;
-
-/// Protocol, ports and ICMP types of a part of a rule.
-#[derive(Debug, Clone, Default)]
-struct Part {
-    protocol: Vec<Protocol>,
-    source_ports: Vec<PortRange>,
-    destination_ports: Vec<PortRange>,
-    icmp_types: Vec<IcmpType>,
-}
 
 /// A list of addresses with its sets resolved.
 #[derive(Debug, Clone, Default)]
@@ -49,7 +40,7 @@ struct Lowering<'a> {
     zones: &'a Zones,
     inside: BTreeMap<Zone, Vec<IpNet>>,
     addresses: HashMap<&'a str, Arc<[IpNet]>>,
-    services: HashMap<&'a str, Arc<[Rule]>>,
+    services: HashMap<&'a str, Arc<[ServiceMatch]>>,
     prefixes: usize,
 }
 
@@ -263,7 +254,7 @@ impl<'a> Lowering<'a> {
             .iter()
             .filter_map(|name| self.zones.zone(name))
             .collect();
-        let whole = |part: Part| Rule {
+        let whole = |part: ServiceMatch| Rule {
             zones: zones.clone(),
             source: sources.clone(),
             destination: destinations.clone(),
@@ -300,21 +291,19 @@ impl<'a> Lowering<'a> {
     }
 
     /// Returns the parts of a rule that names services: one for each list of ports or ICMP types.
-    fn service_parts(&mut self, terms: &'a [ServiceTerm], origin: &mut RuleOrigin) -> Vec<Part> {
+    fn service_parts(
+        &mut self,
+        terms: &'a [ServiceTerm],
+        origin: &mut RuleOrigin,
+    ) -> Vec<ServiceMatch> {
         let mut services = Vec::new();
         for term in terms {
             match term {
                 ServiceTerm::Service(service) => services.push(*service),
                 ServiceTerm::Set(name) => {
                     let of_set = services_of(self.config, name);
-                    let parts = self.services.entry(name).or_insert_with(|| {
-                        let pattern = RuleConfig::new(name.clone(), Action::Allow);
-                        let parts = parts_of(&of_set);
-                        parts
-                            .into_iter()
-                            .map(|part| part_of(&pattern, part))
-                            .collect()
-                    });
+                    let parts = self.services.entry(name);
+                    let parts = parts.or_insert_with(|| parts_of(&of_set).into());
                     origin.services.push(NamedServices {
                         name: name.clone(),
                         parts: Arc::clone(parts),
@@ -328,7 +317,7 @@ impl<'a> Lowering<'a> {
 }
 
 /// Returns a rule of one part, without addresses, zones and sets.
-fn part_of(rule: &RuleConfig, part: Part) -> Rule {
+fn part_of(rule: &RuleConfig, part: ServiceMatch) -> Rule {
     Rule {
         name: rule.name.clone(),
         action: rule.action,
@@ -349,7 +338,7 @@ fn part_of(rule: &RuleConfig, part: Part) -> Rule {
 }
 
 /// Returns the part of a rule that names no services.
-fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
+fn plain_part(rule: &RuleConfig) -> Result<ServiceMatch, ConfigErrorCause> {
     let protocol = if rule.not.protocol.is_empty() {
         rule.protocol.clone()
     } else {
@@ -364,7 +353,7 @@ fn plain_part(rule: &RuleConfig) -> Result<Part, ConfigErrorCause> {
         }
         left
     };
-    Ok(Part {
+    Ok(ServiceMatch {
         protocol,
         source_ports: ports_without(&rule.source_ports, &rule.not.source_ports)?,
         destination_ports: ports_without(&rule.destination_ports, &rule.not.destination_ports)?,
@@ -433,7 +422,7 @@ fn services_of(config: &Config, name: &str) -> Vec<Service> {
 
 /// Joins services: protocols with equal ports share one part, and services that a whole protocol
 /// covers are omitted.
-fn parts_of(services: &[Service]) -> Vec<Part> {
+fn parts_of(services: &[Service]) -> Vec<ServiceMatch> {
     let whole: BTreeSet<Protocol> = services
         .iter()
         .filter(|service| service.ports.is_none() && service.icmp.is_none())
@@ -461,25 +450,25 @@ fn parts_of(services: &[Service]) -> Vec<Part> {
     }
     let mut parts = Vec::new();
     if !whole.is_empty() {
-        parts.push(Part {
+        parts.push(ServiceMatch {
             protocol: whole.into_iter().collect(),
-            ..Part::default()
+            ..ServiceMatch::default()
         });
     }
     parts.extend(
         by_ports
             .into_iter()
-            .map(|(destination_ports, protocol)| Part {
+            .map(|(destination_ports, protocol)| ServiceMatch {
                 protocol,
                 destination_ports,
-                ..Part::default()
+                ..ServiceMatch::default()
             }),
     );
     let icmp = icmp.into_iter().filter(|(_, types)| !types.is_empty());
-    parts.extend(icmp.map(|(protocol, icmp_types)| Part {
+    parts.extend(icmp.map(|(protocol, icmp_types)| ServiceMatch {
         protocol: vec![protocol],
         icmp_types,
-        ..Part::default()
+        ..ServiceMatch::default()
     }));
     parts
 }

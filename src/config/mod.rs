@@ -69,7 +69,9 @@ mod keys;
 mod lifetimes;
 mod limits;
 mod lower;
+mod origin;
 mod overrides;
+mod path;
 mod rules;
 mod running;
 mod sections;
@@ -78,6 +80,7 @@ mod table;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod text;
 mod validate;
 mod warnings;
 mod zones;
@@ -87,7 +90,7 @@ pub use self::compile::{Compiled, Fixed};
 pub use self::declare::{KeyReference, SectionReference};
 #[cfg(feature = "toml")]
 pub use self::document::Document;
-pub use self::effective::{EffectiveValue, Origin, effective_toml};
+pub use self::effective::effective_toml;
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
 pub use self::error::{
     ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace, UnknownName, Warning,
@@ -99,6 +102,7 @@ pub use self::ip::{IcmpConfig, IpConfig, Permission};
 pub use self::keys::Provenance;
 pub use self::lifetimes::{LifetimeOverride, LifetimesConfig};
 pub use self::limits::LimitsConfig;
+pub use self::origin::{EffectiveValue, Origin};
 pub use self::sections::{MAX_COMMENT, PolicyConfig, RuleConfig, RuleExceptions};
 pub use self::sets::{AddressSet, AddressTerm, MAX_SET_PREFIXES, Service, ServiceTerm};
 pub use self::table::{Attachment, EngineConfig, FragmentsConfig, GwlbConfig, TableConfig};
@@ -112,8 +116,8 @@ const DEFAULT_ZONE: &str = "default";
 crate::config_section! {
     /// The configuration of the engine.
     ///
-    /// [`Config::default`] equals an empty file: every value is at its default, and every session is
-    /// denied. [`Config::allow_all`] allows every session.
+    /// [`Config::default`] equals an empty file: every value is at its default, and every session
+    /// is denied. [`Config::allow_all`] allows every session.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct Config = "" {
         /// `[engine]`.

@@ -3,7 +3,8 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-use super::error::{ConfigErrorCause, shown};
+use super::error::ConfigErrorCause;
+use super::text::shown;
 use super::validate::{Checked, Errors};
 use super::{Config, LifetimeOverride, Zones};
 use crate::flow::Zone;

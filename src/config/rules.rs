@@ -5,6 +5,7 @@ use ipnet::IpNet;
 
 use super::declare::Checker;
 use super::error::ConfigErrorCause;
+use super::sets::ServiceTerm;
 use super::validate::{Checked, Errors};
 use super::{Config, MAX_COMMENT, RuleConfig, Zones};
 use crate::flow::Zone;
@@ -108,6 +109,15 @@ impl Config {
             if is_written {
                 let cause = ConfigErrorCause::ServicesAndMore(name);
                 return Err(self.error(&format!("{key}.{name}"), cause));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_service_terms(&self, key: &str, rule: &RuleConfig) -> Checked {
+        for (place, term) in rule.services.iter().enumerate() {
+            if let ServiceTerm::Set(name) = term {
+                self.check_set_name(&format!("{key}[{place}]"), name, "service_sets")?;
             }
         }
         Ok(())

@@ -29,8 +29,8 @@ crate::config_section! {
         inside: Vec<IpNet> {
             default: Self::default_inside(), "RFC 1918, RFC 6598, RFC 4193";
         }
-        /// Handling of sessions that the policy of a reload would not admit: `end` ends them, `keep`
-        /// leaves them under the rule that has admitted them.
+        /// Handling of sessions that the policy of a reload would not admit: `end` ends them,
+        /// `keep` leaves them under the rule that has admitted them.
         on_reload: OnReload {
             default: OnReload::default(), "what is denied is denied";
         }
@@ -212,7 +212,8 @@ crate::config_section! {
             default: Vec::new(), "no exception";
             never_empty: true;
         }
-        /// Ports that the responder does not have. They need `protocol` as `destination_ports` does.
+        /// Ports that the responder does not have. They need `protocol` as `destination_ports`
+        /// does.
         destination_ports: Vec<PortRange> {
             default: Vec::new(), "no exception";
             never_empty: true;

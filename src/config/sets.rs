@@ -3,13 +3,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
+use super::Config;
 #[cfg(feature = "toml")]
 use super::declare::read::{Item, Kind, Problems, wrong_type};
 use super::declare::{self, Scalar, Value, Wrong, quoted};
-use super::error::{ConfigError, ConfigErrorCause, Location, listed, shown};
-use super::keys::key_segment;
+use super::error::{ConfigError, ConfigErrorCause, Location};
+use super::path::key_segment;
+use super::text::{listed, shown};
 use super::validate::{Checked, Errors};
-use super::{Config, RuleConfig};
 use crate::policy::{IcmpType, PortRange, Protocol};
 use ipnet::IpNet;
 
@@ -219,7 +220,8 @@ impl Value for AddressSet {
     type Bound = ();
 
     fn kind() -> String {
-        "list of prefixes and sets (`@name`), or table with `addresses`, `file` (the path of a file \
+        "list of prefixes and sets (`@name`), or table with `addresses`, `file` (the path of a \
+         file \
          with a prefix a line) or both"
             .to_owned()
     }
@@ -427,16 +429,8 @@ impl Config {
         Ok(())
     }
 
-    pub(super) fn check_service_terms(&self, key: &str, rule: &RuleConfig) -> Checked {
-        for (place, term) in rule.services.iter().enumerate() {
-            if let ServiceTerm::Set(name) = term {
-                self.check_set_name(&format!("{key}[{place}]"), name, "service_sets")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_set_name(
+    /// Checks the name of a set of a section.
+    pub(super) fn check_set_name(
         &self,
         key: &str,
         name: &str,

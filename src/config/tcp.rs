@@ -23,8 +23,8 @@ crate::config_section! {
         timeout_reset: bool {
             default: true, "both ends shall know";
         }
-        /// Handling of a packet that comes after the end of its session: `reset` answers with a RST,
-        /// `readmit` asks the policy again.
+        /// Handling of a packet that comes after the end of its session: `reset` answers with a
+        /// RST, `readmit` asks the policy again.
         late: LatePacket {
             default: LatePacket::default(), "the end shall know";
         }

@@ -165,9 +165,11 @@ fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
             .map(|error| error.location.key.clone())
             .collect()
     };
-    let several = "[table]\nmax_sessions = 0\nshards = 3\nsize = 1\n[zones]\na = 0\n[ip.inside]\nb = \"x\"\n\
+    let several = "[table]\nmax_sessions = 0\nshards = 3\nsize = 1\n[zones]\na = 0\n[ip.inside]\n\
+                   b = \"x\"\n\
                    [[policy.rule]]\nname = \"r\"\naction = \"alow\"\nzones = \"c\"\n\
-                   [[policy.rule]]\nname = \"s s\"\naction = \"deny\"\nzones = \"c\"\nlimits.max_sessions = 0\n";
+                   [[policy.rule]]\nname = \"s s\"\naction = \"deny\"\nzones = \"c\"\n\
+                   limits.max_sessions = 0\n";
     assert_eq!(
         errors(several),
         [
@@ -182,7 +184,8 @@ fn all_errors_are_found_at_once_and_none_that_only_follows_from_another() {
             "policy.rule[1].limits.max_sessions",
         ]
     );
-    let zones = "[zones]\na = \"1\"\n[tcp.zones]\na = \"liberal\"\n[[policy.rule]]\nname = \"r\"\naction = \"deny\"\nzones = \"a\"";
+    let zones = "[zones]\na = \"1\"\n[tcp.zones]\na = \"liberal\"\n[[policy.rule]]\nname = \"r\"\n\
+                 action = \"deny\"\nzones = \"a\"";
     assert_eq!(errors(zones), ["zones.a"], "the zone may be there");
     let rules = "[[policy.rule]]\nname = \"r\"\naction = 1\n[[lifetimes.override]]\nrule = \"r\"";
     assert_eq!(
@@ -209,7 +212,10 @@ fn errors_are_bounded_in_number() {
 fn values_out_of_bounds_do_not_hide_errors_of_several_keys() {
     let overrides: String = (1..=200)
         .map(|port| {
-            format!("[[lifetimes.override]]\nprotocol = \"tcp\"\nports = {port}\ntcp.established = \"31d\"\n")
+            format!(
+                "[[lifetimes.override]]\nprotocol = \"tcp\"\nports = {port}\n\
+                     tcp.established = \"31d\"\n"
+            )
         })
         .collect();
     let text =
@@ -279,7 +285,7 @@ fn messages_are_bounded_in_length() {
 
 #[test]
 fn a_long_name_is_like_no_other() {
-    use crate::config::error::similar;
+    use crate::config::text::similar;
 
     assert_eq!(
         similar("establishe", ["established"]),
@@ -354,7 +360,10 @@ const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
     (
         "[tabel]\n",
-        "t.toml:1: tabel: unknown key `tabel`: did you mean `table`? Known: `engine`, `table`, `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `icmp`, `ftp`, `checks`, `lifetimes`, `policy`",
+        "t.toml:1: tabel: unknown key `tabel`: did you mean `table`? Known: `engine`, `table`, \
+         `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, \
+         `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `icmp`, \
+         `ftp`, `checks`, `lifetimes`, `policy`",
     ),
     (
         "[limits]\nipv4_prefix = 33",
@@ -362,7 +371,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[limits]\nmax_per_source = 0",
-        "t.toml:2: limits.max_per_source: 0 is out of bounds: at least 1; a policy rule denies sessions",
+        "t.toml:2: limits.max_per_source: 0 is out of bounds: at least 1; a policy rule denies \
+         sessions",
     ),
     (
         "[limits.zones.lab]\nmax_sessions = 5",
@@ -370,15 +380,19 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[limits.zones.default]\nmax_sessions = 0",
-        "t.toml:2: limits.zones.default.max_sessions: 0 is out of bounds: at least 1; a policy rule denies sessions",
+        "t.toml:2: limits.zones.default.max_sessions: 0 is out of bounds: at least 1; a policy \
+         rule denies sessions",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nlimits = { new_per_second_per_source = 0 }",
-        "t.toml:4: policy.rule[0].limits.new_per_second_per_source: 0 is out of bounds: at least 1; a policy rule denies sessions",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n\
+         limits = { new_per_second_per_source = 0 }",
+        "t.toml:4: policy.rule[0].limits.new_per_second_per_source: 0 is out of bounds: at least \
+         1; a policy rule denies sessions",
     ),
     (
         "[table]\nadaptive_start = 80\nadaptive_end = 80",
-        "t.toml:3: table.adaptive_end: 80 is out of bounds: above table.adaptive_start, 80, and at most 1000; or both 0",
+        "t.toml:3: table.adaptive_end: 80 is out of bounds: above table.adaptive_start, 80, and at \
+         most 1000; or both 0",
     ),
     (
         "[limits]\nipv6_prefix = 129",
@@ -406,7 +420,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[table]\nmax_session = 5",
-        "t.toml:2: table.max_session: unknown key `max_session`: did you mean `max_sessions`? Known: `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
+        "t.toml:2: table.max_session: unknown key `max_session`: did you mean `max_sessions`? \
+         Known: `max_sessions`, `shards`, `adaptive_start`, `adaptive_end`",
     ),
     (
         "[table]\nmax_sessions = \"many\"",
@@ -442,7 +457,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[engine]\nchecksums = \"check\"",
-        "t.toml:2: engine.checksums: unknown value `check`: expected one of `verify`, `require`, `trust`",
+        "t.toml:2: engine.checksums: unknown value `check`: expected one of `verify`, `require`, \
+         `trust`",
     ),
     (
         "[ip]\noptions = \"drop\"",
@@ -474,7 +490,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nip_options = \"drop\"",
-        "t.toml:4: policy.rule[0].ip_options: unknown value `drop`: expected one of `allow`, `strict`",
+        "t.toml:4: policy.rule[0].ip_options: unknown value `drop`: expected one of `allow`, \
+         `strict`",
     ),
     (
         "[tcp]\nmode = \"lax\"",
@@ -486,7 +503,10 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[checks]\npolicy_deny = \"count\"",
-        "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, `icmp_error_mtu_fits`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
+        "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, \
+         `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, \
+         `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, \
+         `icmp_error_mtu_fits`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
     ),
     (
         "[fragments]\nmax_datagrams = 0",
@@ -530,7 +550,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[zones]\n\"a b\" = 5",
-        "t.toml:2: zones.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: zones.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` \
+         and `-`",
     ),
     (
         "[zones]\na = 70000",
@@ -554,11 +575,13 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[lifetimes]\nicmp = \"soon\"",
-        "t.toml:2: lifetimes.icmp: `soon` is not a duration such as \"2h 4m\" or \"500ms\": expected number at 0",
+        "t.toml:2: lifetimes.icmp: `soon` is not a duration such as \"2h 4m\" or \"500ms\": \
+         expected number at 0",
     ),
     (
         "[lifetimes]\nicmp = 1.5",
-        "t.toml:2: lifetimes.icmp: 1.5 is of the wrong type: expected a duration such as \"30s\", or whole seconds",
+        "t.toml:2: lifetimes.icmp: 1.5 is of the wrong type: expected a duration such as \"30s\", \
+         or whole seconds",
     ),
     (
         "[lifetimes]\ntcp.established = \"31d\"",
@@ -566,7 +589,9 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[lifetimes]\ntcp.open = \"31d\"",
-        "t.toml:2: lifetimes.tcp.open: unknown key `open`: expected one of `syn_sent`, `syn_recv`, `established`, `fin_wait`, `close_wait`, `last_ack`, `time_wait`, `close`, `unacknowledged`, `retransmitted`",
+        "t.toml:2: lifetimes.tcp.open: unknown key `open`: expected one of `syn_sent`, `syn_recv`, \
+         `established`, `fin_wait`, `close_wait`, `last_ack`, `time_wait`, `close`, \
+         `unacknowledged`, `retransmitted`",
     ),
     (
         "[lifetimes.tcp]\nclose = \"10us\"",
@@ -574,7 +599,9 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[lifetimes.override]]\nport = 22",
-        "t.toml:2: lifetimes.override[0].port: unknown key `port`: did you mean `ports`? Known: `protocol`, `ports`, `address`, `zone`, `rule`, `tcp`, `udp`, `icmp`, `other`, `sctp`, `dccp`",
+        "t.toml:2: lifetimes.override[0].port: unknown key `port`: did you mean `ports`? Known: \
+         `protocol`, `ports`, `address`, `zone`, `rule`, `tcp`, `udp`, `icmp`, `other`, `sctp`, \
+         `dccp`",
     ),
     (
         "[[lifetimes.override]]\nports = 22",
@@ -590,7 +617,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[lifetimes.override]]\naddress = [\"10.0.0.0/8\", \"10.1.2.3/16\"]",
-        "t.toml:2: lifetimes.override[0].address[1]: 10.1.2.3/16 has host bits set: the network is 10.1.0.0/16",
+        "t.toml:2: lifetimes.override[0].address[1]: 10.1.2.3/16 has host bits set: the network is \
+         10.1.0.0/16",
     ),
     (
         "[[lifetimes.override]]\nzone = \"x\"",
@@ -602,19 +630,27 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[lifetimes.override]]\n[[lifetimes.override]]\n",
-        "t.toml:2: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 1) for every session: make one of them more specific",
+        "t.toml:2: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 1) for \
+         every session: make one of them more specific",
     ),
     (
-        "[[lifetimes.override]]\nprotocol = \"tcp\"\n[[lifetimes.override]]\nprotocol = \"udp\"\n[[lifetimes.override]]\nprotocol = 6",
-        "t.toml:5: lifetimes.override[2]: equally specific as lifetimes.override[0] (line 1) for protocol tcp: make one of them more specific",
+        "[[lifetimes.override]]\nprotocol = \"tcp\"\n[[lifetimes.override]]\nprotocol = \"udp\"\n\
+         [[lifetimes.override]]\nprotocol = 6",
+        "t.toml:5: lifetimes.override[2]: equally specific as lifetimes.override[0] (line 1) for \
+         protocol tcp: make one of them more specific",
     ),
     (
-        "[zones]\nz = 1\n[[lifetimes.override]]\naddress = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\nzone = \"z\"\nprotocol = \"tcp\"\nports = [1, \"10-20\"]\n[[lifetimes.override]]\naddress = [\"10.1.0.0/16\", \"::/0\"]\nzone = \"z\"\nprotocol = \"tcp\"\nports = [\"20-30\"]",
-        "t.toml:8: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 3) for address 10.1.0.0/16, port 20, zone z, protocol tcp: make one of them more specific",
+        "[zones]\nz = 1\n[[lifetimes.override]]\naddress = [\"10.0.0.0/8\", \"10.1.0.0/16\"]\n\
+         zone = \"z\"\nprotocol = \"tcp\"\nports = [1, \"10-20\"]\n[[lifetimes.override]]\n\
+         address = [\"10.1.0.0/16\", \"::/0\"]\nzone = \"z\"\nprotocol = \"tcp\"\n\
+         ports = [\"20-30\"]",
+        "t.toml:8: lifetimes.override[1]: equally specific as lifetimes.override[0] (line 3) for \
+         address 10.1.0.0/16, port 20, zone z, protocol tcp: make one of them more specific",
     ),
     (
         "[policy]\ndefault = \"drop\"",
-        "t.toml:2: policy.default: unknown value `drop`: expected one of `allow`, `deny`, `reject`, `audit`",
+        "t.toml:2: policy.default: unknown value `drop`: expected one of `allow`, `deny`, \
+         `reject`, `audit`",
     ),
     (
         "[policy]\ninside = [\"10.0.0.1/8\"]",
@@ -634,22 +670,29 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprot = \"tcp\"",
-        "t.toml:4: policy.rule[0].prot: unknown key `prot`: did you mean `protocol`? Known: `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
+        "t.toml:4: policy.rule[0].prot: unknown key `prot`: did you mean `protocol`? Known: \
+         `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, \
+         `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, \
+         `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: policy.rule[0].name: `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, \
+         `_`, `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: policy.rule[0].name: `` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, \
+         `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"default\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: call the rule something else",
+        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: call the rule \
+         something else",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n[[policy.rule]]\nname = \"b\"\naction = \"allow\"\n[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n[[policy.rule]]\nname = \"b\"\n\
+         action = \"allow\"\n[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n",
         "t.toml:8: policy.rule[2].name: the name `a` is taken by policy.rule[0] (line 1)",
     ),
     (
@@ -662,11 +705,13 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = []",
-        "t.toml:4: policy.rule[0].source: an empty list matches nothing: leave the key out to match anything",
+        "t.toml:4: policy.rule[0].source: an empty list matches nothing: leave the key out to \
+         match anything",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.0.0\"",
-        "t.toml:4: policy.rule[0].source: `10.0.0` is not an address or a prefix such as \"10.0.0.0/8\"",
+        "t.toml:4: policy.rule[0].source: `10.0.0` is not an address or a prefix such as \
+         \"10.0.0.0/8\"",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nsource = \"10.1.2.3/8\"",
@@ -674,11 +719,14 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination = [\"2001:db8::1/32\"]",
-        "t.toml:4: policy.rule[0].destination[0]: 2001:db8::1/32 has host bits set: the network is 2001:db8::/32",
+        "t.toml:4: policy.rule[0].destination[0]: 2001:db8::1/32 has host bits set: the network is \
+         2001:db8::/32",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tpc\"",
-        "t.toml:4: policy.rule[0].protocol: `tpc` is no protocol: a number from 0 to 255 or one of icmp, igmp, ipip, tcp, udp, dccp, ipv6, rsvp, gre, esp, ah, icmpv6, eigrp, ospf, pim, vrrp, l2tp, sctp, udplite",
+        "t.toml:4: policy.rule[0].protocol: `tpc` is no protocol: a number from 0 to 255 or one of \
+         icmp, igmp, ipip, tcp, udp, dccp, ipv6, rsvp, gre, esp, ah, icmpv6, eigrp, ospf, pim, \
+         vrrp, l2tp, sctp, udplite",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = 256",
@@ -686,47 +734,68 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndestination_ports = 80",
-        "t.toml:4: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, udplite, sctp or dccp",
+        "t.toml:4: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, \
+         udplite, sctp or dccp",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"tcp\", \"gre\"]\ndestination_ports = 80",
-        "t.toml:5: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, udplite, sctp or dccp, not gre",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"tcp\", \"gre\"]\n\
+         destination_ports = 80",
+        "t.toml:5: policy.rule[0].destination_ports: ports need `protocol` to be tcp, udp, \
+         udplite, sctp or dccp, not gre",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-10\"]",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         source_ports = [1, \"20-10\"]",
         "t.toml:5: policy.rule[0].source_ports[1]: 20-10 is reversed: write 10-20",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, 70000]",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         source_ports = [1, 70000]",
         "t.toml:5: policy.rule[0].source_ports[1]: 70000 is not a port (0 to 65535)",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [1, \"20-\"]",
-        "t.toml:5: policy.rule[0].source_ports[1]: `20-` is no port (0 to 65535) or range of ports such as `8000-8999`",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         source_ports = [1, \"20-\"]",
+        "t.toml:5: policy.rule[0].source_ports[1]: `20-` is no port (0 to 65535) or range of ports \
+         such as `8000-8999`",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource_ports = [\n  1,\n  true,\n]",
-        "t.toml:7: policy.rule[0].source_ports[1]: true is of the wrong type: expected a port or a range of ports such as \"8000-8999\"",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         source_ports = [\n  1,\n  true,\n]",
+        "t.toml:7: policy.rule[0].source_ports[1]: true is of the wrong type: expected a port or a \
+         range of ports such as \"8000-8999\"",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nicmp_types = 8",
-        "t.toml:4: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or both",
+        "t.toml:4: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or \
+         both",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"icmp\", \"tcp\"]\nicmp_types = 8",
-        "t.toml:5: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or both",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = [\"icmp\", \"tcp\"]\n\
+         icmp_types = 8",
+        "t.toml:5: policy.rule[0].icmp_types: ICMP types need `protocol` to be icmp, icmpv6 or \
+         both",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"packet-too-big\"",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
+         icmp_types = \"packet-too-big\"",
         "t.toml:5: policy.rule[0].icmp_types: packet-too-big is no type of icmp",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"ping\"",
-        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, router-advertisement, router-solicitation, time-exceeded, parameter-problem, timestamp-request, timestamp-reply, information-request, information-reply, address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, neighbour-advertisement, node-information-query, extended-echo-request, extended-echo-reply",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
+         icmp_types = \"ping\"",
+        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or \
+         one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, \
+         router-advertisement, router-solicitation, time-exceeded, parameter-problem, \
+         timestamp-request, timestamp-reply, information-request, information-reply, \
+         address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, \
+         neighbour-advertisement, node-information-query, extended-echo-request, \
+         extended-echo-reply",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\ndirection = \"up\"",
-        "t.toml:4: policy.rule[0].direction: unknown value `up`: expected one of `outbound`, `inbound`, `any`",
+        "t.toml:4: policy.rule[0].direction: unknown value `up`: expected one of `outbound`, \
+         `inbound`, `any`",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nlog = 1",
@@ -1009,16 +1078,20 @@ fn warnings(text: &str) -> Vec<String> {
 
 #[test]
 fn a_lifetime_not_below_the_load_balancers_is_a_warning() {
-    let long = "[lifetimes]\ntcp.established = 350\ntcp.time_wait = \"1h\"\nother.replied = 120\nicmp = 119\n\
+    let long = "[lifetimes]\ntcp.established = 350\ntcp.time_wait = \"1h\"\nother.replied = 120\n\
+                icmp = 119\n\
                 [[lifetimes.override]]\nudp.stream = \"10m\"\ntcp.established = 349\n";
     assert_eq!(
         warnings(long),
         [
-            "t.toml:2: lifetimes.tcp.established: 5m 50s is not below gwlb.tcp_idle (5m 50s): the load balancer \
+            "t.toml:2: lifetimes.tcp.established: 5m 50s is not below gwlb.tcp_idle (5m 50s): the \
+             load balancer \
              forgets the flow before the session ends",
-            "t.toml:4: lifetimes.other.replied: 2m is not below gwlb.other_idle (2m): the load balancer forgets \
+            "t.toml:4: lifetimes.other.replied: 2m is not below gwlb.other_idle (2m): the load \
+             balancer forgets \
              the flow before the session ends",
-            "t.toml:7: lifetimes.override[0].udp.stream: 10m is not below gwlb.other_idle (2m): the load balancer \
+            "t.toml:7: lifetimes.override[0].udp.stream: 10m is not below gwlb.other_idle (2m): \
+             the load balancer \
              forgets the flow before the session ends",
         ]
     );
@@ -1042,7 +1115,8 @@ fn a_lifetime_not_below_the_load_balancers_is_a_warning() {
 #[test]
 fn a_rule_that_an_earlier_one_covers_is_a_warning() {
     let rules = "[[policy.rule]]\nname = \"all-tcp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
-                 [[policy.rule]]\nname = \"web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+                 [[policy.rule]]\nname = \"web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
+                 destination_ports = 80\n";
     assert_eq!(
         warnings(rules),
         ["t.toml:5: policy.rule[1]: rule `web` never matches: `all-tcp` covers it"]
@@ -1131,7 +1205,8 @@ fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
         let error = Config::from_toml(&format!("[ftp]\n{line}\n"), "t.toml").unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
-    let text = "[ftp]\nmax_line = 512\nreorder_bytes = 4096\nmax_pipelined = 5\nactive_opening = \"reply\"\n";
+    let text = "[ftp]\nmax_line = 512\nreorder_bytes = 4096\nmax_pipelined = 5\n\
+                active_opening = \"reply\"\n";
     let settings = Config::from_toml(text, "t.toml").unwrap().ftp.settings();
     let sizes = [
         settings.max_line,
@@ -1141,6 +1216,6 @@ fn sizes_of_ftp_have_bounds_and_reach_the_helper() {
     assert_eq!(sizes, [512, 4_096, 5]);
     assert_eq!(
         settings.active_opening,
-        crate::alg::ftp::ActiveOpening::Reply
+        crate::ftp::helper::ActiveOpening::Reply
     );
 }

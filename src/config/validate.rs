@@ -5,8 +5,9 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::declare::{Checker, Table};
-use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, UnknownName, listed, shown};
-use super::keys::key_segment;
+use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, UnknownName};
+use super::path::key_segment;
+use super::text::{listed, shown};
 use super::{Config, DEFAULT_ZONE, TableConfig};
 use crate::policy::{MAX_RULES, PortRange};
 use crate::verdict::DropReason;

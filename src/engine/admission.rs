@@ -7,7 +7,7 @@ use super::candidate::{Candidate, tunnel_id};
 use super::control::ftp_refused;
 use super::effects::Effects;
 use super::faults::invalid;
-use super::helpers::Announced;
+use super::helpers::AnnouncedSession;
 use super::history_events::note_events;
 use super::live::{Live, Locked};
 use super::plan::{Opening, Plan};
@@ -44,7 +44,7 @@ struct Permit {
     query: NewSession,
     rule: RuleId,
     /// The announcement that admits the session regardless of the policy.
-    announced: Option<Announced>,
+    announced: Option<AnnouncedSession>,
     /// The decision of a rule that only audits.
     audited: Option<Decision>,
     /// Tracking result of the packet as far as it is known.
@@ -176,7 +176,12 @@ impl Engine {
             return Ok(permit);
         }
         if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
-            trace.step(|| Step::Note("the caller is overloaded: only packets of sessions pass, and SYNs unless they are the flood"));
+            trace.step(|| {
+                Step::Note(
+                    "the caller is overloaded: only packets of sessions pass, and \
+                                      SYNs unless they are the flood",
+                )
+            });
             return Err(Verdict::Drop(DropReason::Overload, tracked));
         }
         let decision = settings.policy.decide(&permit.query);
@@ -323,7 +328,7 @@ impl Engine {
         slot.deadline = settings.deadline(slot, lifetime, candidate.now, trace);
         let id = live.id();
         if let Some(announced) = &permit.announced {
-            self.helpers.adopted(id, announced);
+            self.helpers.note_announced(id, announced);
         }
         let passes = !plan.marks.contains(&Mark::Adopted)
             || self.gate_adopted(live, candidate, plan.direction, effects, trace);

@@ -6,14 +6,14 @@ use super::screen::Screen;
 use super::settings::Settings;
 use crate::flow::Flow;
 use crate::packet::{self, Parsed, Transport};
-use crate::session::{Micros, Place, TunnelRef};
+use crate::session::{KeyPlace, Micros, TunnelRef};
 use crate::verdict::DropReason;
 
 /// A packet's flow, and the place of its key in the table.
 #[derive(Clone, Copy)]
 pub(super) struct Located {
     pub(super) flow: Flow,
-    pub(super) place: Place,
+    pub(super) place: KeyPlace,
 }
 
 /// A packet between parsing and verdict.

@@ -6,15 +6,15 @@
 
 use super::Engine;
 use super::candidate::Candidate;
+use super::control_segments::{ControlSegment, Ruling};
 use super::effects::Effects;
 use super::ftp_settings::Parent;
-use super::listening::{Heard, Ruling};
 use super::live::Live;
 use super::matched::{Judged, Matched, Passage, Reading};
-use crate::alg::ftp::SavedControl;
 use crate::event::HelperNote;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
+use crate::ftp::helper::SavedControl;
 use crate::packet::Transport;
 use crate::session::EndReason;
 use crate::track::tcp::Track;
@@ -91,10 +91,10 @@ impl Engine {
             Reading::Unread if self.may_pass_unread(live, matched) => Ruling::Passes,
             Reading::Unread => Ruling::Drops,
             Reading::Whole => {
-                let Some(heard) = heard(matched.candidate, matched.direction) else {
+                let Some(received) = control_segment(matched.candidate, matched.direction) else {
                     return Ruling::Passes;
                 };
-                self.inspect_control(live, &heard, notes, trace)
+                self.inspect_control(live, &received, notes, trace)
             }
         }
     }
@@ -103,14 +103,14 @@ impl Engine {
     fn inspect_control<T: Trace>(
         &self,
         live: &Live<'_>,
-        heard: &Heard<'_>,
+        received: &ControlSegment<'_>,
         notes: &mut Vec<HelperNote>,
         trace: &mut T,
     ) -> Ruling {
         let settings = &live.settings.ftp;
         let ruling = self
             .helpers
-            .control(settings, live.hot(), own(live), heard, notes);
+            .control(settings, live.hot(), own(live), received, notes);
         for note in notes.iter() {
             trace.step(|| Step::Helper(Box::new(*note)));
         }
@@ -119,12 +119,12 @@ impl Engine {
 
     /// Returns whether a segment of a control session may be forwarded unread.
     fn may_pass_unread(&self, live: &Live<'_>, matched: &Matched<'_, '_>) -> bool {
-        let Some(heard) = heard(matched.candidate, matched.direction) else {
+        let Some(received) = control_segment(matched.candidate, matched.direction) else {
             return true;
         };
         let settings = &live.settings.ftp;
         self.helpers
-            .may_pass_unread(settings, live.hot(), own(live), &heard)
+            .may_pass_unread(settings, live.hot(), own(live), &received)
     }
 
     /// Continues a control session that begins midstream, and reads the segment that opened it.
@@ -143,10 +143,10 @@ impl Engine {
             return true;
         }
         self.helpers
-            .go_on(settings, live.hot(), own, SavedControl::default());
+            .resume_inspection(settings, live.hot(), own, SavedControl::default());
         // A session that is stopped ends with the next data of its sender, which are dropped.
-        heard(candidate, direction).is_none_or(|heard| {
-            self.inspect_control(live, &heard, &mut effects.helped, trace) == Ruling::Passes
+        control_segment(candidate, direction).is_none_or(|received| {
+            self.inspect_control(live, &received, &mut effects.helped, trace) == Ruling::Passes
         })
     }
 }
@@ -174,11 +174,14 @@ fn own(live: &Live<'_>) -> Parent {
 }
 
 /// Returns a segment as a helper reads it.
-fn heard<'a>(candidate: &Candidate<'a>, direction: Direction) -> Option<Heard<'a>> {
+fn control_segment<'a>(
+    candidate: &Candidate<'a>,
+    direction: Direction,
+) -> Option<ControlSegment<'a>> {
     let Transport::Tcp { segment, .. } = &candidate.parsed.transport else {
         return None;
     };
-    Some(Heard {
+    Some(ControlSegment {
         direction,
         segment,
         payload: candidate.payload(),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::Engine;
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::flow::Zone;
@@ -119,7 +119,7 @@ impl Engine {
                 count += ended.len();
                 // No lock is held: the sink may call the engine.
                 for ended in ended.drain(..) {
-                    self.report_ended(shard_id, &ended, Told::nobody(moment), sink);
+                    self.report_ended(shard_id, &ended, NotifiedSender::nobody(moment), sink);
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::flow::Flow;
 use crate::packet::PROTOCOL_TCP;
 use crate::reserve::NoMemory;
 use crate::session::EndReason;
-use crate::session::{Micros, Place, Slot};
+use crate::session::{KeyPlace, Micros, Slot};
 use crate::verdict::{Class, DropReason, Late, Tracked, Verdict};
 
 /// Time for which the end of a session is remembered, in ticks: two minutes.
@@ -40,12 +40,12 @@ impl EndedSessions {
         Memo::bytes_beside(max_sessions)
     }
 
-    pub(super) fn note(&self, place: Place, reason: EndReason, now: Micros) {
+    pub(super) fn note(&self, place: KeyPlace, reason: EndReason, now: Micros) {
         let tick = now.tick() & TICK_MASK;
         self.0.note(place, tick << REASON_BITS | reason as u32);
     }
 
-    fn find(&self, place: Place, now: Micros) -> Option<Late> {
+    fn find(&self, place: KeyPlace, now: Micros) -> Option<Late> {
         let Noted::Own(note) = self.0.get(place) else {
             return None;
         };
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::session::ShardId;
 
-    const AT: Place = Place {
+    const AT: KeyPlace = KeyPlace {
         shard: ShardId(0),
         hash: 9,
     };
@@ -106,7 +106,7 @@ mod tests {
             assert_eq!(after(119), Some(Late::new(reason, 1_190)));
             assert_eq!(after(120), None);
         }
-        let other = Place {
+        let other = KeyPlace {
             shard: ShardId(0),
             hash: 10,
         };

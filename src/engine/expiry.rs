@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Engine;
 use super::live::Live;
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
@@ -121,7 +121,7 @@ impl Engine {
             self.table.set_next_tick(shard_id, shard.next_tick());
         }
         for ended in batch.iter().flatten() {
-            self.report_ended(shard_id, ended, Told::nobody(now), sink);
+            self.report_ended(shard_id, ended, NotifiedSender::nobody(now), sink);
         }
     }
 

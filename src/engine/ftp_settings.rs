@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::alg::ftp::Rules;
 use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
+use crate::ftp::helper::Rules;
 use crate::packet::{PROTOCOL_TCP, Parsed, TcpFlags, Transport};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};

@@ -1,4 +1,4 @@
-//! Control sessions and their announcements: the engine's side of [`crate::alg`].
+//! Control sessions and their announcements: the engine's side of [`crate::ftp`].
 //!
 //! A helper's state of a control session is stored beside the table, under the session's
 //! identifier. It is read under the shard's lock: both directions in the order in which their
@@ -13,16 +13,17 @@ use std::time::Instant;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::Engine;
 use super::control_shares::{ControlShares, Holding};
 use super::ftp_settings::{FtpSettings, Parent};
 use super::query::opening_query_of;
 use super::settings::Settings;
-use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable};
-use crate::alg::ftp::{Ftp, SavedControl};
-use crate::alg::urgent::Urgent;
-use crate::alg::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::config::OnReload;
 use crate::flow::{Direction, Zone};
+use crate::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
+use crate::ftp::helper::{Ftp, SavedControl};
+use crate::ftp::urgent::Urgent;
+use crate::ftp::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{NewSession, RuleId};
@@ -30,23 +31,23 @@ use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;
 
 /// Parts of the table of control sessions, each with its own lock.
-const PARTS: usize = 64;
+const BUCKETS: usize = 64;
 
 /// Most control sessions that are inspected at once.
 ///
 /// Each direction of a control session keeps at most a line of [`max_line`] and [`reorder_bytes`]
 /// ahead of a hole; the queue of commands is extra.
 ///
-/// [`max_line`]: crate::alg::ftp::Settings::max_line
-/// [`reorder_bytes`]: crate::alg::ftp::Settings::reorder_bytes
+/// [`max_line`]: crate::ftp::helper::Settings::max_line
+/// [`reorder_bytes`]: crate::ftp::helper::Settings::reorder_bytes
 const MAX_CONTROLS: u32 = 65_536;
 
 /// State of some control sessions.
-pub(super) type Part = Mutex<HashMap<SessionId, Listening>>;
+pub(super) type ControlBucket = Mutex<HashMap<SessionId, ControlSession>>;
 
 /// State of a control session.
 #[derive(Debug)]
-pub(super) struct Listening {
+pub(super) struct ControlSession {
     pub(super) control: Control<Ftp>,
     /// Place of the control session, and its memory when last measured.
     pub(super) holding: Holding,
@@ -68,7 +69,7 @@ struct Child {
 
 /// An announced session that has begun.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Announced {
+pub(super) struct AnnouncedSession {
     /// Session that announced this one, if it is here and not on another appliance.
     pub(super) session: Option<SessionId>,
     pub(super) rule: RuleId,
@@ -78,7 +79,7 @@ pub(super) struct Announced {
 /// All state of helpers.
 #[derive(Debug)]
 pub(super) struct Helpers {
-    controls: Box<[Part]>,
+    controls: Box<[ControlBucket]>,
     /// Places and memory of control sessions.
     pub(super) shares: ControlShares,
     /// Control sessions by their ends, for their announcements.
@@ -104,7 +105,7 @@ impl Helpers {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(d, a, b, c);
         Self {
-            controls: (0..PARTS).map(|_| Mutex::default()).collect(),
+            controls: (0..BUCKETS).map(|_| Mutex::default()).collect(),
             shares: ControlShares::new(MAX_CONTROLS, prefixes, &hasher),
             parents: DashMap::with_hasher(hasher.clone()),
             children: DashMap::with_hasher(hasher.clone()),
@@ -122,14 +123,14 @@ impl Helpers {
         self.expectations.set_zones(zones);
     }
 
-    pub(super) fn part(&self, id: SessionId) -> Option<&Part> {
-        self.controls.get(id.number() as usize % PARTS)
+    pub(super) fn bucket(&self, id: SessionId) -> Option<&ControlBucket> {
+        self.controls.get(id.number() as usize % BUCKETS)
     }
 
     /// Begins to inspect a session.
-    pub(super) fn listen(
+    pub(super) fn begin_inspection(
         &self,
-        part: &mut HashMap<SessionId, Listening>,
+        bucket: &mut HashMap<SessionId, ControlSession>,
         slot: &Slot,
         own: Parent,
         control: Control<Ftp>,
@@ -142,19 +143,19 @@ impl Helpers {
             return;
         }
         let Some(holding) = self.shares.claim(slot, control.memory()) else {
-            self.counts.count(HelperEvent::NotHeard);
+            self.counts.count(HelperEvent::NotInspected);
             return;
         };
         let ends = ends_of(slot);
-        let listening = Listening {
+        let inspected = ControlSession {
             control,
             holding,
             stopped: [None; 2],
             urgent: [Urgent::default(); 2],
             unread: 0,
         };
-        if let Some(former) = part.insert(own.session, listening) {
-            self.shares.release(former.holding);
+        if let Some(earlier) = bucket.insert(own.session, inspected) {
+            self.shares.release(earlier.holding);
         }
         if self.parents.insert(ends, own).is_some() {
             // Announcements of an earlier session on these ports are withdrawn.
@@ -171,7 +172,7 @@ impl Helpers {
         query: &NewSession,
         settings: &Settings,
         now: Instant,
-    ) -> Option<Announced> {
+    ) -> Option<AnnouncedSession> {
         if self.expectations.is_empty() {
             return None;
         }
@@ -199,7 +200,7 @@ impl Helpers {
             return None;
         }
         let expectation = self.expectations.take(&call, now)?;
-        Some(Announced {
+        Some(AnnouncedSession {
             session: own.map(|parent| parent.session),
             rule,
             expectation,
@@ -208,7 +209,7 @@ impl Helpers {
 
     /// Restores the announcement of a session that could not be opened, unless the announcement was
     /// withdrawn in the meantime.
-    pub(super) fn give_back(&self, announced: &Announced, now: Instant) {
+    pub(super) fn give_back(&self, announced: &AnnouncedSession, now: Instant) {
         let expectation = &announced.expectation;
         let Some(parent) = announced.session else {
             if !self.parents.contains_key(&expectation.parent) {
@@ -217,9 +218,11 @@ impl Helpers {
             return;
         };
         // The lock under which the parent withdraws the announcement.
-        let part = self.part(parent).map(|part| part.lock());
-        let listening = part.as_ref().and_then(|part| part.get(&parent));
-        if listening.is_some_and(|listening| listening.control.helper().stands_by(expectation)) {
+        let bucket = self.bucket(parent).map(|bucket| bucket.lock());
+        let inspected = bucket.as_ref().and_then(|bucket| bucket.get(&parent));
+        if inspected
+            .is_some_and(|inspected| inspected.control.helper().still_announces(expectation))
+        {
             let _ = self.expectations.insert(expectation, now);
         }
     }
@@ -252,13 +255,18 @@ impl Helpers {
     }
 
     /// Notes that an announced session was opened. The caller holds the lock of its shard.
-    pub(super) fn adopted(&self, child: SessionId, announced: &Announced) {
-        self.belongs(child, announced.session, announced.expectation.parent);
+    pub(super) fn note_announced(&self, child: SessionId, announced: &AnnouncedSession) {
+        self.note_parent(child, announced.session, announced.expectation.parent);
     }
 
     /// Notes the parent of a session. The caller holds the lock of the session's shard, so that the
     /// session cannot end in the meantime.
-    pub(super) fn belongs(&self, child: SessionId, parent: Option<SessionId>, ends: SessionEnds) {
+    pub(super) fn note_parent(
+        &self,
+        child: SessionId,
+        parent: Option<SessionId>,
+        ends: SessionEnds,
+    ) {
         // An announced session announces nothing itself, so that no session is kept alive by the
         // children of its children.
         let parent =
@@ -323,19 +331,19 @@ impl Helpers {
         if slot.key.protocol() != PROTOCOL_TCP || self.controls() == 0 {
             return;
         }
-        self.stop_listening(id, slot);
+        self.stop_inspecting(id, slot);
     }
 
     /// Returns what another engine needs to continue a control session.
     #[cfg(feature = "snapshot")]
-    pub(super) fn whereabouts(&self, id: SessionId) -> Option<SavedControl> {
+    pub(super) fn saved_control(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;
         }
-        let part = self.part(id)?.lock();
-        let Listening {
+        let bucket = self.bucket(id)?.lock();
+        let ControlSession {
             control, stopped, ..
-        } = part.get(&id)?;
+        } = bucket.get(&id)?;
         Some(SavedControl {
             lines: control
                 .line_starts()
@@ -351,20 +359,20 @@ impl Helpers {
 
     /// Continues to inspect a control session, whether another engine has inspected it or not: from
     /// the saved positions of its streams, or from their next lines on.
-    pub(super) fn go_on(
+    pub(super) fn resume_inspection(
         &self,
         settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
         saved: SavedControl,
     ) {
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return;
         };
         let (rules, ends) = (Arc::clone(&settings.rules), ends_of(slot));
         let mut helper = match (saved.lines, &saved.progress) {
             _ if saved.encrypted => Ftp::encrypted(rules, ends),
-            (Some(_), Some(progress)) => Ftp::going_on(rules, ends, progress),
+            (Some(_), Some(progress)) => Ftp::resumed(rules, ends, progress),
             (Some(_), None) if saved.at_rest => Ftp::at_rest(rules, ends),
             (Some(_), None) => Ftp::unpaired(rules, ends),
             (None, _) => Ftp::new(rules, ends),
@@ -375,25 +383,25 @@ impl Helpers {
             control.begins(Direction::Original, SeqNum(client));
             control.begins(Direction::Reply, SeqNum(server));
         }
-        let mut part = part.lock();
-        self.listen(&mut part, slot, own, control);
-        if let Some(listening) = part.get_mut(&own.session) {
-            listening.stopped = saved.stopped.map(|from| from.map(SeqNum));
+        let mut bucket = bucket.lock();
+        self.begin_inspection(&mut bucket, slot, own, control);
+        if let Some(inspected) = bucket.get_mut(&own.session) {
+            inspected.stopped = saved.stopped.map(|from| from.map(SeqNum));
         }
     }
 
     /// Removes the state of a session that is no longer a control session, and withdraws its
     /// announcements.
-    fn stop_listening(&self, id: SessionId, slot: &Slot) {
-        let removed = self.part(id).and_then(|part| part.lock().remove(&id));
-        if let Some(listening) = removed {
-            self.dismiss(listening, id, slot);
+    fn stop_inspecting(&self, id: SessionId, slot: &Slot) {
+        let removed = self.bucket(id).and_then(|bucket| bucket.lock().remove(&id));
+        if let Some(inspected) = removed {
+            self.dismiss(inspected, id, slot);
         }
     }
 
     /// Releases the resources of a session that is no longer inspected.
-    pub(super) fn dismiss(&self, listening: Listening, id: SessionId, slot: &Slot) {
-        self.shares.release(listening.holding);
+    pub(super) fn dismiss(&self, inspected: ControlSession, id: SessionId, slot: &Slot) {
+        self.shares.release(inspected.holding);
         let ends = ends_of(slot);
         // A new session may use the ports by now.
         let own = self
@@ -413,28 +421,28 @@ impl Helpers {
     pub(super) fn under_rule(&self, own: Parent, slot: &Slot, settings: &FtpSettings) {
         if !settings.is_control(slot, own.rule) {
             if self.controls() != 0 {
-                self.stop_listening(own.session, slot);
+                self.stop_inspecting(own.session, slot);
             }
             return;
         }
         if let Some(mut parent) = self.parents.get_mut(&ends_of(slot)) {
             parent.rule = own.rule;
         }
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return;
         };
         {
-            let mut part = part.lock();
-            if let Some(listening) = part.get_mut(&own.session) {
+            let mut bucket = bucket.lock();
+            if let Some(inspected) = bucket.get_mut(&own.session) {
                 let rules = Arc::clone(&settings.rules);
-                listening.control.helper_mut().set_rules(rules);
+                inspected.control.helper_mut().set_rules(rules);
                 return;
             }
         }
         // Inspection begins with a SYN-ACK that has not arrived yet.
         let is_answered = !matches!(slot.track.state(), State::SynSent | State::SynSent2);
         if is_answered && !self.is_child(own.session) {
-            self.go_on(settings, slot, own, SavedControl::default());
+            self.resume_inspection(settings, slot, own, SavedControl::default());
         }
     }
 
@@ -458,5 +466,27 @@ impl Helpers {
     /// Returns the number of control sessions that are inspected.
     pub(super) fn controls(&self) -> usize {
         self.shares.controls()
+    }
+}
+
+impl Engine {
+    /// Returns the announced sessions that have not begun yet, each with its remaining lifetime.
+    ///
+    /// The result is for inspection, or for another appliance to which a load balancer may route
+    /// the announced session.
+    #[must_use]
+    pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
+        self.helpers.expectations().export(now)
+    }
+
+    /// Imports expectations that control sessions have announced on another appliance, and returns
+    /// the number for which there was room.
+    ///
+    /// An expectation that no helper would announce under this engine's settings is refused and
+    /// counted ([`HelperEvent::ImportRefused`](crate::ftp::HelperEvent::ImportRefused)). No
+    /// expectation waits longer than it would here. The announced session is admitted if this
+    /// engine's policy admits the control session, under that rule; it has no parent here.
+    pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
+        self.helpers.import(&self.settings().ftp, expectations, now)
     }
 }

@@ -7,7 +7,7 @@ use super::effects::Effects;
 use super::faults::{drop_of, drop_of_dccp, drop_of_sctp};
 use super::history_events::{note_events, plain_events, tcp_events};
 use super::live::Live;
-use super::matched::{Judged, Matched, Part, Passage, Reading};
+use super::matched::{Judged, Matched, Passage, Reading, Role};
 use super::path_evidence::{Missing, PathEvidence};
 use super::record::{state_name, trace_found};
 use crate::explain::{Step, Trace};
@@ -134,7 +134,7 @@ impl Engine {
             lifetime: None,
             events,
             tolerated: None,
-            part: Part::Counts,
+            role: Role::Counts,
             reading: Reading::Unread,
         };
         match judge(
@@ -170,14 +170,14 @@ impl Engine {
             }
             Outcome::Pass(reason) => {
                 effects.believed = matches!(reason, PassReason::Window(_));
-                let part = match reason {
-                    PassReason::Rst => Part::Ignored,
-                    _ => Part::Counts,
+                let role = match reason {
+                    PassReason::Rst => Role::Ignored,
+                    _ => Role::Counts,
                 };
-                Judged::Passes(Passage { part, ..passage })
+                Judged::Passes(Passage { role, ..passage })
             }
             Outcome::AcceptAndEnd => Judged::Passes(Passage {
-                part: Part::Refuses,
+                role: Role::Refuses,
                 reading: Reading::Exempt,
                 ..passage
             }),
@@ -230,7 +230,7 @@ impl Engine {
             lifetime: None,
             events: plain_events(transport),
             tolerated: None,
-            part: Part::Counts,
+            role: Role::Counts,
             reading: Reading::Exempt,
         };
         match judge_by_state(slot, matched.direction, transport, trace) {
@@ -251,7 +251,7 @@ impl Engine {
                 })
             }
             track::Outcome::End => Judged::Passes(Passage {
-                part: Part::Refuses,
+                role: Role::Refuses,
                 ..passage
             }),
             track::Outcome::Reopen => Judged::Reopens,
@@ -282,7 +282,7 @@ impl Engine {
         let (now, slot_id, settings) = (candidate.now, live.slot, live.settings);
         let slot = live.hot_mut();
         slot.count(direction, candidate.parsed.ip.total_len);
-        if passage.part == Part::Ignored {
+        if passage.role == Role::Ignored {
             note_events(live.shard, slot_id, direction, passage.events);
             trace.step(|| Step::NotRefreshed("the receiver of this RST does not take it"));
             return Verdict::Forward(tracked);
@@ -302,7 +302,7 @@ impl Engine {
             .slab
             .note_tunnel(slot_id, direction, candidate.tunnel);
         note_events(live.shard, slot_id, direction, passage.events);
-        if passage.part == Part::Refuses {
+        if passage.role == Role::Refuses {
             // The session's class has changed with its state: the shard's counts must be updated
             // first.
             live.rearm(live.hot().deadline, before);
@@ -393,7 +393,7 @@ fn judge_datagram<T: Trace>(
         lifetime: Some(datagram::lifetime(family, next)),
         events: plain_events(transport),
         tolerated: None,
-        part: Part::Counts,
+        role: Role::Counts,
         reading: Reading::Exempt,
     })
 }

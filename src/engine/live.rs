@@ -5,7 +5,7 @@ use super::settings::Settings;
 use crate::policy::RuleId;
 use crate::policy::handling::Handling;
 use crate::session::{
-    Cold, EndReason, Ended, Held, Place, SessionId, Shard, ShardId, Slot, SlotId, Table,
+    Cold, EndReason, Ended, Held, KeyPlace, SessionId, Shard, ShardId, Slot, SlotId, Table,
 };
 use crate::track::EvictionClass;
 
@@ -15,7 +15,7 @@ pub(super) struct Locked<'a> {
     pub(super) table: &'a Table<Settings>,
     pub(super) shard: &'a mut Shard,
     pub(super) settings: &'a Settings,
-    pub(super) place: Place,
+    pub(super) place: KeyPlace,
 }
 
 impl<'a> Locked<'a> {
@@ -23,7 +23,7 @@ impl<'a> Locked<'a> {
     pub(super) fn new(
         table: &'a Table<Settings>,
         held: &'a mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
     ) -> Self {
         let Held {
             shard, settings, ..

@@ -37,20 +37,20 @@ pub(super) enum Judged {
     Reopens,
 }
 
-/// A packet that passes, and its part in the session.
+/// A packet that passes, and its role in the session.
 pub(super) struct Passage {
     /// Lifetime that the packet sets; `None` if the packet proves nothing about the session.
     pub(super) lifetime: Option<Lifetime>,
     pub(super) events: HistoryEvents,
     /// Check that the packet has failed and that only counts.
     pub(super) tolerated: Option<DropReason>,
-    pub(super) part: Part,
+    pub(super) role: Role,
     pub(super) reading: Reading,
 }
 
-/// Part of a passing packet in its session.
+/// Role of a passing packet in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Role {
     /// The packet counts in the session.
     Counts,
     /// The packet is a RST that its receiver ignores: it is only counted.

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::Place;
+use crate::session::KeyPlace;
 
 /// Numbers noted for some flows, each under the hash of its key. Two flows may share a hash, so a
 /// note is a hint. Reads and writes touch one cache line and take no lock.
@@ -62,13 +62,13 @@ impl Memo {
         (max_sessions / 8).clamp(1 << 10, 1 << 16)
     }
 
-    fn place(&self, place: Place) -> Option<&AtomicU64> {
+    fn place(&self, place: KeyPlace) -> Option<&AtomicU64> {
         self.places
             .get(place.hash as usize & (self.places.len() - 1))
     }
 
     /// Notes a number, replacing any earlier one in its place.
-    pub(super) fn note(&self, place: Place, number: u32) {
+    pub(super) fn note(&self, place: KeyPlace, number: u32) {
         let word = u64::from(place.hash) << 32 | u64::from(number.saturating_add(1));
         if let Some(at) = self.place(place)
             && at.load(Ordering::Relaxed) != word
@@ -77,7 +77,7 @@ impl Memo {
         }
     }
 
-    pub(super) fn get(&self, place: Place) -> Noted {
+    pub(super) fn get(&self, place: KeyPlace) -> Noted {
         let word = self.place(place).map_or(0, |at| at.load(Ordering::Relaxed));
         let hash = (word >> 32) as u32;
         match (word as u32).checked_sub(1) {
@@ -93,8 +93,8 @@ mod tests {
     use super::*;
     use crate::session::ShardId;
 
-    const fn at(hash: u32) -> Place {
-        Place {
+    const fn at(hash: u32) -> KeyPlace {
+        KeyPlace {
             shard: ShardId(0),
             hash,
         }

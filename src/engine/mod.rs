@@ -8,6 +8,7 @@ mod candidate;
 mod census;
 mod challenge;
 mod control;
+mod control_segments;
 mod control_shares;
 mod deletion;
 mod effects;
@@ -25,7 +26,6 @@ mod icmp;
 mod inspect;
 mod invariants;
 mod judgement;
-mod listening;
 mod live;
 mod matched;
 mod memo;
@@ -60,7 +60,6 @@ use parking_lot::{Mutex, RwLock};
 
 use self::screen::{NewestScreen, Screen};
 use self::settings::Settings;
-use crate::alg::Expectation;
 use crate::asymmetry::{Asymmetry, AsymmetryReport};
 use crate::config::{Compiled, Config, ConfigError, Fixed};
 use crate::event::{Discard, Sink};
@@ -447,14 +446,14 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
-        let mut by_worth = [0; EvictionClass::ALL.len()];
+        let mut by_class = [0; EvictionClass::ALL.len()];
         for shard in self.table.shard_ids() {
             let held = self.table.lock(shard);
-            for (count, worth) in by_worth.iter_mut().zip(EvictionClass::ALL) {
-                *count += held.shard.count(worth);
+            for (count, class) in by_class.iter_mut().zip(EvictionClass::ALL) {
+                *count += held.shard.count(class);
             }
         }
-        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_worth).collect();
+        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_class).collect();
         stats
     }
 
@@ -483,26 +482,6 @@ impl Engine {
     #[must_use]
     pub fn asymmetry(&self) -> AsymmetryReport {
         self.asymmetry.report()
-    }
-
-    /// Returns the announced sessions that have not begun yet, each with its remaining lifetime.
-    ///
-    /// The result is for inspection, or for another appliance to which a load balancer may route
-    /// the announced session.
-    #[must_use]
-    pub fn export_expectations(&self, now: Instant) -> Vec<Expectation> {
-        self.helpers.expectations().export(now)
-    }
-
-    /// Imports expectations that control sessions have announced on another appliance, and returns
-    /// the number for which there was room.
-    ///
-    /// An expectation that no helper would announce under this engine's settings is refused and
-    /// counted ([`HelperEvent::ImportRefused`](crate::alg::HelperEvent::ImportRefused)). No
-    /// expectation waits longer than it would here. The announced session is admitted if this
-    /// engine's policy admits the control session, under that rule; it has no parent here.
-    pub fn import_expectations(&self, expectations: &[Expectation], now: Instant) -> usize {
-        self.helpers.import(&self.settings().ftp, expectations, now)
     }
 
     /// Clears the report that [`Engine::asymmetry`] returns.

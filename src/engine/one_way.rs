@@ -15,7 +15,7 @@ use crate::flow::{Direction, Flow};
 use crate::packet::{Parsed, Segment};
 use crate::policy::handling::Asymmetric;
 use crate::reserve::NoMemory;
-use crate::session::{Mark, Micros, Place};
+use crate::session::{KeyPlace, Mark, Micros};
 use crate::track::tcp::{Event, State};
 use crate::verdict::{DropReason, Tracked, Verdict};
 
@@ -49,13 +49,13 @@ impl CutHandshakes {
         Memo::bytes_beside(max_sessions)
     }
 
-    pub(super) fn note(&self, place: Place, cut: Cut, now: Micros) {
+    pub(super) fn note(&self, place: KeyPlace, cut: Cut, now: Micros) {
         self.0.note(place, (now.tick() / UNIT) << 1 | cut as u32);
     }
 
     /// Returns whether this firewall has dropped the SYN recently, or may have: a flood of other
     /// handshakes may have displaced the note.
-    fn may_be_syn(&self, place: Place, now: Micros) -> bool {
+    fn may_be_syn(&self, place: KeyPlace, now: Micros) -> bool {
         match self.0.get(place) {
             Noted::Own(note) => is_recent(note, now) && note & 1 == Cut::Syn as u32,
             Noted::Other(note) => is_recent(note, now),
@@ -64,7 +64,7 @@ impl CutHandshakes {
     }
 
     /// Returns whether this firewall has dropped a SYN-ACK of the session recently.
-    fn is_answer(&self, place: Place, now: Micros) -> bool {
+    fn is_answer(&self, place: KeyPlace, now: Micros) -> bool {
         let Noted::Own(note) = self.0.get(place) else {
             return false;
         };
@@ -194,7 +194,7 @@ impl Engine {
     #[inline(never)]
     pub(super) fn note_cut(
         &self,
-        place: Place,
+        place: KeyPlace,
         segment: &Segment,
         dropped: &Tracked,
         now: Instant,

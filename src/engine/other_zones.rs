@@ -12,13 +12,13 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey, Zone};
 use crate::packet::{TcpFlags, Transport};
 use crate::policy::handling::Asymmetric;
-use crate::session::{Mark, Place, Slot};
+use crate::session::{KeyPlace, Mark, Slot};
 use crate::track::tcp::{Event, Known, Outcome, PassReason};
 use crate::track::{self, dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
 /// Result of the search in one zone.
-enum Found {
+enum ZoneSearch {
     /// No session matches the packet.
     Nothing,
     /// A session was found, but the verdict of the packet's own zone stands.
@@ -27,7 +27,7 @@ enum Found {
     Decided(Verdict),
 }
 
-impl Found {
+impl ZoneSearch {
     const fn verdict(self) -> Option<Verdict> {
         match self {
             Self::Decided(verdict) => Some(verdict),
@@ -65,7 +65,7 @@ impl Engine {
     pub(super) fn search_other_zones<T: Trace>(
         &self,
         candidate: &Candidate<'_>,
-        place: Place,
+        place: KeyPlace,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
@@ -78,14 +78,14 @@ impl Engine {
         let remembered = hints.remembered(place).filter(|zone| *zone != own);
         if let Some(zone) = remembered {
             let found = self.in_zone(zone, candidate, effects, trace);
-            if !matches!(found, Found::Nothing) {
+            if !matches!(found, ZoneSearch::Nothing) {
                 return found.verdict();
             }
         }
         let begun = self.begun_in(&settings, &candidate.flow.key);
         if let Some(zone) = begun.filter(|zone| *zone != own && Some(*zone) != remembered) {
             let found = self.in_zone(zone, candidate, effects, trace);
-            if !matches!(found, Found::Nothing) {
+            if !matches!(found, ZoneSearch::Nothing) {
                 hints.remember(place, zone);
                 return found.verdict();
             }
@@ -94,7 +94,7 @@ impl Engine {
         let others = hints.zones.iter().filter(|zone| **zone != own);
         for zone in others.take(config.searched_zones as usize) {
             let found = self.in_zone(*zone, candidate, effects, trace);
-            if !matches!(found, Found::Nothing) {
+            if !matches!(found, ZoneSearch::Nothing) {
                 search.was_right();
                 hints.remember(place, *zone);
                 return found.verdict();
@@ -109,7 +109,7 @@ impl Engine {
         candidate: &Candidate<'_>,
         effects: &mut Effects,
         trace: &mut T,
-    ) -> Found {
+    ) -> ZoneSearch {
         let key: FlowKey = candidate.flow.key.in_zone(zone);
         let place = self.table.place(&key);
         let mut held = self.table.lock(place.shard);
@@ -124,7 +124,7 @@ impl Engine {
             .filter(|number| !self.is_to_end(&mut held, place, *number))
             .filter(|number| held.shard.slab.hot(*number).deadline > candidate.now.tick());
         let Some(slot_id) = found else {
-            return Found::Nothing;
+            return ZoneSearch::Nothing;
         };
         let mut locked = Locked::new(&self.table, &mut held, place);
         let mut live = locked.live(slot_id);
@@ -135,18 +135,18 @@ impl Engine {
         let mode = settings.tcp(rule, zone).asymmetric;
         let transport = &candidate.parsed.transport;
         let split_handshake = settings.enforcement.split_handshake;
-        let fit = Fit::under(mode, slot, direction, transport, split_handshake);
-        if fit == Fit::Not {
-            return Found::Nothing;
+        let fit = ZoneMatch::under(mode, slot, direction, transport, split_handshake);
+        if fit == ZoneMatch::Not {
+            return ZoneSearch::Nothing;
         }
         if direction == Direction::Original && !has_numbers(transport) {
             // Any host may have sent the packet, and no half is missing.
-            return Found::Nothing;
+            return ZoneSearch::Nothing;
         }
         trace.step(|| Step::Elsewhere(key));
-        effects.evidence = (fit == Fit::Known).then(|| PathEvidence::in_zone(zone));
+        effects.evidence = (fit == ZoneMatch::Known).then(|| PathEvidence::in_zone(zone));
         if effects.stands {
-            return Found::Reported;
+            return ZoneSearch::Reported;
         }
         let known = live.cold().has(Mark::Bypassed);
         let reason = DropReason::OtherZone;
@@ -156,13 +156,13 @@ impl Engine {
             ..Tracked::class(Class::Invalid)
         };
         if settings.bars_options(&candidate.parsed.ip, rule) {
-            return Found::Decided(Verdict::Drop(DropReason::IpOptions, tracked));
+            return ZoneSearch::Decided(Verdict::Drop(DropReason::IpOptions, tracked));
         }
         match mode {
-            Asymmetric::Drop => Found::Decided(Verdict::Drop(reason, tracked)),
+            Asymmetric::Drop => ZoneSearch::Decided(Verdict::Drop(reason, tracked)),
             Asymmetric::Report => {
                 effects.tolerated = Some((reason, rule));
-                Found::Decided(Verdict::Forward(Tracked {
+                ZoneSearch::Decided(Verdict::Forward(Tracked {
                     tolerated: Some(reason),
                     ..tracked
                 }))
@@ -178,7 +178,7 @@ impl Engine {
                 let evidence = effects.evidence;
                 let verdict = self.hit(&mut live, &moved, effects, trace);
                 effects.evidence = evidence;
-                verdict.map_or(Found::Nothing, Found::Decided)
+                verdict.map_or(ZoneSearch::Nothing, ZoneSearch::Decided)
             }
         }
     }
@@ -186,7 +186,7 @@ impl Engine {
 
 /// Match of a packet with a session, tested on a copy of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fit {
+enum ZoneMatch {
     /// The packet would be dropped.
     Not,
     /// The packet would be allowed, but any host may have sent it: an inexact RST, an unsolicited
@@ -196,7 +196,7 @@ enum Fit {
     Known,
 }
 
-impl Fit {
+impl ZoneMatch {
     /// Returns the match of a packet under a mode of asymmetric paths.
     fn under(
         mode: Asymmetric,

@@ -22,7 +22,7 @@ use super::live::Locked;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow, FlowKey};
-use crate::session::{Held, Micros, Place, Shard, Slot, SlotId};
+use crate::session::{Held, KeyPlace, Micros, Shard, Slot, SlotId};
 use crate::verdict::Verdict;
 
 /// The most sessions that the keys of one address pair open.
@@ -30,14 +30,14 @@ pub(super) const MAX_KEYS: usize = 16;
 
 /// Rank of a session for a packet of another key; the greatest is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Fit {
+struct Rank {
     is_answer: bool,
     has_key: bool,
     has_none: bool,
     last: u64,
 }
 
-impl Fit {
+impl Rank {
     fn of(slot: &Slot, flow: &Flow) -> Self {
         let direction = slot.direction_of(flow.source);
         let noted = slot.tunnel_id(direction);
@@ -55,7 +55,7 @@ impl Fit {
 /// belong to either direction of any session.
 pub(super) fn session_of_pair(
     shard: &Shard,
-    place: Place,
+    place: KeyPlace,
     flow: &Flow,
     now: Micros,
     any: bool,
@@ -63,7 +63,7 @@ pub(super) fn session_of_pair(
     if !flow.key.is_keyed_gre() {
         return None;
     }
-    let mut best: Option<(Fit, SlotId)> = None;
+    let mut best: Option<(Rank, SlotId)> = None;
     let mut sessions = 0;
     shard.find_by(place.hash, |number, slot| {
         if !slot.key.is_of_pair(&flow.key) {
@@ -71,7 +71,7 @@ pub(super) fn session_of_pair(
         }
         sessions += 1;
         if slot.deadline > now.tick() {
-            let fit = (Fit::of(slot, flow), number);
+            let fit = (Rank::of(slot, flow), number);
             if best.is_none_or(|best| best < fit) {
                 best = Some(fit);
             }
@@ -83,7 +83,7 @@ pub(super) fn session_of_pair(
 }
 
 /// Returns whether an address pair has as many GRE sessions as its keys may open.
-pub(super) fn is_pair_full(shard: &Shard, place: Place, key: &FlowKey) -> bool {
+pub(super) fn is_pair_full(shard: &Shard, place: KeyPlace, key: &FlowKey) -> bool {
     let mut sessions = 0;
     if key.is_keyed_gre() {
         shard.find_by(place.hash, |_, slot| {
@@ -122,7 +122,7 @@ impl Engine {
     pub(super) fn judge_pair<T: Trace>(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         candidate: &Candidate<'_>,
         effects: &mut Effects,
         trace: &mut T,

@@ -4,7 +4,7 @@ use super::candidate::{Candidate, Located, screened_anew};
 use super::effects::Effects;
 use super::faults::invalid;
 use super::live::Locked;
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::screen::Screen;
 use super::settings::Settings;
 use super::{Engine, Packet};
@@ -12,7 +12,7 @@ use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::flow::{Flow, Zone};
 use crate::packet::{self, Checksums, Malformed, Parsed, TcpFlags, Transport};
-use crate::session::{Ended, Held, Micros, Place, ShardId};
+use crate::session::{Ended, Held, KeyPlace, Micros, ShardId};
 use crate::verdict::{DropReason, Verdict};
 
 impl Engine {
@@ -117,7 +117,7 @@ impl Engine {
             self.report_ended(
                 *shard,
                 ended,
-                Told {
+                NotifiedSender {
                     now,
                     by_verdict: effects.answered,
                 },
@@ -217,7 +217,7 @@ impl Engine {
     fn across_zones<S: Sink, T: Trace>(
         &self,
         candidate: &Candidate<'_>,
-        place: Place,
+        place: KeyPlace,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
@@ -243,7 +243,7 @@ impl Engine {
     fn under_reload<T: Trace>(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         candidate: &Candidate<'_>,
         effects: &mut Effects,
         trace: &mut T,

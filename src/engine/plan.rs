@@ -216,7 +216,10 @@ impl Engine {
                 (Action::Allow | Action::Audit, Asymmetric::Bypass) => {
                     if let Some(track) = Track::adopt_answer(segment) {
                         trace.step(|| {
-                            Step::Note("its SYN took another path: the session begins with this half of it")
+                            Step::Note(
+                                "its SYN took another path: the session begins with this \
+                                        half of it",
+                            )
                         });
                         let marks = &[Mark::Adopted, Mark::Bypassed];
                         let mut plan = Plan::picked_up(track, segment, Direction::Reply, marks);

@@ -1,8 +1,8 @@
 //! Queries to the policy: a packet, a session or a control session as rules match it.
 
-use crate::alg::SessionEnds;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
+use crate::ftp::SessionEnds;
 use crate::packet::{IpVersion, PROTOCOL_TCP, Parsed, Transport};
 use crate::policy::{NewSession, Policy, Protocol};
 use crate::session::Slot;

@@ -70,7 +70,7 @@ impl Engine {
             adopted: cold.has(Mark::Adopted),
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),
-            former: cold.has(Mark::Former),
+            no_longer_admitted: cold.has(Mark::NoLongerAdmitted),
             tunnels,
         })
     }
@@ -86,7 +86,7 @@ impl Engine {
         &self,
         shard: ShardId,
         ended: &Ended,
-        told: Told,
+        told: NotifiedSender,
         sink: &mut S,
     ) {
         self.counters.ended(ended.reason);
@@ -112,13 +112,13 @@ impl Live<'_> {
 
 /// The sender that needs no RST at a session's end, if any.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Told {
+pub(super) struct NotifiedSender {
     pub(super) now: Micros,
     /// Session and direction of the sender to which the verdict on its packet reports the end.
     pub(super) by_verdict: Option<(SessionId, Direction)>,
 }
 
-impl Told {
+impl NotifiedSender {
     /// Returns the value for a session neither end of which was notified that it has ended.
     pub(super) const fn nobody(now: Micros) -> Self {
         Self {

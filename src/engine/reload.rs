@@ -19,7 +19,7 @@ use parking_lot::MutexGuard;
 use super::Engine;
 use super::ftp_settings::Parent;
 use super::query::{opening_query, opening_query_of};
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::config::{Config, ConfigError, OnReload};
 use crate::event::Sink;
@@ -28,8 +28,8 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    EndReason, Ended, Held, Judging, Mark, Micros, Place, SLICE, SessionId, SessionRecord, ShardId,
-    Slot, SlotId, Tally, Unjudged,
+    EndReason, Ended, Held, Judging, KeyPlace, Mark, Micros, SLICE, SessionId, SessionRecord,
+    ShardId, Slot, SlotId, Tally, Unjudged,
 };
 
 /// Result of a reload.
@@ -226,7 +226,7 @@ impl Engine {
         MutexGuard::unlock_fair(held);
         // No lock is held: the sink may call the engine.
         for ended in &ended {
-            self.report_ended(shard_id, ended, Told::nobody(judging.now), sink);
+            self.report_ended(shard_id, ended, NotifiedSender::nobody(judging.now), sink);
         }
         Some(Slice {
             ended: ended.len(),
@@ -241,7 +241,7 @@ impl Engine {
     pub(super) fn judge_first(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         key: &FlowKey,
     ) -> Option<Ended> {
         let judging = held.judging.clone()?;
@@ -258,7 +258,7 @@ impl Engine {
     pub(super) fn is_to_end(
         &self,
         held: &mut Held<Settings>,
-        place: Place,
+        place: KeyPlace,
         session: SlotId,
     ) -> bool {
         let Some(judging) = held.judging.clone() else {
@@ -430,7 +430,10 @@ impl Engine {
         }
         let zone = shard.slab.hot(session).key.zone();
         shard.put_under(session, rule, settings.counts(zone, rule));
-        shard.slab.cold_mut(session).set(Mark::Former, !admitted);
+        shard
+            .slab
+            .cold_mut(session)
+            .set(Mark::NoLongerAdmitted, !admitted);
         let slot = shard.slab.hot_mut(session);
         slot.profile = profile;
         if slot.key.protocol() == PROTOCOL_TCP {
@@ -444,8 +447,8 @@ impl Engine {
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);
-            let worth = slot.eviction_class();
-            if shard.rearm(session, deadline, worth) {
+            let class = slot.eviction_class();
+            if shard.rearm(session, deadline, class) {
                 self.table.note_tick(shard_id, deadline);
             }
         }

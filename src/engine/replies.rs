@@ -27,7 +27,8 @@ impl Engine {
     ///
     /// Returns `None` if the verdict is not [`Verdict::Reject`], if `out` is too small, or if the
     /// budget of `[resets]` allows no reply now. A reply to a packet that the policy rejects takes
-    /// from that budget, so call this once for each verdict; the verdict itself has paid for others.
+    /// from that budget, so call this once for each verdict; the verdict itself has paid for
+    /// others.
     #[must_use]
     pub fn write_reply<'a>(
         &self,

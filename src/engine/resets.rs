@@ -3,7 +3,7 @@
 use super::budget::Destination;
 use super::one_way::Cut;
 use super::pair::session_of_pair;
-use super::record::Told;
+use super::record::NotifiedSender;
 use super::settings::Settings;
 use super::{Engine, Packet};
 use crate::event::Sink;
@@ -116,7 +116,7 @@ impl Engine {
         &self,
         id: SessionId,
         ended: &Ended,
-        told: Told,
+        told: NotifiedSender,
         sink: &mut S,
     ) {
         let slot = &ended.slot;

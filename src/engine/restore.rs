@@ -10,9 +10,9 @@ use super::ftp_settings::Parent;
 use super::pair::is_pair_full;
 use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
-use crate::alg::SessionEnds;
 use crate::config::OnReload;
 use crate::flow::{FlowKey, Variant, Zone};
+use crate::ftp::SessionEnds;
 use crate::lifetime::MAX_LIFETIME;
 use crate::limits::Subject;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
@@ -208,9 +208,9 @@ impl Engine {
     /// # Errors
     /// Returns why the stream cannot be used. In that case nothing has changed, unless the stream
     /// was changed or became unreadable after it was checked.
-    pub fn restore_from(
+    pub fn restore_from<R: io::Read + io::Seek>(
         &self,
-        input: &mut (impl io::Read + io::Seek),
+        input: &mut R,
         now: Instant,
         at: SystemTime,
         options: RestoreOptions,
@@ -324,7 +324,7 @@ impl Engine {
         shard.slab.hot_mut(slot_id).take_over(slot);
         let mut cold = session.cold;
         cold.rule = rule.0;
-        cold.set(Mark::Former, !admitted);
+        cold.set(Mark::NoLongerAdmitted, !admitted);
         // Packets that passed since the save are unknown here.
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);
@@ -339,10 +339,10 @@ impl Engine {
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
         if let Some(ends) = session.parent {
-            self.helpers.belongs(id, parent, ends);
+            self.helpers.note_parent(id, parent, ends);
         }
         if settings.ftp.is_control(own, rule) && session.parent.is_none() {
-            self.helpers.go_on(
+            self.helpers.resume_inspection(
                 &settings.ftp,
                 own,
                 Parent { session: id, rule },

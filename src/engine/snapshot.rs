@@ -158,7 +158,7 @@ impl Engine {
             bytes: traffic.map(|(_, bytes)| bytes),
             rule: cold.rule,
             parent: self.helpers.ends_of_parent(id),
-            control: self.helpers.whereabouts(id),
+            control: self.helpers.saved_control(id),
             tunnels: shard.slab.tunnels(session).map(|tunnel| tunnel.0),
         }
     }

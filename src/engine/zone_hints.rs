@@ -7,7 +7,7 @@ use super::rate::Rate;
 use crate::config::AsymmetryConfig;
 use crate::flow::Zone;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::{Micros, Place};
+use crate::session::{KeyPlace, Micros};
 
 /// The fewest and the most flows whose zone is remembered, in each of two tables of 8 KiB to 2 MiB.
 const MIN_REMEMBERED: usize = 1 << 10;
@@ -76,11 +76,11 @@ impl ZoneHints {
     }
 
     /// Returns the zone in which the session of a flow was found last.
-    pub(super) fn remembered(&self, place: Place) -> Option<Zone> {
+    pub(super) fn remembered(&self, place: KeyPlace) -> Option<Zone> {
         self.zone_in(self.found.as_deref()?, place)
     }
 
-    pub(super) fn zone_in(&self, memo: &Memo, place: Place) -> Option<Zone> {
+    pub(super) fn zone_in(&self, memo: &Memo, place: KeyPlace) -> Option<Zone> {
         let Noted::Own(zone) = memo.get(place) else {
             return None;
         };
@@ -89,7 +89,7 @@ impl ZoneHints {
         self.zones.binary_search(&zone).is_ok().then_some(zone)
     }
 
-    pub(super) fn remember(&self, place: Place, zone: Zone) {
+    pub(super) fn remember(&self, place: KeyPlace, zone: Zone) {
         if let Some(found) = &self.found {
             found.note(place, u32::from(zone.0));
         }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_remembered_through_a_reload_while_its_zone_is_there() {
-        let place = Place {
+        let place = KeyPlace {
             shard: ShardId(3),
             hash: 77,
         };

@@ -55,7 +55,8 @@ pub(crate) struct Followed {
     /// The session's key, where the session counts the datagram.
     pub(crate) flow: Option<FlowKey>,
     /// For a TCP segment within its window: the sequence number at which byte 0 of the datagram
-    /// would be. The segment's end is this number plus the datagram's length, a SYN or FIN included.
+    /// would be. The segment's end is this number plus the datagram's length, a SYN or FIN
+    /// included.
     pub(crate) base: Option<SeqNum>,
 }
 

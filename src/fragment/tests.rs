@@ -477,7 +477,8 @@ proptest! {
                 let _ = wait(&datagrams, &key, 8 * offset, now);
             } else if !matches!(join(&datagrams, &key, part(0, 8, true), now), Joined::Drops(..)) {
                 open(&datagrams, &key, now, if good { admitted() } else { refused() });
-                prop_assert_eq!(is_there(&datagrams, &key, now), good, "a new one always has a place");
+                prop_assert_eq!(is_there(&datagrams, &key, now), good, "a new one always has a \
+                    place");
             }
             datagrams.check_invariants().map_err(TestCaseError::fail)?;
             let gauges = datagrams.gauges();
@@ -505,7 +506,8 @@ proptest! {
         model.bytes.resize(8, true);
         for (offset, len, more) in parts {
             let fragment = part(offset * 8, len * 8, more);
-            let (start, end) = (usize::from(fragment.offset), usize::from(fragment.offset + fragment.payload_len));
+            let start = usize::from(fragment.offset);
+            let end = usize::from(fragment.offset + fragment.payload_len);
             match join(&datagrams, &key(1), fragment, seconds(1)) {
                 Joined::Passes(passed) => {
                     prop_assert!(!model.broken);
@@ -532,7 +534,9 @@ proptest! {
                 }
                 Joined::Drops(DropReason::FragmentOfDropped, _) => prop_assert!(model.broken),
                 Joined::Drops(_, _) => model.broken = true,
-                Joined::Unknown | Joined::Expired | Joined::Held(..) => prop_assert!(false, "it was opened and is not complete"),
+                Joined::Unknown | Joined::Expired | Joined::Held(..) => {
+                    prop_assert!(false, "it was opened and is not complete")
+                }
             }
             datagrams.check_invariants().unwrap();
         }

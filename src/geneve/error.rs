@@ -16,9 +16,11 @@ reasons! {
         Control, "geneve_control",
             "A GENEVE control packet (O bit): it carries no packet to forward.";
         CriticalOption, "geneve_critical_option",
-            "An unknown GENEVE option is critical: who does not know it must drop the packet (RFC 8926 3.5.1).";
+            "An unknown GENEVE option is critical: who does not know it must drop the packet (RFC \
+             8926 3.5.1).";
         CriticalBit, "geneve_critical_bit",
-            "The GENEVE header's C bit does not say whether there is a critical option (RFC 8926 3.4).";
+            "The GENEVE header's C bit does not say whether there is a critical option (RFC 8926 \
+             3.4).";
         ProtocolUnknown, "geneve_protocol_unknown",
             "The packet in the tunnel is neither IPv4, IPv6 nor Ethernet.";
         InnerEmpty, "geneve_inner_empty",

@@ -146,7 +146,11 @@ proptest! {
     ) {
         let options: Vec<_> = options
             .iter()
-            .map(|(class, kind, words)| TunnelOption { class: *class, kind: *kind, data: &[7; 124][..words * 4] })
+            .map(|(class, kind, words)| TunnelOption {
+                class: *class,
+                kind: *kind,
+                data: &[7; 124][..words * 4],
+            })
             .collect();
         let mut out = [0; 261];
         let sum: usize = options.iter().map(|option| 4 + option.data.len()).sum();
@@ -156,17 +160,21 @@ proptest! {
                 out[len] = 0x60;
                 let (header, inner) = Header::parse(&out[..=len], |_, _| true).unwrap();
                 let read: Vec<_> = header.options().map(Result::unwrap).collect();
-                prop_assert_eq!((header.vni, inner.protocol, read), (vni, InnerProtocol::Ipv6, options));
+                let found = (header.vni, inner.protocol, read);
+                prop_assert_eq!(found, (vni, InnerProtocol::Ipv6, options));
             }
             None => prop_assert!(sum > 252),
         }
     }
 
     #[test]
-    fn any_bytes_are_split_into_header_and_inner_or_refused(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn any_bytes_are_split_into_header_and_inner_or_refused(
+        datagram in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
         if let Ok((header, inner)) = Header::parse(&datagram, |_, _| true) {
             prop_assert_eq!(header.bytes().len() + inner.bytes.len(), datagram.len());
-            let options: usize = header.options().map(|option| option.unwrap().data.len() + 4).sum();
+            let lengths = header.options().map(|option| option.unwrap().data.len() + 4);
+            let options: usize = lengths.sum();
             prop_assert_eq!(8 + options, header.bytes().len());
         }
     }

@@ -3,31 +3,11 @@
 use super::Limits;
 use super::counted::CountedTable;
 use super::prefix::Prefixes;
+use super::standing::Standing;
 use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
-use crate::packet::PROTOCOL_TCP;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
-use crate::track::EvictionClass;
-
-/// Properties of a session that accounts count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Standing {
-    /// The session is a TCP connection whose handshake is not complete.
-    pub(crate) half_open: bool,
-    /// The session is never evicted.
-    pub(crate) assured: bool,
-}
-
-impl Standing {
-    /// Returns the standing of a session by its protocol and eviction class.
-    pub(crate) const fn of(protocol: u8, worth: EvictionClass) -> Self {
-        Self {
-            half_open: protocol == PROTOCOL_TCP && matches!(worth, EvictionClass::Embryonic),
-            assured: matches!(worth, EvictionClass::Assured),
-        }
-    }
-}
 
 /// The counters of a zone.
 #[derive(Debug, Default)]

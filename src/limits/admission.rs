@@ -2,8 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::accounts::{Accounts, Standing};
+use super::accounts::Accounts;
 use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
+use super::standing::Standing;
 use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
 use crate::packet::PROTOCOL_TCP;

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::accounts::Standing;
+use super::standing::Standing;
 use crate::flow::Zone;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
@@ -536,7 +536,9 @@ mod tests {
                 prop_assert!(known.sessions as usize <= held.len());
                 prop_assert!(known.half_open + known.assured <= known.sessions);
                 if crowd == 0 {
-                    let count = |which: Standing| held.iter().filter(|each| **each == which).count();
+                    let count = |which: Standing| {
+                        held.iter().filter(|each| **each == which).count()
+                    };
                     prop_assert_eq!(known.sessions as usize, held.len());
                     prop_assert_eq!(known.half_open as usize, count(OPEN));
                     prop_assert_eq!(known.assured as usize, count(DONE));

@@ -20,14 +20,16 @@ mod prefix;
 mod set;
 pub(crate) mod share;
 pub(crate) mod sources;
+mod standing;
 mod tally;
 
-pub(crate) use self::accounts::{Accounts, Standing};
+pub(crate) use self::accounts::Accounts;
 pub(crate) use self::adaptive::Adaptive;
 pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
 pub(crate) use self::notices::Notices;
 pub(crate) use self::prefix::Prefixes;
 pub use self::set::LimitSet;
+pub(crate) use self::standing::Standing;
 pub(crate) use self::tally::Tally;
 use crate::flow::Zone;
 use crate::verdict::DropReason;

@@ -12,11 +12,15 @@ pub struct LimitSet {
     pub max_per_source: Option<u32>,
     /// See [`LimitsConfig::max_per_destination`](crate::config::LimitsConfig::max_per_destination).
     pub max_per_destination: Option<u32>,
-    /// See
-    /// [`LimitsConfig::max_half_open_per_source`](crate::config::LimitsConfig::max_half_open_per_source).
+    /// See [`LimitsConfig::max_half_open_per_source`].
+    ///
+    /// [`LimitsConfig::max_half_open_per_source`]:
+    ///     crate::config::LimitsConfig::max_half_open_per_source
     pub max_half_open_per_source: Option<u32>,
-    /// See
-    /// [`LimitsConfig::new_per_second_per_source`](crate::config::LimitsConfig::new_per_second_per_source).
+    /// See [`LimitsConfig::new_per_second_per_source`].
+    ///
+    /// [`LimitsConfig::new_per_second_per_source`]:
+    ///     crate::config::LimitsConfig::new_per_second_per_source
     pub new_per_second_per_source: Option<u32>,
     /// See [`LimitsConfig::action`](crate::config::LimitsConfig::action).
     pub action: Option<LimitAction>,

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::accounts::{Accounts, Standing, ZoneAccount};
+use super::accounts::{Accounts, ZoneAccount};
 use super::admission::{Counts, Subject};
 use super::counted::{Holding, Key};
+use super::standing::Standing;
 use crate::atomic::Ordering;
 use crate::flow::Zone;
 use crate::policy::RuleId;

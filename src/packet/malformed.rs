@@ -22,7 +22,8 @@ reasons! {
         Ipv4HeaderChecksum, "ipv4_header_checksum",
             "The IPv4 header checksum is wrong.";
         Ipv4Option, "ipv4_option",
-            "An IPv4 option has a length below 2 or beyond the header, or a pointer outside the option, or is a second source route.";
+            "An IPv4 option has a length below 2 or beyond the header, or a pointer outside the \
+             option, or is a second source route.";
 
         Ipv6HeaderTruncated, "ipv6_header_truncated",
             "The packet ends inside the 40 bytes of the IPv6 header.";
@@ -37,7 +38,8 @@ reasons! {
         Ipv6HopByHopNotFirst, "ipv6_hop_by_hop_not_first",
             "An IPv6 hop-by-hop header stands elsewhere than directly behind the IPv6 header.";
         Ipv6RoutingHeaderType0, "ipv6_routing_header_type_0",
-            "An IPv6 routing header of type 0 has segments left, which RFC 5095 forbids to forward.";
+            "An IPv6 routing header of type 0 has segments left, which RFC 5095 forbids to \
+             forward.";
         Ipv6FragmentHeaderRepeated, "ipv6_fragment_header_repeated",
             "The packet has more than one IPv6 fragment header.";
 
@@ -77,27 +79,35 @@ reasons! {
         IcmpErrorQuoteTruncated, "icmp_error_quote_truncated",
             "The ICMP error quotes less than the IP header and 8 bytes of the transport header.";
         IcmpErrorQuoteMalformed, "icmp_error_quote_malformed",
-            "The packet that the ICMP error quotes has a bad IP or GRE header, is of the other IP version or comes from a group.";
+            "The packet that the ICMP error quotes has a bad IP or GRE header, is of the other IP \
+             version or comes from a group.";
 
         DiscoverySource, "discovery_source",
-            "The source address may not send this kind of discovery: a router, a redirect or a listener needs a link-local one, and only a host without an address may use ::.";
+            "The source address may not send this kind of discovery: a router, a redirect or a \
+             listener needs a link-local one, and only a host without an address may use ::.";
         DiscoveryHeaders, "discovery_headers",
-            "Neighbor discovery stands behind IPv6 extension headers, or listener discovery behind others than one hop-by-hop header with the router alert alone (RFC 3810 6.2).";
+            "Neighbor discovery stands behind IPv6 extension headers, or listener discovery behind \
+             others than one hop-by-hop header with the router alert alone (RFC 3810 6.2).";
         DiscoveryLength, "discovery_length",
-            "The discovery message is shorter than its type, or not as long as its records and sources, or more than 32 bytes follow it.";
+            "The discovery message is shorter than its type, or not as long as its records and \
+             sources, or more than 32 bytes follow it.";
         DiscoveryFields, "discovery_fields",
-            "The code, a flag, the destination, the target or a multicast address of the discovery message is not one that its type allows (RFC 4861, RFC 2710, RFC 3810).";
+            "The code, a flag, the destination, the target or a multicast address of the discovery \
+             message is not one that its type allows (RFC 4861, RFC 2710, RFC 3810).";
         DiscoveryOptions, "discovery_options",
-            "An option of the discovery message is empty, goes beyond its end or is not one that its type allows, or more than 32 bytes of options are foreign to its type.";
+            "An option of the discovery message is empty, goes beyond its end or is not one that \
+             its type allows, or more than 32 bytes of options are foreign to its type.";
 
         SctpHeaderTruncated, "sctp_header_truncated",
             "The IP payload is shorter than the 12 bytes of an SCTP common header.";
         SctpNoChunk, "sctp_no_chunk", "The SCTP packet has no chunk.";
         SctpChunkLength, "sctp_chunk_length",
-            "An SCTP chunk's length is below 4, or the chunk with its padding ends beyond the packet.";
+            "An SCTP chunk's length is below 4, or the chunk with its padding ends beyond the \
+             packet.";
         SctpTooManyChunks, "sctp_too_many_chunks", "The SCTP packet has more than 1024 chunks.";
         SctpBundling, "sctp_bundling",
-            "SCTP chunks stand together that may not: INIT, INIT ACK or SHUTDOWN COMPLETE with any other, COOKIE ECHO or COOKIE ACK behind another, or DATA with ABORT.";
+            "SCTP chunks stand together that may not: INIT, INIT ACK or SHUTDOWN COMPLETE with any \
+             other, COOKIE ECHO or COOKIE ACK behind another, or DATA with ABORT.";
         SctpInit, "sctp_init",
             "An SCTP INIT or INIT ACK is shorter than 20 bytes or has the initiate tag 0.";
         SctpTagOfInit, "sctp_tag_of_init",
@@ -110,7 +120,8 @@ reasons! {
         DccpShortSequence, "dccp_short_sequence",
             "A DCCP packet other than Data, Ack and DataAck has a sequence number of 24 bits.";
         DccpDataOffset, "dccp_data_offset",
-            "The DCCP data offset is below the header of its type or beyond the end of the IP payload.";
+            "The DCCP data offset is below the header of its type or beyond the end of the IP \
+             payload.";
         DccpChecksumCoverage, "dccp_checksum_coverage",
             "The DCCP checksum coverage is beyond the end of the IP payload.";
         DccpChecksum, "dccp_checksum", "The DCCP checksum is wrong.";
@@ -127,7 +138,8 @@ reasons! {
             "The IP payload is shorter than the GRE header that its flags announce.";
         GreVersion, "gre_version", "The GRE version is neither 0 nor 1.";
         GreFlags, "gre_flags",
-            "The GRE header has flags of RFC 1701 that must be 0, or is of version 1 and not PPTP's: a key, no checksum, PPP inside.";
+            "The GRE header has flags of RFC 1701 that must be 0, or is of version 1 and not \
+             PPTP's: a key, no checksum, PPP inside.";
         GrePayloadLength, "gre_payload_length",
             "The payload length of a GRE packet of version 1 is beyond the end of the IP payload.";
         GreChecksum, "gre_checksum", "The GRE checksum is wrong.";
@@ -138,7 +150,8 @@ reasons! {
         AhHeaderTruncated, "ah_header_truncated",
             "The IP payload is shorter than the 12 fixed bytes of an authentication header.";
         AhLength, "ah_length",
-            "The length of the authentication header is below 12, beyond the end of the IP payload or, in IPv6, no multiple of 8.";
+            "The length of the authentication header is below 12, beyond the end of the IP payload \
+             or, in IPv6, no multiple of 8.";
         AhSpiZero, "ah_spi_zero",
             "The security parameters index of the authentication header is 0, which is reserved.";
     }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::field::PortRange;
 use super::rows::NodeId;
-use super::rule::PortRange;
 
 /// A value that blocks are made of.
 pub(super) trait Value: Copy + Ord {
@@ -105,7 +105,8 @@ pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
 
 pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.sort_unstable();
-    // A block inside another one comes after it, and so does every block between them, inside it too.
+    // A block inside another one comes after it, and so does every block between them, inside it
+    // too.
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 

@@ -58,19 +58,24 @@ mod arrangement;
 mod blocks;
 mod compiled;
 mod cover;
+mod field;
 pub(crate) mod handling;
 pub(crate) mod id;
 pub(crate) mod origin;
 pub(crate) mod ranges;
 mod rows;
 mod rule;
+mod service;
 mod terms;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::field::merged;
+pub use self::field::{IcmpType, PortRange, Protocol, RuleField};
 pub use self::id::RuleId;
-pub use self::rule::{Action, IcmpType, PortRange, Protocol, RuleDirection, RuleField};
-pub(crate) use self::rule::{Rule, merged};
+pub(crate) use self::rule::Rule;
+pub use self::rule::{Action, RuleDirection};
+pub(crate) use self::service::ServiceMatch;
 
 /// The largest number of rules of a policy.
 pub const MAX_RULES: usize = 65_000;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{NewSession, Rule};
+use super::NewSession;
+use super::service::ServiceMatch;
 
 /// A named set of addresses.
 #[derive(Debug, Clone)]
@@ -21,8 +22,8 @@ pub(crate) struct NamedAddresses {
 pub(crate) struct NamedServices {
     /// The name, without its `@`.
     pub(crate) name: String,
-    /// Rules without any field but those of a service.
-    pub(crate) parts: Arc<[Rule]>,
+    /// The services, merged as the parts of a rule are.
+    pub(crate) parts: Arc<[ServiceMatch]>,
 }
 
 /// The named sets of a rule, by the key that names them.
@@ -70,11 +71,7 @@ impl RuleOrigin {
             }
         }
         for set in &self.services {
-            if set
-                .parts
-                .iter()
-                .any(|part| part.mismatch(q, true).is_none())
-            {
+            if set.parts.iter().any(|part| part.matches(q)) {
                 note("service", &set.name);
             }
         }

@@ -204,7 +204,10 @@ mod tests {
             let nets = |list: &[(u32, u8)]| -> Vec<IpNet> {
                 list.iter()
                     // A few high bits: prefixes and the address that is asked for meet often.
-                    .map(|(bits, len)| IpNet::new(Ipv4Addr::from(bits & 0xe000_0003).into(), *len).unwrap().trunc())
+                    .map(|(bits, len)| {
+                        let address = Ipv4Addr::from(bits & 0xe000_0003);
+                        IpNet::new(address.into(), *len).unwrap().trunc()
+                    })
                     .collect()
             };
             let (one, other) = (nets(&one), nets(&other));

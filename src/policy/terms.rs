@@ -1,7 +1,8 @@
 //! Contents of the rules, field by field: which blocks of values each one names.
 use super::NewSession;
 use super::blocks::{Block, FieldValue, Value, blocks_of, keep_outermost, outermost};
-use super::rule::{PortRange, Protocol, Rule, RuleDirection, merged};
+use super::field::{PortRange, Protocol, merged};
+use super::rule::{Rule, RuleDirection};
 
 /// The largest number of terms of a policy: a block of values in a rule is a term.
 pub(super) const MAX_TERMS: usize = 16 << 20;

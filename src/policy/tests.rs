@@ -778,7 +778,9 @@ proptest! {
             prop_assert_eq!(policy.explain(&q).decision.rule, rule);
             match oracle(&rules, &q) {
                 RuleId::DEFAULT => prop_assert_eq!(rule, RuleId::DEFAULT),
-                RuleId(place) => prop_assert_eq!(policy.rule_name(rule), &rules[usize::from(place)].name),
+                RuleId(place) => {
+                    prop_assert_eq!(policy.rule_name(rule), &rules[usize::from(place)].name)
+                }
             }
         }
     }
@@ -788,7 +790,9 @@ proptest! {
         rules in proptest::collection::vec(any_rule(), 0..60),
     ) {
         // The configuration refuses ICMP types that are none of the rule's protocols.
-        let valid = |rule: &Rule| rule.icmp_types.is_empty() || rule.icmp_messages().next().is_some();
+        let valid = |rule: &Rule| {
+            rule.icmp_types.is_empty() || rule.icmp_messages().next().is_some()
+        };
         let rules: Vec<Rule> = rules.into_iter().filter(valid).collect();
         let policy = policy(named(rules.clone()));
         let number = |place: usize| RuleId(u16::try_from(place).unwrap());

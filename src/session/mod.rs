@@ -26,7 +26,7 @@ pub(crate) use shard::{Ended, Expired, Opened, Shard};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, Slot};
-pub(crate) use table::{Held, Place, Table, session_bytes, tunnel_reference_bytes};
+pub(crate) use table::{Held, KeyPlace, Table, session_bytes, tunnel_reference_bytes};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 

@@ -57,7 +57,7 @@ pub struct SessionRecord {
     pub bypassed: bool,
     /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
     /// it.
-    pub former: bool,
+    pub no_longer_admitted: bool,
     /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],
 }

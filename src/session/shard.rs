@@ -158,7 +158,7 @@ pub(crate) struct Shard {
     keeps_tunnels: bool,
     /// The slots whose sessions the current reload must still judge.
     pub(crate) unjudged: Unjudged,
-    by_worth: [usize; EvictionClass::ALL.len()],
+    by_class: [usize; EvictionClass::ALL.len()],
     /// The counts of all shards together: each session of the shard is counted there too.
     pub(super) accounts: Arc<Accounts>,
     /// The slot at which the last search for a session to evict has ended.
@@ -200,7 +200,7 @@ impl Shard {
             capacity,
             keeps_tunnels: tunnels,
             unjudged: Unjudged::default(),
-            by_worth: [0; EvictionClass::ALL.len()],
+            by_class: [0; EvictionClass::ALL.len()],
             accounts,
         })
     }
@@ -219,8 +219,8 @@ impl Shard {
     }
 
     /// Returns the number of sessions of an eviction class.
-    pub(crate) fn count(&self, worth: EvictionClass) -> usize {
-        self.by_worth.get(worth as usize).copied().unwrap_or(0)
+    pub(crate) fn count(&self, class: EvictionClass) -> usize {
+        self.by_class.get(class as usize).copied().unwrap_or(0)
     }
 
     fn hash(&self, key: &FlowKey) -> u32 {
@@ -304,14 +304,14 @@ impl Shard {
     /// Schedules the end of a new session by its deadline and eviction class.
     pub(crate) fn schedule(&mut self, slot: SlotId) {
         let hot = self.slab.hot(slot);
-        let worth = hot.eviction_class();
-        let standing = Standing::of(hot.key.protocol(), worth);
+        let class = hot.eviction_class();
+        let standing = Standing::of(hot.key.protocol(), class);
         self.accounts.begins(hot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(slot);
         self.accounts
             .changed(subject, counts, subject.first_standing(), standing);
-        self.add(worth, 1);
-        self.wheel.schedule(&mut self.slab, slot.0, worth);
+        self.add(class, 1);
+        self.wheel.schedule(&mut self.slab, slot.0, class);
     }
 
     /// Puts a session under a rule, and counts the session in the entries of `counts`.
@@ -330,8 +330,8 @@ impl Shard {
         cold.set_counts(counts);
     }
 
-    fn add(&mut self, worth: EvictionClass, change: isize) {
-        if let Some(count) = self.by_worth.get_mut(worth as usize) {
+    fn add(&mut self, class: EvictionClass, change: isize) {
+        if let Some(count) = self.by_class.get_mut(class as usize) {
             *count = count.saturating_add_signed(change);
         }
     }
@@ -340,20 +340,20 @@ impl Shard {
     /// was touched: a later deadline of a session of an unchanged class is only stored.
     pub(crate) fn rearm(&mut self, slot: SlotId, deadline: u32, before: EvictionClass) -> bool {
         let hot = self.slab.hot_mut(slot);
-        let worth = hot.eviction_class();
+        let class = hot.eviction_class();
         let earlier = deadline < hot.deadline;
         hot.deadline = deadline;
-        if worth == before && !earlier {
+        if class == before && !earlier {
             return false;
         }
         self.wheel.take(&mut self.slab, slot.0);
-        self.wheel.schedule(&mut self.slab, slot.0, worth);
-        if worth != before {
+        self.wheel.schedule(&mut self.slab, slot.0, class);
+        if class != before {
             self.add(before, -1);
-            self.add(worth, 1);
+            self.add(class, 1);
             let (subject, counts) = self.slab.counted(slot);
-            let standing = |worth| Standing::of(subject.key.protocol(), worth);
-            let (before, after) = (standing(before), standing(worth));
+            let standing = |class| Standing::of(subject.key.protocol(), class);
+            let (before, after) = (standing(before), standing(class));
             self.accounts.changes(subject.key.zone(), before, after);
             self.accounts.changed(subject, counts, before, after);
         }
@@ -373,9 +373,9 @@ impl Shard {
         let removed = self.index.remove(self.hash(&slot.key), id.0);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, id.0);
-        let worth = slot.eviction_class();
-        self.add(worth, -1);
-        let standing = Standing::of(slot.key.protocol(), worth);
+        let class = slot.eviction_class();
+        self.add(class, -1);
+        let standing = Standing::of(slot.key.protocol(), class);
         self.accounts.ends(slot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(id);
         self.accounts.ended(subject, counts, standing);
@@ -435,9 +435,9 @@ impl Shard {
                 Some(deadline) => self.slab.hot_mut(slot).deadline = deadline.max(now + 1),
             }
         }
-        let worth = self.slab.hot(slot).eviction_class();
+        let class = self.slab.hot(slot).eviction_class();
         self.wheel.take(&mut self.slab, slot.0);
-        self.wheel.schedule(&mut self.slab, slot.0, worth);
+        self.wheel.schedule(&mut self.slab, slot.0, class);
         Expired::Moved
     }
 
@@ -490,7 +490,7 @@ impl Shard {
                 self.capacity
             ));
         }
-        let mut by_worth = [0; EvictionClass::ALL.len()];
+        let mut by_class = [0; EvictionClass::ALL.len()];
         let first = self.next_tick();
         for id in self.sessions() {
             let slot = self.slab.hot(id);
@@ -504,20 +504,20 @@ impl Shard {
                     slot.deadline
                 ));
             }
-            if let Some(count) = by_worth.get_mut(slot.eviction_class() as usize) {
+            if let Some(count) = by_class.get_mut(slot.eviction_class() as usize) {
                 *count += 1;
             }
         }
-        if by_worth != self.by_worth {
+        if by_class != self.by_class {
             return Err(format!(
-                "{by_worth:?} sessions by worth, counted {:?}",
-                self.by_worth
+                "{by_class:?} sessions by worth, counted {:?}",
+                self.by_class
             ));
         }
         let hung = self.wheel.count(&self.slab)?;
-        if hung != by_worth {
+        if hung != by_class {
             return Err(format!(
-                "{hung:?} sessions in the wheels, {by_worth:?} by worth"
+                "{hung:?} sessions in the wheels, {by_class:?} by worth"
             ));
         }
         let mut free = 0;

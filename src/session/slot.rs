@@ -76,7 +76,7 @@ pub(crate) enum Mark {
     Bypassed = 0x04,
     /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
     /// it.
-    Former = 0x08,
+    NoLongerAdmitted = 0x08,
     /// Some packets of the session were not tracked: it was restored from a record, or packets were
     /// allowed but not trusted. Not saved.
     Stale = 0x10,
@@ -307,7 +307,7 @@ impl Slot {
             PROTOCOL_TCP => match self.track.state().eviction_class() {
                 // Adopted midstream, and not answered yet.
                 EvictionClass::Assured if !self.assured() => EvictionClass::Embryonic,
-                worth => worth,
+                class => class,
             },
             PROTOCOL_SCTP => self.sctp().state().eviction_class(),
             PROTOCOL_DCCP => self.dccp().state().eviction_class(),

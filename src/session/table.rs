@@ -48,7 +48,7 @@ pub(crate) struct Table<S> {
 
 /// Place of a key: its shard, and its hash there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct KeyPlace {
     pub(crate) shard: ShardId,
     pub(crate) hash: u32,
 }
@@ -115,9 +115,9 @@ impl<S> Table<S> {
     }
 
     #[inline]
-    pub(crate) fn place(&self, key: &FlowKey) -> Place {
+    pub(crate) fn place(&self, key: &FlowKey) -> KeyPlace {
         let hash = self.hasher.hash_one(key);
-        Place {
+        KeyPlace {
             shard: ShardId(hash as usize & (self.shards.len() - 1)),
             hash: (hash >> 32) as u32,
         }
@@ -139,13 +139,13 @@ impl<S> Table<S> {
 
     /// Prefetches a shard's lock.
     #[inline]
-    pub(crate) fn prefetch_lock(&self, place: Place) {
+    pub(crate) fn prefetch_lock(&self, place: KeyPlace) {
         prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
     }
 
     /// Prefetches the key's index bucket; does nothing if the shard is locked.
     #[inline]
-    pub(crate) fn prefetch_index(&self, place: Place) {
+    pub(crate) fn prefetch_index(&self, place: KeyPlace) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {
             held.shard.prefetch_index(place.hash);
         }
@@ -153,7 +153,7 @@ impl<S> Table<S> {
 
     /// Prefetches the session that a key most likely has; does nothing if the shard is locked.
     #[inline]
-    pub(crate) fn prefetch_slot(&self, place: Place) {
+    pub(crate) fn prefetch_slot(&self, place: KeyPlace) {
         if let Some(held) = self.padded(place.shard).held.try_lock() {
             held.shard.prefetch_slot(place.hash);
         }

@@ -17,7 +17,7 @@ use crate::track::EvictionClass;
 const BITS: u32 = 6;
 const LISTS: u32 = 1 << BITS;
 const LEVELS: u32 = 6;
-const PER_WORTH: u32 = LISTS * LEVELS;
+const PER_CLASS: u32 = LISTS * LEVELS;
 const KINDS: u32 = EvictionClass::ALL.len() as u32;
 
 /// Flag in [`Links`]: there is no slot on this side, the list with that number ends here.
@@ -62,12 +62,12 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     /// The bytes of the wheel's lists.
-    pub(crate) const BYTES: usize = (PER_WORTH * KINDS) as usize * size_of::<[u32; 2]>();
+    pub(crate) const BYTES: usize = (PER_CLASS * KINDS) as usize * size_of::<[u32; 2]>();
 
     pub(crate) fn new() -> Result<Self, NoMemory> {
         Ok(Self {
             elapsed: 0,
-            ends: Purpose::Sessions.items((PER_WORTH * KINDS) as usize, || [NIL; 2])?,
+            ends: Purpose::Sessions.items((PER_CLASS * KINDS) as usize, || [NIL; 2])?,
             occupied: [[0; LEVELS as usize]; KINDS as usize],
         })
     }
@@ -80,8 +80,8 @@ impl Wheel {
         if let Some(there) = self.ends.get_mut(list as usize) {
             *there = ends;
         }
-        let level = (list % PER_WORTH / LISTS) as usize;
-        let words = self.occupied.get_mut((list / PER_WORTH) as usize);
+        let level = (list % PER_CLASS / LISTS) as usize;
+        let words = self.occupied.get_mut((list / PER_CLASS) as usize);
         if let Some(word) = words.and_then(|levels| levels.get_mut(level)) {
             let bit = 1u64 << (list % LISTS);
             let [first, _] = ends;
@@ -93,17 +93,17 @@ impl Wheel {
         }
     }
 
-    fn list_for(&self, worth: EvictionClass, deadline: u32) -> u32 {
+    fn list_for(&self, class: EvictionClass, deadline: u32) -> u32 {
         let when = deadline.max(self.elapsed);
         let differing = (self.elapsed ^ when) | (LISTS - 1);
         let level = (31 - differing.leading_zeros()) / BITS;
         let place = when >> (level * BITS) & (LISTS - 1);
-        worth as u32 * PER_WORTH + level * LISTS + place
+        class as u32 * PER_CLASS + level * LISTS + place
     }
 
     /// Inserts a session by its deadline.
-    pub(crate) fn schedule(&mut self, slots: &mut impl Linked, slot: u32, worth: EvictionClass) {
-        let list = self.list_for(worth, slots.deadline(slot));
+    pub(crate) fn schedule(&mut self, slots: &mut impl Linked, slot: u32, class: EvictionClass) {
+        let list = self.list_for(class, slots.deadline(slot));
         let [first, last] = self.ends(list);
         if first == NIL {
             *slots.links_mut(slot) = Links {
@@ -146,8 +146,8 @@ impl Wheel {
     }
 
     /// Returns the earliest list of an eviction class.
-    pub(crate) fn earliest_of(&self, worth: EvictionClass) -> Option<Due> {
-        let levels = self.occupied.get(worth as usize)?;
+    pub(crate) fn earliest_of(&self, class: EvictionClass) -> Option<Due> {
+        let levels = self.occupied.get(class as usize)?;
         let mut earliest: Option<Due> = None;
         for (level, word) in (0..LEVELS).zip(levels) {
             if *word == 0 {
@@ -166,7 +166,7 @@ impl Wheel {
             let tick = above.unwrap_or(0) | place << shift;
             let due = Due {
                 tick: tick.max(self.elapsed),
-                list: worth as u32 * PER_WORTH + level * LISTS + place,
+                list: class as u32 * PER_CLASS + level * LISTS + place,
             };
             if earliest.is_none_or(|best| due.tick < best.tick) {
                 earliest = Some(due);
@@ -179,7 +179,7 @@ impl Wheel {
     pub(crate) fn earliest(&self) -> Option<Due> {
         EvictionClass::ALL
             .into_iter()
-            .filter_map(|worth| self.earliest_of(worth))
+            .filter_map(|class| self.earliest_of(class))
             .min_by_key(|due| due.tick)
     }
 
@@ -214,7 +214,7 @@ impl Wheel {
                 if slots.links(slot).previous != previous {
                     return Err(format!("slot {slot} in list {list}: broken link back"));
                 }
-                if let Some(count) = counts.get_mut((list / PER_WORTH) as usize) {
+                if let Some(count) = counts.get_mut((list / PER_CLASS) as usize) {
                     *count += 1;
                 }
                 previous = slot;
@@ -286,13 +286,17 @@ mod tests {
         /// once.
         #[test]
         fn every_session_comes_up_on_time(
-            deadlines in proptest::collection::vec((0u32..2_000_000, 0usize..EvictionClass::ALL.len()), 1..60),
+            deadlines in proptest::collection::vec(
+                (0u32..2_000_000, 0usize..EvictionClass::ALL.len()),
+                1..60,
+            ),
             steps in proptest::collection::vec(1u32..500_000, 1..40),
         ) {
-            let mut slots = slots(&deadlines.iter().map(|(deadline, _)| *deadline).collect::<Vec<_>>());
+            let ticks: Vec<_> = deadlines.iter().map(|(deadline, _)| *deadline).collect();
+            let mut slots = slots(&ticks);
             let mut wheel = Wheel::new().unwrap();
-            for (slot, (_, worth)) in deadlines.iter().enumerate() {
-                wheel.schedule(&mut slots, slot as u32, EvictionClass::ALL[*worth]);
+            for (slot, (_, class)) in deadlines.iter().enumerate() {
+                wheel.schedule(&mut slots, slot as u32, EvictionClass::ALL[*class]);
             }
             let mut left: Vec<bool> = vec![true; deadlines.len()];
             let mut now = 0u32;
@@ -310,7 +314,8 @@ mod tests {
                     if slots.deadline(slot) <= due.tick {
                         left[slot as usize] = false;
                     } else {
-                        wheel.schedule(&mut slots, slot, EvictionClass::ALL[deadlines[slot as usize].1]);
+                        let (_, class) = deadlines[slot as usize];
+                        wheel.schedule(&mut slots, slot, EvictionClass::ALL[class]);
                     }
                 }
                 wheel.advance(now);

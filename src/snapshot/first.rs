@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::second::SecondSession;
 use super::stream::{CHECKSUM, Record, SavedRule};
 use super::{RestoreError, SavedTombstone};
-use crate::alg::Expectation;
+use crate::ftp::Expectation;
 
 /// The body of a stream.
 #[derive(Debug, Deserialize)]

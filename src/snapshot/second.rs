@@ -5,8 +5,8 @@ use core::net::IpAddr;
 use serde::Deserialize;
 
 use super::{SavedControl, SavedSession, SavedState};
-use crate::alg::SessionEnds;
 use crate::flow::Variant;
+use crate::ftp::SessionEnds;
 
 /// The version of the stream whose chunks have these sessions.
 pub(super) const NUMBER: u32 = 2;

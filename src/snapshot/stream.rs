@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::first::FirstVersion;
 use super::second::{self, SecondSession};
 use super::{RestoreError, RestoreOptions, SavedSession, SavedTombstone};
-use crate::alg::Expectation;
+use crate::ftp::Expectation;
 
 /// The first bytes of a stream.
 const MAGIC: [u8; 8] = *b"PCULLIS\n";

@@ -9,27 +9,27 @@ use std::time::Duration;
 /// | `TcpSynSent` | `tcp.syn_sent` | 30 s | pf `tcp.opening`, ASA embryonic; Linux 120 s |
 /// | `TcpSynRecv` | `tcp.syn_recv` | 60 s | Linux |
 /// | `TcpEstablished` | `tcp.established` | 340 s | below GWLB's default TCP idle of 350 s |
-/// | `TcpFinWait` | `tcp.fin_wait` | as `tcp.established` | half-closed is open one way; Linux 120 s |
-/// | `TcpCloseWait` | `tcp.close_wait` | as `tcp.established` | half-closed is open one way; Linux 60 s |
+/// | `TcpFinWait` | `tcp.fin_wait` | as `tcp.established` | open one way; Linux 120 s |
+/// | `TcpCloseWait` | `tcp.close_wait` | as `tcp.established` | open one way; Linux 60 s |
 /// | `TcpLastAck` | `tcp.last_ack` | 30 s | Linux |
 /// | `TcpTimeWait` | `tcp.time_wait` | 120 s | Linux |
 /// | `TcpClose` | `tcp.close` | 10 s | Linux |
 /// | `TcpUnacknowledged` | `tcp.unacknowledged` | 300 s | Linux |
 /// | `TcpRetransmitted` | `tcp.retransmitted` | 300 s | Linux |
 /// | `UdpUnreplied` | `udp.unreplied` | 30 s | Linux |
-/// | `UdpExchange` | `udp.exchange` | 30 s, or `udp.replied` if that is set | Linux, where it is `udp` |
+/// | `UdpExchange` | `udp.exchange` | 30 s, or `udp.replied` if set | Linux, where it is `udp` |
 /// | `UdpReplied` | `udp.replied` | 110 s | RFC 4787 REQ-5 has 2 min, GWLB's idle: below it |
-/// | `UdpStream` | `udp.stream` | 110 s | Linux has 120 s, GWLB's idle for all that is not TCP: below it |
+/// | `UdpStream` | `udp.stream` | 110 s | below GWLB's 120 s for all but TCP; Linux 120 s |
 /// | `Icmp` | `icmp` | 30 s | Linux |
 /// | `OtherUnreplied` | `other.unreplied` | 60 s | pf; Linux has 600 s, above GWLB's 120 s |
 /// | `OtherReplied` | `other.replied` | 110 s | below GWLB's 120 s |
 /// | `SctpInitSent` | `sctp.init_sent` | 10 s | Linux, where it is `closed` |
-/// | `SctpCookieWait` | `sctp.cookie_wait` | 30 s | four retransmissions from 3 s on; Linux 3 s |
-/// | `SctpCookieEchoed` | `sctp.cookie_echoed` | 30 s | four retransmissions from 3 s on; Linux 3 s |
+/// | `SctpCookieWait` | `sctp.cookie_wait` | 30 s | 4 retransmits from 3 s; Linux 3 s |
+/// | `SctpCookieEchoed` | `sctp.cookie_echoed` | 30 s | 4 retransmits from 3 s; Linux 3 s |
 /// | `SctpEstablished` | `sctp.established` | 110 s | Linux has 210 s, above GWLB's 120 s |
-/// | `SctpShutdownSent` | `sctp.shutdown_sent` | 30 s | four retransmissions from 3 s on; Linux 3 s |
-/// | `SctpShutdownRecd` | `sctp.shutdown_recd` | 30 s | four retransmissions from 3 s on; Linux 3 s |
-/// | `SctpShutdownAckSent` | `sctp.shutdown_ack_sent` | 30 s | four retransmissions from 3 s on; Linux 3 s |
+/// | `SctpShutdownSent` | `sctp.shutdown_sent` | 30 s | 4 retransmits from 3 s; Linux 3 s |
+/// | `SctpShutdownRecd` | `sctp.shutdown_recd` | 30 s | 4 retransmits from 3 s; Linux 3 s |
+/// | `SctpShutdownAckSent` | `sctp.shutdown_ack_sent` | 30 s | 4 retransmits from 3 s; Linux 3 s |
 /// | `SctpClosed` | `sctp.closed` | 10 s | Linux |
 /// | `DccpRequest` | `dccp.request` | 30 s | as `tcp.syn_sent`; Linux has 240 s |
 /// | `DccpRespond` | `dccp.respond` | 60 s | as `tcp.syn_recv`; Linux has 480 s |
@@ -37,7 +37,7 @@ use std::time::Duration;
 /// | `DccpOpen` | `dccp.open` | 110 s | Linux has 12 h, above GWLB's 120 s |
 /// | `DccpCloseReq` | `dccp.closereq` | 64 s | Linux |
 /// | `DccpClosing` | `dccp.closing` | 64 s | Linux |
-/// | `DccpTimeWait` | `dccp.timewait` | 110 s | Linux has 240 s (RFC 4340: 2 MSL), above GWLB's 120 s |
+/// | `DccpTimeWait` | `dccp.timewait` | 110 s | below GWLB's 120 s; Linux 240 s (RFC 4340: 2 MSL) |
 ///
 /// # Classes that follow another
 /// A class that is not set follows another one that is: `tcp.fin_wait` and `tcp.close_wait` follow

@@ -170,7 +170,8 @@ fn a_handshake_whose_answer_was_dropped_here_accuses_nobody() {
     }
 }
 
-/// Acknowledgments of data that a session has not seen: a few at once, then the last again and again.
+/// Acknowledgments of data that a session has not seen: a few at once, then the last again and
+/// again.
 fn acknowledge(scene: &mut Scene) -> Vec<Evidence> {
     for number in 1..5 {
         let verdict = scene.tcp(ENDS, ACK, 101, 501 + number * 900, b"");
@@ -223,8 +224,8 @@ fn one_segment_beyond_what_passed_accuses_nobody() {
     assert_eq!(evidence(&scene), []);
 }
 
-/// Whoever guesses addresses and ports can forge an acknowledgment, but not a number near those that its
-/// sender has reached.
+/// Whoever guesses addresses and ports can forge an acknowledgment, but not a number near those
+/// that its sender has reached.
 #[test]
 fn a_forged_acknowledgment_accuses_nobody() {
     for (seq, expected) in [

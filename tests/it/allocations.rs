@@ -70,7 +70,8 @@ fn the_packet_path_allocates_nothing() {
     let mut verdicts = Vec::with_capacity(many.len());
     // The first use of a thread's counters is not the path.
     let _ = engine.verdict_only(Packet::new(&[], start));
-    // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the same prefixes.
+    // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the
+    // same prefixes.
     let late = Instant::now();
     let before = late
         .checked_sub(Duration::from_secs(1_000))

@@ -53,10 +53,14 @@ fn told(log: &Log) -> String {
 }
 
 proptest! {
-    #![proptest_config(proptest::test_runner::Config { cases: 256, ..crate::support::proptest_config() })]
+    #![proptest_config(proptest::test_runner::Config {
+        cases: 256,
+        ..crate::support::proptest_config()
+    })]
 
-    /// Verdicts, events in their order, counters and what is left: all the same. The table is full now and then, the same
-    /// conversation comes several times in a batch, and settings change between batches.
+    /// Verdicts, events in their order, counters and what is left: all the same. The table is full
+    /// now and then, the same conversation comes several times in a batch, and settings change
+    /// between batches.
     #[test]
     fn a_batch_is_decided_as_its_packets_one_by_one(
         room in 0u32..6,
@@ -110,7 +114,8 @@ proptest! {
                 Op::Reload(settings) => {
                     setup.settings = that_lasts(**settings);
                     let done = single.reload(&setup.config(), now, &mut one).unwrap();
-                    prop_assert_eq!(done, batched.reload(&setup.config(), now, &mut other).unwrap());
+                    let other_done = batched.reload(&setup.config(), now, &mut other).unwrap();
+                    prop_assert_eq!(done, other_done);
                 }
                 _ => {}
             }

@@ -579,7 +579,8 @@ fn a_source_is_known_for_no_less_than_its_lifetime() {
 fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
     for mode in ["strict", "liberal", "loose"] {
         let mut scene = Scene::new(&format!(
-            "[zones]\nblue = 1\ngreen = 2\n[tcp]\nmode = \"{mode}\"\n[syn_challenge]\nmode = \"off\"\n\
+            "[zones]\nblue = 1\ngreen = 2\n[tcp]\nmode = \"{mode}\"\n[syn_challenge]\n\
+             mode = \"off\"\n\
              [syn_challenge.zones]\ngreen = \"always\"",
         ));
         let client = Client::new(V4, 5_000);
@@ -622,7 +623,8 @@ fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
 #[test]
 fn a_zone_of_few_sessions_is_challenged_before_they_are_used_up() {
     let mut scene = Scene::new(
-        "[table]\nmax_sessions = 65536\n[zones]\nblue = 1\n[limits.zones.blue]\nmax_sessions = 1000",
+        "[table]\nmax_sessions = 65536\n[zones]\nblue = 1\n[limits.zones.blue]\n\
+         max_sessions = 1000",
     );
     scene.zone = Zone(1);
     for port in 0..100 {

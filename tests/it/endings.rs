@@ -163,7 +163,8 @@ fn embryonic_and_closed_sessions_end_without_rsts() {
 fn the_rule_says_before_the_zone_and_the_zone_before_the_rest_whether_ends_are_told() {
     let rule = |value| {
         format!(
-            "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n\
+            "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             destination_ports = 80\n\
              tcp = {{ timeout_reset = {value} }}\n"
         )
     };
@@ -313,7 +314,8 @@ fn a_late_packet_is_readmitted_through_policy_where_the_settings_say_so() {
 
     let scene = expired(readmit);
     scene.reload(&format!(
-        "{readmit}[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n"
+        "{readmit}[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
+         destination_ports = 80\n"
     ));
     let verdict = scene.tcp(ENDS.back(), ACK, 501, 101, b"late");
     dropped_for(&verdict, DropReason::PolicyDeny);
@@ -340,10 +342,10 @@ fn the_challenge_ack_of_each_end_earns_one_more_rst() {
     for (ends, seq, ack) in [(ENDS, 101, 501), (ENDS.back(), 501, 101)] {
         let verdict = scene.tcp(ends, ACK, seq, ack, b"");
         let expected = Reply::TcpResetAt(SeqNum(ack));
-        assert!(
-            matches!(verdict, Verdict::Reject(DropReason::TcpAfterTimeout, reply, _) if reply == expected),
-            "{verdict:?}"
-        );
+        let Verdict::Reject(DropReason::TcpAfterTimeout, reply, _) = verdict else {
+            panic!("{verdict:?}");
+        };
+        assert_eq!(reply, expected);
         dropped_for(
             &scene.tcp(ends, ACK, seq, ack, b""),
             DropReason::TcpAfterTimeout,
@@ -461,7 +463,8 @@ fn an_end_that_was_never_seen_gets_no_guess() {
 
 #[test]
 fn an_ended_session_is_reported_before_its_rsts_and_a_reload_sends_them_too() {
-    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
+                destination_ports = 80\n";
     let scene = Scene::new("");
     scene.handshake(ENDS);
     let other = Ends::v4(4000, 443);
@@ -498,7 +501,8 @@ fn a_reload_that_keeps_lets_sessions_live_that_it_would_not_admit() {
 #[test]
 fn lifetimes_of_rule_port_and_zone_hold_at_once_after_a_reload() {
     let head = "[zones]\nlab = 1\n[lifetimes]\ntcp.established = \"100s\"\n";
-    let web = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let web = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+               destination_ports = 80\n";
     for by in [
         "rule = \"web\"",
         "protocol = \"tcp\"\nports = 80",
@@ -575,7 +579,8 @@ fn a_key_that_only_a_start_can_change_is_an_error_and_changes_nothing() {
 fn rules_keep_their_hits_by_their_names() {
     let rule = |name: &str, port: &str| {
         format!(
-            "[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = {port}\n"
+            "[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             destination_ports = {port}\n"
         )
     };
     let scene = Scene::new(&(rule("web", "80") + &rule("tls", "443")));

@@ -37,8 +37,8 @@ fn setup() -> impl Strategy<Value = Setup> {
 proptest! {
     #![proptest_config(crate::support::proptest_config())]
 
-    /// No session ends before its lifetime, none is there a tick after it once `expire` has nothing more to do,
-    /// and every one ends exactly once: see [`Run::compare`] and [`Run::expire`].
+    /// No session ends before its lifetime, none is there a tick after it once `expire` has nothing
+    /// more to do, and every one ends exactly once: see [`Run::compare`] and [`Run::expire`].
     #[test]
     fn the_engine_agrees_with_the_model_after_every_step(setup in setup(), ops in ops::ops()) {
         let mut run = Run::new(setup);
@@ -55,11 +55,14 @@ proptest! {
         prop_assert_eq!(run.engine.next_expiry(), None);
     }
 
-    /// The same with RSTs, tombstones, reloads and restarts at random moments: the records, the verdicts, what the sink is
-    /// told and the counters are those that the documented rules predict, and a restored table goes on as the saved one
-    /// would have.
+    /// The same with RSTs, tombstones, reloads and restarts at random moments: the records, the
+    /// verdicts, what the sink is told and the counters are those that the documented rules
+    /// predict, and a restored table goes on as the saved one would have.
     #[test]
-    fn the_engine_agrees_with_the_model_through_reloads_and_restarts(setup in setup(), ops in ops::any_ops()) {
+    fn the_engine_agrees_with_the_model_through_reloads_and_restarts(
+        setup in setup(),
+        ops in ops::any_ops(),
+    ) {
         let mut run = Run::new(setup);
         for op in &ops {
             run.step(op);
@@ -70,7 +73,8 @@ proptest! {
         prop_assert_eq!(run.engine.sessions(), 0);
     }
 
-    /// A caller that sleeps until `next_expiry` and then calls `expire` misses nothing and wakes for little.
+    /// A caller that sleeps until `next_expiry` and then calls `expire` misses nothing and wakes
+    /// for little.
     #[test]
     fn waking_at_next_expiry_ends_every_session_on_time(setup in setup(), ops in ops::ops()) {
         let mut run = Run::new(setup);
@@ -134,7 +138,8 @@ fn a_keepalive_and_its_answer_refresh_an_established_session() {
     for round in 0..5 {
         let expires = run.records()[0].expires;
         run.now += lifetime(LifetimeClass::TcpEstablished) - Duration::from_secs(1);
-        // One byte before the next one, which the other end has acknowledged long ago (RFC 9293 3.8.4).
+        // One byte before the next one, which the other end has acknowledged long ago (RFC 9293
+        // 3.8.4).
         assert!(run.packet(0, &segment(V4, ACK, 100, 501)).is_forward());
         assert!(
             run.packet(0, &segment(V4.back(), ACK, 501, 101))
@@ -279,7 +284,8 @@ fn half_closed_connections_follow_the_established_ones_unless_they_are_set() {
     }
 }
 
-/// A UDP conversation to a port: for each packet, whether the responder sends it, and the milliseconds before it.
+/// A UDP conversation to a port: for each packet, whether the responder sends it, and the
+/// milliseconds before it.
 fn conversation(toml: &str, port: u16, packets: &[(bool, u64)]) -> (&'static str, Duration) {
     let ends = Ends::v4(4000, port);
     let mut scene = Scene::new(toml);
@@ -335,7 +341,8 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
 #[test]
 fn an_answer_after_a_minute_belongs_to_its_conversation() {
     let mut scene = Scene::new(
-        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"\n",
+        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\n\
+         source = \"10.0.0.1\"\n",
     );
     let ends = Ends::v4(4500, 4500);
     for ends in [ends, ends.back(), ends] {

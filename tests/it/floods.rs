@@ -312,8 +312,10 @@ impl Arena {
             .filter(|client| client.retransmitted > 0)
             .count();
         println!(
-            "{name}: {alive} of {ESTABLISHED} established connections live, {passed} of {} of their \
-             packets passed; {open} of {CLIENTS} new connections opened ({} at 20 ms, {} at 100, {} \
+            "{name}: {alive} of {ESTABLISHED} established connections live, {passed} of {} of \
+             their \
+             packets passed; {open} of {CLIENTS} new connections opened ({} at 20 ms, {} at 100, \
+             {} \
              at 300), {late} after a retransmission, {challenged} after a challenge; {} sessions",
             self.packets,
             of_delay(0),

@@ -158,7 +158,8 @@ fn only_an_exact_reset_ends_a_handshake() {
 /// A cap limits how far a segment extends a session.
 #[test]
 fn no_cap_brings_the_end_nearer() {
-    let toml = "[lifetimes.tcp]\nestablished = \"1000s\"\nunacknowledged = \"50s\"\nretransmitted = \"20s\"\n";
+    let toml = "[lifetimes.tcp]\nestablished = \"1000s\"\nunacknowledged = \"50s\"\n\
+                retransmitted = \"20s\"\n";
     let mut scene = Scene::new(toml);
     scene.handshake(ENDS);
     let end = scene.record().expires;

@@ -585,7 +585,8 @@ fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
 #[test]
 fn refused_datagrams_take_no_place_of_admitted_ones() {
     let bench = Bench::with(
-        "[fragments]\nmax_datagrams = 4\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"dns\"\n\
+        "[fragments]\nmax_datagrams = 4\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\n\
+         name = \"dns\"\n\
          action = \"allow\"\nprotocol = \"udp\"\ndestination_ports = 53",
     );
     for id in 0..4 {

@@ -76,7 +76,8 @@ fn allowed_packets_go_back_as_they_came() {
 #[test]
 fn a_challenge_goes_back_in_the_header_of_its_syn() {
     for ends in [Ends::v4(1000, 80), Ends::v6(1000, 80)] {
-        let text = "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\
+        let text = "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve.endpoints]\n\
+                    \"0xb1\" = \"blue\"\n\
                     [syn_challenge]\nlifetime = \"1s\"\n[syn_challenge.zones]\n";
         let mut appliance = Appliance::new(text);
         let (original, reply) = (Label::blue(1, 60_001), Label::blue(2, 60_002));
@@ -115,7 +116,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     const FLOWS: u16 = 1_000;
     let mut appliance = Appliance::new(
         "[policy]\ndefault = \"allow\"\n[resets]\nper_destination = 1000000\noverall = 1000000\n\
-         [zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\"0xc2\" = \"green\"\n",
+         [zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\
+         \"0xc2\" = \"green\"\n",
     );
     let mut newest: HashMap<(u16, u16, Direction), Label> = HashMap::new();
     let mut random = 1u64;
@@ -162,7 +164,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
                     None => (Direction::Reply, ACK, 501, 101),
                 };
                 let key = (zone, flow, direction);
-                // A cookie of its own for each direction, sometimes a new one in the middle, and ever another port.
+                // A cookie of its own for each direction, sometimes a new one in the middle, and
+                // ever another port.
                 let rehashed = turn > 3 && (turn + flow) % 17 == 0;
                 let own = label(zone, rehashed, newest.get(&key).copied());
                 newest.insert(key, own);
@@ -208,8 +211,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
         let label = newest[&(reset.zone.0 - 1, flow, direction)];
         assert_eq!(sent(&kept, label), reset.bytes());
     }
-    // So do the answers to packets that come too late: they travel the other way, but where the balancer has begun a new flow,
-    // and knows the old one no more.
+    // So do the answers to packets that come too late: they travel the other way, but where the
+    // balancer has begun a new flow, and knows the old one no more.
     for flow in 0..FLOWS {
         let is_new = flow % 2 == 0;
         let known = newest[&(1, flow, Direction::Reply)];
@@ -385,8 +388,10 @@ fn an_mss_is_clamped_in_syns_and_nothing_else_is_touched() {
 #[test]
 fn endpoints_keep_the_same_addresses_apart() {
     let mut appliance = Appliance::new(
-        "[zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\"0x00000000000000c2\" = \"green\"\n\
-         [[policy.rule]]\nname = \"ping\"\naction = \"allow\"\nprotocol = \"icmp\"\nzones = \"blue\"",
+        "[zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\
+         \"0x00000000000000c2\" = \"green\"\n\
+         [[policy.rule]]\nname = \"ping\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
+         zones = \"blue\"",
     );
     let green = Label {
         endpoint: GREEN,
@@ -445,7 +450,8 @@ fn forged_endpoints_fill_a_bounded_table_and_leave_the_others_their_share() {
         "one, and half of a quarter of 16 for all others"
     );
     assert_eq!(stats.tunnel_ends_refused, 997);
-    // Without a tunnel end nothing is known of the other direction: an answer goes back the way that the packet came.
+    // Without a tunnel end nothing is known of the other direction: an answer goes back the way
+    // that the packet came.
     let label = Label {
         endpoint: 999,
         ..Label::blue(3, 3)
@@ -515,7 +521,8 @@ fn threads_count_for_themselves_and_what_they_counted_stays() {
 fn every_refusal_has_a_datagram_that_shows_it() {
     let mut appliance = Appliance::new(
         "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\ninner_mtu = 1280\n\
-         required = [\"endpoint\", \"attachment\", \"cookie\"]\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
+         required = [\"endpoint\", \"attachment\", \"cookie\"]\n[geneve.endpoints]\n\
+         \"0xb1\" = \"blue\"",
     );
     let ping = echo(Ends::v4(7, 0), true);
     let good = Label::blue(1, 1).around(&ping);
@@ -697,17 +704,27 @@ proptest! {
     #[test]
     fn any_datagram_has_one_outcome_and_an_answer_that_is_well_formed(
         datagrams in prop::collection::vec(
-            (any::<bool>(), any::<u8>(), any::<u32>(), any::<u16>(), prop::collection::vec(any::<u8>(), 0..120)), 1..40),
+            (
+                any::<bool>(),
+                any::<u8>(),
+                any::<u32>(),
+                any::<u16>(),
+                prop::collection::vec(any::<u8>(), 0..120),
+            ),
+            1..40,
+        ),
         mtu in 1280u32..1400, clamp in prop_oneof![Just(0u32), 64..2000u32],
     ) {
         let mut appliance = Appliance::new(&format!(
-            "[policy]\ndefault = \"reject\"\n[geneve]\ninner_mtu = {mtu}\nmss_clamp = {clamp}\nmax_tunnel_ends = 8"
+            "[policy]\ndefault = \"reject\"\n[geneve]\ninner_mtu = {mtu}\nmss_clamp = {clamp}\n\
+             max_tunnel_ends = 8"
         ));
         for (whole, endpoint, cookie, port, bytes) in &datagrams {
             let label = Label { endpoint: u64::from(*endpoint), cookie: *cookie, port: *port };
             let payload = if *whole {
                 let ends = Ends { src: bytes.len() as u8 | 1, ..Ends::v4(*port, 80) };
-                label.around(&segment(ends, bytes.first().copied().unwrap_or(SYN), *cookie, 1, bytes))
+                let flags = bytes.first().copied().unwrap_or(SYN);
+                label.around(&segment(ends, flags, *cookie, 1, bytes))
             } else {
                 bytes.clone()
             };
@@ -727,9 +744,13 @@ proptest! {
 
     #[test]
     fn headers_follow_their_packets_in_any_order(
-        steps in prop::collection::vec((0u16..4, any::<bool>(), any::<bool>(), 1u16.., any::<u32>()), 1..80),
+        steps in prop::collection::vec(
+            (0u16..4, any::<bool>(), any::<bool>(), 1u16.., any::<u32>()),
+            1..80,
+        ),
     ) {
-        // The model: the newest label of each flow and direction; a rejected late packet asks for it.
+        // The model: the newest label of each flow and direction; a rejected late packet asks for
+        // it.
         let mut appliance = Appliance::new(ALLOW);
         let mut newest: HashMap<(u16, bool), Label> = HashMap::new();
         for flow in 0..4 {
@@ -763,10 +784,11 @@ proptest! {
         let resets = std::mem::take(&mut appliance.told.resets);
         prop_assert_eq!(resets.len(), 8);
         for reset in &resets {
-            let Outgoing { tunnel, payload } = appliance.front.reset(reset, &mut appliance.scratch).unwrap();
+            let scratch = &mut appliance.scratch;
+            let Outgoing { tunnel, payload } = appliance.front.reset(reset, scratch).unwrap();
             let reply = reset.direction == Direction::Reply;
-            let Transport::Tcp { src_port, dst_port, .. } = parse(reset.bytes(), Checksums::Verify).unwrap().transport
-            else { panic!() };
+            let parsed = parse(reset.bytes(), Checksums::Verify).unwrap();
+            let Transport::Tcp { src_port, dst_port, .. } = parsed.transport else { panic!() };
             let flow = if reply { dst_port } else { src_port } - 1_000;
             let kept = Kept::Send(tunnel, payload.to_vec());
             prop_assert_eq!(sent(&kept, newest[&(flow, reply)]), reset.bytes());

@@ -34,7 +34,8 @@ fn last(a: &Appliance) -> TunnelRef {
 #[test]
 fn a_configured_endpoint_keeps_its_place_when_forged_ones_come_first() {
     let mut appliance = Appliance::new(
-        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nunknown_endpoints = \"default\"\n\
+        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\n\
+         unknown_endpoints = \"default\"\n\
          max_endpoints = 4\nmax_tunnel_ends = 16\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
     );
     let ping = echo(Ends::v4(7, 0), true);
@@ -310,8 +311,10 @@ fn the_newest_header_of_a_direction_replaces_the_older_where_the_ends_are_full_t
 
 // ---- zones, groups, reloads
 
-const GROUP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"shop\"\naction = \"allow\"\nzones = \"shop\"\n\
-    [zones]\neast = 1\nwest = 2\nred = 3\n[zone_groups]\nshop = [\"east\", \"west\"]\n[geneve.endpoints]\n";
+const GROUP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"shop\"\n\
+                     action = \"allow\"\nzones = \"shop\"\n\
+    [zones]\neast = 1\nwest = 2\nred = 3\n[zone_groups]\nshop = [\"east\", \"west\"]\n\
+    [geneve.endpoints]\n";
 
 #[test]
 fn an_endpoint_can_be_given_the_name_of_a_group() {
@@ -393,7 +396,8 @@ fn a_sent_packet_counts_for_the_endpoint_by_which_it_leaves() {
 
 #[test]
 fn an_endpoint_that_a_reload_names_has_counters_of_its_own() {
-    let text = "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 2\nunknown_endpoints = \"default\"\n";
+    let text = "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 2\n\
+                unknown_endpoints = \"default\"\n";
     let mut appliance = Appliance::new(text);
     let ping = echo(Ends::v4(7, 0), true);
     for endpoint in 1..=9 {
@@ -448,7 +452,8 @@ fn nothing_is_sent_to_a_balancer_that_a_reload_has_taken_off_the_list() {
 fn a_reload_maps_an_endpoint_to_another_zone_at_once() {
     let text = |zone: &str| {
         format!(
-            "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"red\"\naction = \"allow\"\nzones = \"red\"\n\
+            "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"red\"\naction = \"allow\"\n\
+             zones = \"red\"\n\
          [zones]\nred = 1\nblue = 2\n[geneve.endpoints]\n\"0xb1\" = \"{zone}\""
         )
     };
@@ -529,7 +534,8 @@ fn a_session_of_an_endpoint_without_a_number_is_reset_at_its_end() {
 fn an_endpoint_that_a_reload_names_gets_a_number_though_forged_ones_came() {
     let text = |more: &str| {
         format!(
-            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 2\nmax_tunnel_ends = 8\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n{more}"
+            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 2\n\
+             max_tunnel_ends = 8\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n{more}"
         )
     };
     let mut a = Appliance::new(&text(""));
@@ -547,7 +553,8 @@ fn an_endpoint_that_a_reload_names_gets_a_number_though_forged_ones_came() {
 fn an_endpoint_that_takes_anothers_place_in_the_file_gets_a_number() {
     let text = |id: &str| {
         format!(
-            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 1\nmax_tunnel_ends = 8\n[geneve.endpoints]\n\"{id}\" = \"blue\"\n"
+            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_endpoints = 1\n\
+             max_tunnel_ends = 8\n[geneve.endpoints]\n\"{id}\" = \"blue\"\n"
         )
     };
     let mut a = Appliance::new(&text("0xb1"));
@@ -559,7 +566,8 @@ fn an_endpoint_that_takes_anothers_place_in_the_file_gets_a_number() {
 #[test]
 fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
     let mut a = Appliance::new(
-        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\nunknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
+        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\n\
+         unknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
     );
     let ping = echo(Ends::v4(7, 0), true);
     let h = |a: &mut Appliance, l, v: u32| {
@@ -584,7 +592,8 @@ fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
 #[test]
 fn endpoints_kept_out_by_a_flood_get_in_after_it() {
     let mut a = Appliance::new(
-        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\nunknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
+        "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nmax_tunnel_ends = 16\n\
+         unknown_endpoints = \"default\"\n[geneve.endpoints]\n\"0xb1\" = \"blue\"",
     );
     let ping = echo(Ends::v4(7, 0), true);
     for v in 0..4 {
@@ -619,7 +628,9 @@ fn endpoints_kept_out_by_a_flood_get_in_after_it() {
 fn the_resets_of_an_endpoint_that_a_reload_names_count_for_it() {
     let text = |more: &str| {
         format!(
-            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\nunknown_endpoints = \"default\"\nmax_endpoints = 3\nmax_tunnel_ends = 64\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n{more}"
+            "[policy]\ndefault = \"allow\"\n[zones]\nblue = 1\n[geneve]\n\
+             unknown_endpoints = \"default\"\nmax_endpoints = 3\nmax_tunnel_ends = 64\n\
+             [geneve.endpoints]\n\"0xb1\" = \"blue\"\n{more}"
         )
     };
     let mut a = Appliance::new(&text(""));

@@ -148,7 +148,8 @@ fn refused_packets_are_answered_within_a_budget() {
 #[test]
 fn too_large_packets_are_answered_within_a_budget() {
     let mut appliance = Appliance::new(
-        "[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1280\n[resets]\nper_destination = 10\noverall = 10",
+        "[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1280\n[resets]\n\
+         per_destination = 10\noverall = 10",
     );
     let packet = udp(Ends::v6(1_000, 53), &[0; 1_400]);
     let mut answered = 0;
@@ -259,7 +260,8 @@ fn providers_through_the_front_end() {
     }
     // GCP: two directions, one zone.
     let mut appliance = Appliance::new(
-        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"n\"\naction = \"allow\"\nzones = \"net\"\n[zones]\nnet = 1\n\
+        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"n\"\naction = \"allow\"\n\
+         zones = \"net\"\n[zones]\nnet = 1\n\
          [geneve]\nprovider = \"gcp\"\n[geneve.endpoints]\n\"0x123\" = \"net\"",
     );
     for (last, packet) in [
@@ -355,7 +357,8 @@ fn a_rejected_later_fragment_gets_no_answer() {
 
 // ---- endpoints with the same inner addresses
 
-const TENANTS: &str = "[zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\"0xc2\" = \"green\"\n\
+const TENANTS: &str = "[zones]\nblue = 1\ngreen = 2\n[geneve.endpoints]\n\"0xb1\" = \"blue\"\n\
+                       \"0xc2\" = \"green\"\n\
     [[policy.rule]]\nname = \"blue\"\naction = \"allow\"\nzones = \"blue\"\n";
 
 #[test]
@@ -401,9 +404,11 @@ fn a_denied_packet_does_not_pass_by_the_session_of_another_tenant() {
 
 #[test]
 fn memory_and_batches_change_no_answer() {
-    let text = "[policy]\ndefault = \"reject\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\n\
+    let text = "[policy]\ndefault = \"reject\"\n[[policy.rule]]\nname = \"web\"\n\
+                action = \"allow\"\n\
         protocol = \"tcp\"\ndestination_ports = 80\nzones = \"blue\"\n[zones]\nblue = 1\n\
-        [geneve]\ninner_mtu = 1280\nmss_clamp = 500\nunknown_endpoints = \"default\"\nmax_tunnel_ends = 64\n\
+        [geneve]\ninner_mtu = 1280\nmss_clamp = 500\nunknown_endpoints = \"default\"\n\
+        max_tunnel_ends = 64\n\
         [geneve.endpoints]\n\"0xb1\" = \"blue\"";
     let (mut warm, mut cold, mut batched) = (
         Appliance::new(text),
@@ -543,7 +548,8 @@ fn a_syn_of_a_new_flow_in_the_reply_direction_is_a_new_session() {
 #[test]
 fn a_packet_that_cannot_be_answered_uses_no_budget() {
     let mut a = Appliance::new(
-        "[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1280\n[resets]\nper_destination = 3\noverall = 3",
+        "[policy]\ndefault = \"allow\"\n[geneve]\ninner_mtu = 1280\n[resets]\nper_destination = 3\n\
+         overall = 3",
     );
     // IPv4 that may be fragmented: never answered.
     let mut p = udp(Ends::v4(1000, 53), &[0; 1400]);

@@ -81,7 +81,8 @@ fn syn(v6: bool, options: &[u8], data: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// The first fragment of an IPv4 packet, with so many bytes of payload, and the rest of that payload.
+/// The first fragment of an IPv4 packet, with so many bytes of payload, and the rest of that
+/// payload.
 fn first_fragment(whole: &[u8], len: usize) -> (Vec<u8>, &[u8]) {
     let (first, rest) = whole.split_at(V4 + len);
     let mut first = first.to_vec();
@@ -159,7 +160,8 @@ fn an_mss_is_clamped_behind_other_options_at_any_place() {
 #[test]
 fn bytes_that_are_not_an_option_are_not_an_mss() {
     for options in [
-        // Behind the end, inside another option, of a wrong length, behind a length that is none or too large.
+        // Behind the end, inside another option, of a wrong length, behind a length that is none or
+        // too large.
         &[0, 0, 0, 0, 2, 4, 0x22, 0x60][..],
         &[253, 8, 0, 0, 2, 4, 0x22, 0x60],
         &[2, 6, 0x22, 0x60, 0x22, 0x60, 0, 0],

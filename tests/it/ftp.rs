@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
-use portcullis::alg::{Expectation, HelperEvent};
+use portcullis::ftp::{Expectation, HelperEvent};
 use portcullis::{
     Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict,
 };
 
-const ONLY_21: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const ONLY_21: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                       destination_ports = 21\n";
 
 fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8> {
     let head = Head {
@@ -373,8 +374,10 @@ fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
 
 #[test]
 fn a_rule_has_control_ports_of_its_own() {
-    let both = "[[policy.rule]]\nname = \"odd\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 2121\n\
-                ftp = { ports = [2121] }\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+    let both = "[[policy.rule]]\nname = \"odd\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                destination_ports = 2121\n\
+                ftp = { ports = [2121] }\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\n\
+                protocol = \"tcp\"\n\
                 destination_ports = [21, 2122]\nftp = { ports = [] }\n";
     for (port, listens) in [(2121, true), (21, false), (2122, false)] {
         let config = Config::from_toml(both, "test.toml").unwrap();
@@ -552,7 +555,7 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
     let not_heard = stats
         .helper_events
         .iter()
-        .find(|(event, _)| *event == HelperEvent::NotHeard);
+        .find(|(event, _)| *event == HelperEvent::NotInspected);
     assert!(not_heard.unwrap().1 > 1_600);
     engine.expire_with(now + Duration::from_secs(400), usize::MAX, &mut Discard);
     assert_eq!(

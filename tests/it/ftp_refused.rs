@@ -6,12 +6,13 @@ use std::time::SystemTime;
 use crate::support::packets::{ACK, Ends, Head, SYN, tcp};
 use crate::support::scene::{Heard, Scene};
 use etherparse::TcpOptionElement;
-use portcullis::alg::HelperEvent;
+use portcullis::ftp::HelperEvent;
 use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
 
 const URG: u8 = 0x20;
 
-const RULE: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const RULE: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                    destination_ports = 21\n";
 
 /// An announcement of a third host.
 const BOUNCE: &str = "PORT 10,0,0,9,0,22\r\n";
@@ -746,7 +747,7 @@ fn of_a_session_that_there_is_no_memory_for_nothing_passes() {
     let toml = stopping("").replace("[ftp]", "[ftp]\nmax_memory = 65536");
     let mut talk = Talk::new(&toml);
     let mut port = 5000;
-    while talk.event(HelperEvent::NotHeard) == 0 {
+    while talk.event(HelperEvent::NotInspected) == 0 {
         port += 1;
         let ends = Ends::v4(port, 21);
         talk.passes(&segment(ends, SYN, 100, 0, b""));

@@ -391,7 +391,8 @@ fn write_seeds() {
     let input: Vec<u8> = link.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "link", &input);
 
-    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of its steps.
+    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of
+    // its steps.
     let mut state = 1u64;
     for (name, len) in [("short", 64), ("medium", 400), ("long", 2_000)] {
         let bytes: Vec<u8> = (0..len)
@@ -413,19 +414,25 @@ fn write_seeds() {
         ("empty", ""),
         (
             "table",
-            "[engine]\nchecksums = \"verify\"\n[table]\nmax_sessions = 1000\nshards = 4\n[tcp]\nmode = \"strict\"\n",
+            "[engine]\nchecksums = \"verify\"\n[table]\nmax_sessions = 1000\nshards = 4\n[tcp]\n\
+             mode = \"strict\"\n",
         ),
         (
             "lifetimes",
             "[zones]\nblue = 1\n[lifetimes]\nicmp = \"2s\"\ntcp.established = \"5m 30s\"\n\
-             [[lifetimes.override]]\nprotocol = \"udp\"\nports = [53, \"1000-2000\"]\nudp.replied = \"10s\"\n\
-             [[lifetimes.override]]\nzone = \"blue\"\naddress = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nother.replied = \"1h\"\n",
+             [[lifetimes.override]]\nprotocol = \"udp\"\nports = [53, \"1000-2000\"]\n\
+             udp.replied = \"10s\"\n\
+             [[lifetimes.override]]\nzone = \"blue\"\n\
+             address = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nother.replied = \"1h\"\n",
         ),
         (
             "policy",
-            "[policy]\ndefault = \"reject\"\ninside = \"10.0.0.0/8\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\n\
-             protocol = \"tcp\"\ndestination_ports = [80, \"8000-8999\"]\nsource = \"10.1.0.0/16\"\ndirection = \"outbound\"\n\
-             [[policy.rule]]\nname = \"ping\"\naction = \"deny\"\nprotocol = [\"icmp\", \"icmpv6\"]\n\
+            "[policy]\ndefault = \"reject\"\ninside = \"10.0.0.0/8\"\n[[policy.rule]]\n\
+             name = \"web\"\naction = \"allow\"\n\
+             protocol = \"tcp\"\ndestination_ports = [80, \"8000-8999\"]\n\
+             source = \"10.1.0.0/16\"\ndirection = \"outbound\"\n\
+             [[policy.rule]]\nname = \"ping\"\naction = \"deny\"\n\
+             protocol = [\"icmp\", \"icmpv6\"]\n\
              icmp_types = \"echo-request\"\nlog = true\n",
         ),
         (

@@ -37,7 +37,8 @@ fn a_connection_is_adopted_with_a_packet_of_either_end() {
 #[test]
 fn a_session_that_only_the_other_end_may_open_is_reversed() {
     let toml = format!(
-        "{ADOPT}[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"in\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+        "{ADOPT}[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"in\"\naction = \"allow\"\n\
+         protocol = \"tcp\"\n\
          source = \"10.0.0.2\"\n"
     );
     let high = Ends::v4(4000, 5000);
@@ -69,7 +70,8 @@ fn an_adopted_session_is_liberal_until_both_ends_are_known_and_then_strict() {
 
 #[test]
 fn an_adopted_session_passes_policy_first() {
-    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\ndestination_ports = 80\n";
+    let deny = "[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
+                destination_ports = 80\n";
     let scene = Scene::new(&(ADOPT.to_owned() + deny));
     for ends in [ENDS, ENDS.back()] {
         dropped_for(
@@ -101,7 +103,8 @@ fn only_an_ack_shows_a_connection() {
 fn a_rule_and_a_zone_say_what_the_middle_of_a_connection_gets() {
     let rule = |value: &str| {
         format!(
-            "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n\
+            "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             destination_ports = 80\n\
              tcp = {{ midstream = \"{value}\" }}\n"
         )
     };

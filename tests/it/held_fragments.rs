@@ -426,7 +426,8 @@ fn a_reload_that_refuses_the_endpoint_meanwhile_counts_for_held_ones() {
         Kept::Nothing(NotSent::Held)
     );
     appliance.reload(
-        "[zones]\ngreen = 2\n[geneve]\nunknown_endpoints = \"refuse\"\n[policy]\ndefault = \"allow\"",
+        "[zones]\ngreen = 2\n[geneve]\nunknown_endpoints = \"refuse\"\n[policy]\n\
+         default = \"allow\"",
     );
     appliance.now += Duration::from_secs(1);
     let released = appliance.released();

@@ -166,7 +166,8 @@ fn a_rejected_message_is_not_answered_where_it_may_be_an_error() {
 fn types_that_no_rule_can_match_are_warned_of() {
     let warnings = |protocol: &str, types: &str| -> Vec<String> {
         let text = format!(
-            "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = {protocol}\nicmp_types = {types}\n"
+            "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = {protocol}\n\
+             icmp_types = {types}\n"
         );
         let config = Config::from_toml(&text, "t.toml").unwrap();
         config.warnings().iter().map(ToString::to_string).collect()
@@ -225,7 +226,8 @@ fn with_code_4(mut error: Vec<u8>) -> Vec<u8> {
 /// A UDP session of hosts 1 and 2, and an error of router 200 to host 1.
 fn about(ends: Ends, kind: u8, word: [u8; 4], len: usize) -> (Scene, Vec<u8>) {
     let scene = Scene::new(
-        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"u\"\naction = \"allow\"\nprotocol = \"udp\"\n",
+        "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"u\"\naction = \"allow\"\n\
+         protocol = \"udp\"\n",
     );
     let datagram = udp(ends, &vec![0; len]);
     assert!(scene.decide(&datagram).is_forward());

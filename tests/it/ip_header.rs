@@ -83,7 +83,8 @@ fn expect(verdict: &Verdict, reason: Option<DropReason>, what: &str) {
 
 #[test]
 fn a_source_route_does_not_get_past_a_rule_for_its_first_destination() {
-    let policy = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"only-host-2\"\naction = \"allow\"\n\
+    let policy = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"only-host-2\"\n\
+                  action = \"allow\"\n\
                   destination = [\"10.0.0.2/32\", \"2001:db8::2/128\"]\n";
     let packets = || {
         let mut packets = vec![
@@ -148,7 +149,8 @@ fn a_routing_header_without_segments_left_is_at_its_end() {
 #[test]
 fn strict_options_pass_only_where_a_rule_allows_them() {
     let scene = Scene::new(
-        "ip.options = \"strict\"\n[[policy.rule]]\nname = \"routers\"\naction = \"allow\"\nprotocol = [\"rsvp\", \"igmp\"]\n\
+        "ip.options = \"strict\"\n[[policy.rule]]\nname = \"routers\"\naction = \"allow\"\n\
+         protocol = [\"rsvp\", \"igmp\"]\n\
          ip_options = \"allow\"\n",
     );
     let alert = |packet| with_options(packet, &ROUTER_ALERT);
@@ -185,7 +187,8 @@ fn strict_options_pass_only_where_a_rule_allows_them() {
 
 #[test]
 fn one_rule_may_be_strict_and_a_reload_changes_it() {
-    let strict = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\nip_options = \"strict\"\n";
+    let strict = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                  ip_options = \"strict\"\n";
     let scene = Scene::new(strict);
     dropped_for(
         &scene.decide(&with_options(syn(V4), &ROUTER_ALERT)),
@@ -228,7 +231,8 @@ fn listener_discovery_keeps_its_router_alert_where_options_are_strict() {
 
 #[test]
 fn later_fragments_have_options_only_if_their_rule_allows_them() {
-    let rules = "ip.options = \"strict\"\n[[policy.rule]]\nname = \"video\"\naction = \"allow\"\nprotocol = \"udp\"\n\
+    let rules = "ip.options = \"strict\"\n[[policy.rule]]\nname = \"video\"\naction = \"allow\"\n\
+                 protocol = \"udp\"\n\
                  destination_ports = 80\nip_options = \"allow\"\n";
     for (port, passes) in [(80, true), (81, false)] {
         let scene = Scene::new(rules);
@@ -718,7 +722,8 @@ fn a_reload_within_a_batch_holds_for_all_that_follows() {
 
 #[test]
 fn a_zone_with_prefixes_of_its_own_takes_no_strangers() {
-    let toml = "[zones]\noffice = 1\nlab = 2\nfree = 3\n[ip.inside]\noffice = [\"10.1.0.0/16\", \"2001:db8:1::/48\"]\n\
+    let toml = "[zones]\noffice = 1\nlab = 2\nfree = 3\n[ip.inside]\n\
+                office = [\"10.1.0.0/16\", \"2001:db8:1::/48\"]\n\
                 lab = \"10.2.0.0/16\"\n";
     let mut scene = Scene::new(toml);
     for (zone, src, dst, passes) in [
@@ -758,7 +763,8 @@ fn a_zone_with_prefixes_of_its_own_takes_no_strangers() {
 #[test]
 fn zones_of_a_group_share_their_prefixes() {
     let mut scene = Scene::new(
-        "[zones]\na = 1\nb = 2\n[zone_groups]\nboth = [\"a\", \"b\"]\n[ip.inside]\na = \"10.1.0.0/16\"\nb = \"10.2.0.0/16\"\n",
+        "[zones]\na = 1\nb = 2\n[zone_groups]\nboth = [\"a\", \"b\"]\n[ip.inside]\n\
+         a = \"10.1.0.0/16\"\nb = \"10.2.0.0/16\"\n",
     );
     for zone in [1, 2] {
         scene.zone = Zone(zone);

@@ -468,7 +468,8 @@ fn datagram_sessions_go_last_and_streams_in_use_not_at_all() {
 #[test]
 fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
     let scene = Scene::new(
-        "[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n[syn_challenge]\nmode = \"off\"\n",
+        "[table]\nmax_sessions = 256\nshards = 1\nadaptive_start = 0\nadaptive_end = 0\n\
+         [syn_challenge]\nmode = \"off\"\n",
     );
     let light: Vec<_> = (10..66).map(|src| of(src, 1)).collect();
     for ends in &light {
@@ -547,7 +548,8 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
         "{steps:?}"
     );
     let off = Scene::new(
-        "[table]\nmax_sessions = 1\nadaptive_start = 0\nadaptive_end = 0\n[lifetimes]\nudp.unreplied = \"60s\"\n",
+        "[table]\nmax_sessions = 1\nadaptive_start = 0\nadaptive_end = 0\n[lifetimes]\n\
+         udp.unreplied = \"60s\"\n",
     );
     let _ = off.udp(of(3, 1));
     assert_eq!(off.record().expires.duration_since(off.now).as_secs(), 60);
@@ -621,7 +623,8 @@ fn a_zone_without_a_guarantee_is_refused_what_others_are_sure_of() {
 #[test]
 fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
     let scene = Scene::new(
-        "[limits]\nmax_per_source = 1\nmax_per_destination = 1\n[limits.zones.default]\nmax_sessions = 1\n\
+        "[limits]\nmax_per_source = 1\nmax_per_destination = 1\n[limits.zones.default]\n\
+         max_sessions = 1\n\
          [[policy.rule]]\nname = \"all\"\naction = \"allow\"\n\
          limits = { max_sessions = 1, max_per_source = 1, max_per_destination = 1 }\n",
     );
@@ -657,7 +660,8 @@ const STORMS: [&str; 5] = [
     "[zones]\nblue = 1\n[limits.zones.blue]\nmax_sessions = 30\nmax_half_open_per_source = 4\n\
      [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
      limits = { max_sessions = 40, max_per_source = 12 }\n",
-    "[zones]\ngreen = 2\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"\n\
+    "[zones]\ngreen = 2\n[[policy.rule]]\nname = \"names\"\naction = \"allow\"\n\
+     protocol = \"udp\"\n\
      limits = { max_per_destination = 9, new_per_second_per_source = 5 }\n\
      [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n",
     "[policy]\ndefault = \"deny\"\non_reload = \"keep\"\n\

@@ -631,8 +631,10 @@ fn op() -> impl Strategy<Value = Op> {
     let millis = prop_oneof![3 => 1u64..3_000, 2 => 3_000u64..15_000, 2 => 15_000u64..70_000];
     prop_oneof![
         5 => client().prop_map(Op::Open),
-        8 => (client(), mode(), port()).prop_map(|(client, mode, port)| Op::Announce(client, mode, port)),
-        10 => (client(), mode(), port()).prop_map(|(client, mode, port)| Op::Call(client, mode, port)),
+        8 => (client(), mode(), port())
+            .prop_map(|(client, mode, port)| Op::Announce(client, mode, port)),
+        10 => (client(), mode(), port())
+            .prop_map(|(client, mode, port)| Op::Call(client, mode, port)),
         4 => any::<u8>().prop_map(Op::Answer),
         4 => any::<u8>().prop_map(Op::Data),
         1 => any::<u8>().prop_map(Op::ResetData),
@@ -656,7 +658,10 @@ proptest! {
     #![proptest_config(crate::support::proptest_config())]
 
     #[test]
-    fn control_sessions_and_their_children_live_and_end_as_the_model_says(bounds in bounds(), ops in ops()) {
+    fn control_sessions_and_their_children_live_and_end_as_the_model_says(
+        bounds in bounds(),
+        ops in ops(),
+    ) {
         let mut run = Run::new(bounds);
         ops.into_iter().for_each(|op| run.step(op));
         run.finish();

@@ -131,7 +131,8 @@ fn a_loose_zone_picks_a_connection_up_in_its_middle() {
 #[test]
 fn denied_connections_are_not_picked_up_either() {
     let engine = engine(
-        "[tcp]\nmode = \"loose\"\n[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\nprotocol = \"tcp\"\n\
+        "[tcp]\nmode = \"loose\"\n[[policy.rule]]\nname = \"no-web\"\naction = \"deny\"\n\
+         protocol = \"tcp\"\n\
          destination_ports = 80\n",
     );
     let verdicts = decide(
@@ -171,7 +172,8 @@ fn a_picked_up_connection_that_nobody_answers_is_evictable_and_short_lived() {
 fn a_check_that_only_counts_lets_pass_and_says_what_it_would_drop_by_which_rule() {
     let engine = engine(
         "[checks]\ntcp_seq_above_window = \"count\"\nicmp_error_not_to_sender = \"count\"\n\
-         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80\n",
+         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         destination_ports = 80\n",
     );
     let now = Instant::now();
     decide(&engine, now, 0, &handshake());

@@ -111,7 +111,8 @@ source = "@feed"
 name = "rest"
 action = "allow"
 "#;
-    let feed = "\u{feff}; a feed\r\n192.0.2.0/24 ; SBL1\r\n\r\n198.51.100.7 # one\n192.0.2.0/24\n2001:db8::/32";
+    let feed = "\u{feff}; a feed\r\n192.0.2.0/24 ; SBL1\r\n\r\n198.51.100.7 # one\n192.0.2.0/24\n\
+                2001:db8::/32";
     let config = load(text, &[("feeds/drop.txt", feed)]).unwrap();
     assert_eq!(
         config.set_files().collect::<Vec<_>>(),
@@ -153,7 +154,8 @@ action = "allow"
 fn an_empty_set_matches_nothing_and_cannot_be_negated() {
     let rule = |line: &str| {
         format!(
-            "[address_sets]\nfeed = {{ file = \"f\" }}\n[[policy.rule]]\nname = \"r\"\naction = \"allow\"\n{line}\n"
+            "[address_sets]\nfeed = {{ file = \"f\" }}\n[[policy.rule]]\nname = \"r\"\n\
+             action = \"allow\"\n{line}\n"
         )
     };
     let empty = load(&rule("source = \"@feed\""), &[("f", "# nothing today\n")]).unwrap();
@@ -178,7 +180,8 @@ fn an_empty_set_matches_nothing_and_cannot_be_negated() {
     );
     assert_eq!(
         error(&rule("not.source = \"@feed\""), &[("f", "")]),
-        "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would leave out nothing"
+        "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would leave out \
+         nothing"
     );
     // An override of a rule that admits nothing is for no session, and not for all.
     let with_override = rule("source = \"@feed\"")
@@ -367,7 +370,8 @@ icmp_types = ["echo-request"]
     let shadowed = |first: &str, second: &str| {
         let rule = |name: &str, kind: &str| {
             format!(
-                "[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"{kind}\"\n"
+                "[[policy.rule]]\nname = \"{name}\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
+                 icmp_types = \"{kind}\"\n"
             )
         };
         let config = load(&(rule("a", first) + &rule("b", second)), &[]).unwrap();
@@ -561,13 +565,16 @@ fn a_reload_keeps_audited_sessions_and_ends_them_once_they_are_denied() {
 
 #[test]
 fn a_disabled_rule_is_checked_but_not_compared() {
-    let rule = "[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nenabled = false\ncomment = \"ticket 7\"\n";
+    let rule = "[[policy.rule]]\nname = \"r\"\naction = \"allow\"\nenabled = false\n\
+                comment = \"ticket 7\"\n";
     let config = load(rule, &[]).unwrap();
     let policy = config.compile().unwrap().policy;
     assert!(policy.is_empty());
     assert_eq!(config.next_expiry(), None);
     let values: Vec<_> = config.effective().iter().map(ToString::to_string).collect();
-    let line = "policy.rule[0] = { name = \"r\", action = \"allow\", enabled = false, comment = \"ticket 7\" }  # line 1";
+    let line = "policy.rule[0] = \
+                { name = \"r\", action = \"allow\", enabled = false, comment = \"ticket 7\" }  # \
+                line 1";
     assert!(values.contains(&line.to_owned()), "{values:?}");
     assert!(
         error(&(rule.to_owned() + "source = \"@gone\"\n"), &[]).contains("there is no set `@gone`")
@@ -616,7 +623,8 @@ expires = "2027-02-01T00:00:00+01:00"
     );
     assert_eq!(config.next_expiry(), Some(moment("2027-01-31T23:00:00Z")));
     let warned: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
-    let told = "t.toml:10: policy.rule[0].expires: rule `contractor` has expired at 2027-01-31T00:00:00Z: it is not compared any more";
+    let told = "t.toml:10: policy.rule[0].expires: rule `contractor` has expired at \
+                2027-01-31T00:00:00Z: it is not compared any more";
     assert!(warned.contains(&told.to_owned()), "{warned:?}");
     config.policy.as_of = Some(moment("2028-01-01T00:00:00Z"));
     assert_eq!(config.next_expiry(), None);
@@ -635,7 +643,8 @@ fn of<'a>(rules: &'a [RuleUse], name: &str) -> &'a RuleUse {
 
 #[test]
 fn a_rule_counts_the_traffic_of_its_sessions_and_its_last_match() {
-    let rule = "[[policy.rule]]\nname = \"dns\"\naction = \"allow\"\nservices = [\"udp/53\", \"tcp/53\"]\n";
+    let rule = "[[policy.rule]]\nname = \"dns\"\naction = \"allow\"\n\
+                services = [\"udp/53\", \"tcp/53\"]\n";
     let mut scene = Scene::new(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
     let before = scene.engine.rules_with_live();
     assert_eq!(
@@ -746,7 +755,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("y = [\"10.0.0.0/8\"]") + &rule("not.destination = [\"@x\"]"),
-            "t.toml:6: policy.rule[0].not.destination[0]: there is no set `@x`: [address_sets] has y",
+            "t.toml:6: policy.rule[0].not.destination[0]: there is no set `@x`: [address_sets] has \
+             y",
         ),
         (
             rule("services = \"@x\""),
@@ -774,7 +784,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("a = []"),
-            "t.toml:2: address_sets.a: an empty list matches nothing: leave the key out to match anything",
+            "t.toml:2: address_sets.a: an empty list matches nothing: leave the key out to match \
+             anything",
         ),
         (
             sets("a = {}"),
@@ -782,7 +793,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("\"a b\" = [\"10.0.0.0/8\"]"),
-            "t.toml:2: address_sets.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+            "t.toml:2: address_sets.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, \
+             0-9, `_`, `.` and `-`",
         ),
         (
             sets("a = { file = \"gone\" }"),
@@ -790,7 +802,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("a = { file = \"bad\" }"),
-            "bad:3: address_sets.a: `10.0.0` is not an address or a prefix such as \\\"10.0.0.0/8\\\"",
+            "bad:3: address_sets.a: `10.0.0` is not an address or a prefix such as \
+             \\\"10.0.0.0/8\\\"",
         ),
         (
             sets("a = { file = \"host\" }"),
@@ -798,7 +811,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("services = [\"tcp/80\"]\nprotocol = \"tcp\""),
-            "t.toml:5: policy.rule[0].protocol: `services` stands in place of `protocol`: write one of them",
+            "t.toml:5: policy.rule[0].protocol: `services` stands in place of `protocol`: write \
+             one of them",
         ),
         (
             rule("services = \"tcp/90-80\""),
@@ -810,43 +824,54 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("services = \"icmp/packet-too-big\""),
-            "t.toml:4: policy.rule[0].services: `icmp/packet-too-big`: packet-too-big is no type of icmp",
+            "t.toml:4: policy.rule[0].services: `icmp/packet-too-big`: packet-too-big is no type \
+             of icmp",
         ),
         (
             rule("not.destination_ports = 80"),
-            "t.toml:4: policy.rule[0].not.destination_ports: ports need `protocol` to be tcp, udp, udplite, sctp or dccp",
+            "t.toml:4: policy.rule[0].not.destination_ports: ports need `protocol` to be tcp, udp, \
+             udplite, sctp or dccp",
         ),
         (
             rule("source = \"10.0.0.0/8\"\nnot.source = \"0.0.0.0/0\""),
-            "t.toml:1: policy.rule[0]: the rule can match nothing: `not` or `destination_zones` leaves out all that is listed",
+            "t.toml:1: policy.rule[0]: the rule can match nothing: `not` or `destination_zones` \
+             leaves out all that is listed",
         ),
         (
             rule("protocol = \"tcp\"\nnot.protocol = \"tcp\""),
-            "t.toml:5: policy.rule[0].not: the rule can match nothing: `not` or `destination_zones` leaves out all that is listed",
+            "t.toml:5: policy.rule[0].not: the rule can match nothing: `not` or \
+             `destination_zones` leaves out all that is listed",
         ),
         (
             rule("protocol = \"tcp\"\ndestination_ports = 80\nnot.destination_ports = \"70-90\""),
-            "t.toml:6: policy.rule[0].not: the rule can match nothing: `not` or `destination_zones` leaves out all that is listed",
+            "t.toml:6: policy.rule[0].not: the rule can match nothing: `not` or \
+             `destination_zones` leaves out all that is listed",
         ),
         (
             rule("expires = \"soon\""),
-            "t.toml:4: policy.rule[0].expires: `soon` is no moment: write a date such as 2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z",
+            "t.toml:4: policy.rule[0].expires: `soon` is no moment: write a date such as \
+             2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z",
         ),
         (
             rule("expires = 2027-01-31T18:00:00"),
-            "t.toml:4: policy.rule[0].expires: `2027-01-31T18:00:00` has no offset from UTC: write a date such as 2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z",
+            "t.toml:4: policy.rule[0].expires: `2027-01-31T18:00:00` has no offset from UTC: write \
+             a date such as 2027-01-31 (its beginning, in UTC), or a time such as \
+             2027-01-31T18:00:00Z",
         ),
         (
             rule("comment = \"a\\nb\""),
-            "t.toml:4: policy.rule[0].comment: a comment has at most 512 bytes and no control characters",
+            "t.toml:4: policy.rule[0].comment: a comment has at most 512 bytes and no control \
+             characters",
         ),
         (
             rule(&format!("comment = \"{long}\"")),
-            "t.toml:4: policy.rule[0].comment: a comment has at most 512 bytes and no control characters",
+            "t.toml:4: policy.rule[0].comment: a comment has at most 512 bytes and no control \
+             characters",
         ),
         (
             rule("protocol = \"icmp\"\nicmp_types = \"8/256\""),
-            "t.toml:5: policy.rule[0].icmp_types: `8/256` has no ICMP code from 0 to 255 behind its slash",
+            "t.toml:5: policy.rule[0].icmp_types: `8/256` has no ICMP code from 0 to 255 behind \
+             its slash",
         ),
         (
             "[policy.zones]\nx = \"deny\"\n".to_owned(),
@@ -854,7 +879,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("destination_zones = \"x\""),
-            "t.toml:4: policy.rule[0].destination_zones: there is no zone `x`: the zones are default",
+            "t.toml:4: policy.rule[0].destination_zones: there is no zone `x`: the zones are \
+             default",
         ),
     ] {
         let files = [
@@ -902,8 +928,10 @@ fn a_rule_out_of_force_leaves_the_ftp_ports_of_others_alone() {
         "expires = 2001-01-01",
     ] {
         let text = format!(
-            "[address_sets]\nnone = {{ file = \"none.txt\" }}\n[[policy.rule]]\nname = \"old\"\naction = \"allow\"\n{out}\n\
-             [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\nftp.ports = [2121]\n\
+            "[address_sets]\nnone = {{ file = \"none.txt\" }}\n[[policy.rule]]\nname = \"old\"\n\
+             action = \"allow\"\n{out}\n\
+             [[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             ftp.ports = [2121]\n\
              [[policy.rule]]\nname = \"b\"\naction = \"allow\"\n"
         );
         let mut config = load(&text, &[("none.txt", "")]).unwrap();

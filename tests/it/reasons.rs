@@ -87,7 +87,8 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
     tcp(ends, head, &[], payload)
 }
 
-/// A handshake: the next bytes are 101 from the initiator and 501 from the responder; each may send 1000.
+/// A handshake: the next bytes are 101 from the initiator and 501 from the responder; each may send
+/// 1000.
 fn handshake() -> Vec<Vec<u8>> {
     vec![
         segment(V4, SYN, 100, 0, &[]),
@@ -210,7 +211,8 @@ fn between<const N: usize>(packet: Vec<u8>, src: [u8; N], dst: [u8; N]) -> Vec<u
 
 /// An IPv6 packet whose next header is `first`.
 fn chain(first: u8, payload: &[u8]) -> Vec<u8> {
-    // The builder would not write such chains: it writes another protocol, whose number is then replaced.
+    // The builder would not write such chains: it writes another protocol, whose number is then
+    // replaced.
     edited(other(V6, 253, payload), |p| p[6] = first)
 }
 
@@ -804,7 +806,8 @@ fn wrong_checksums_pass_where_checksums_are_trusted() {
     }
 }
 
-/// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in step.
+/// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in
+/// step.
 #[test]
 fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
     let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();

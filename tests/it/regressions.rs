@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, tcp_packet};
 use crate::support::scene::{Heard, Scene, config, segment};
-use portcullis::alg::{Expectation, SessionEnds};
+use portcullis::ftp::{Expectation, SessionEnds};
 use portcullis::snapshot::SavedState;
 use portcullis::track::tcp::Track;
 use portcullis::{
@@ -16,10 +16,13 @@ use portcullis::{
 };
 
 /// Allows FTP control connections and nothing else.
-const ONLY_21: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
+const ONLY_21: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+                       action = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
 
 /// Allows FTP control connections of a host that takes no part in any scene.
-const NARROW: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\nsource = \"10.0.0.77\"\ndestination_ports = 21\n";
+const NARROW: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+                      action = \"allow\"\nprotocol = \"tcp\"\nsource = \"10.0.0.77\"\n\
+                      destination_ports = 21\n";
 
 const CONTROL: Ends = Ends::v4(4000, 21);
 
@@ -157,8 +160,11 @@ impl Sink for Intruder<'_> {
 
 #[test]
 fn no_child_of_a_revoked_control_session_opens_after_the_reload() {
-    const BEFORE: &str = "[table]\nshards = 16\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [21, 80]\n";
-    const AFTER: &str = "[table]\nshards = 16\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"other\"\naction = \"allow\"\nprotocol = \"udp\"\n";
+    const BEFORE: &str = "[table]\nshards = 16\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\n\
+                          name = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                          destination_ports = [21, 80]\n";
+    const AFTER: &str = "[table]\nshards = 16\n[policy]\ndefault = \"deny\"\n[[policy.rule]]\n\
+                         name = \"other\"\naction = \"allow\"\nprotocol = \"udp\"\n";
     let mut survivors = 0;
     for port in 50_000..50_060 {
         let mut ftp = Ftp::new(BEFORE);
@@ -390,7 +396,8 @@ fn a_reload_does_not_end_a_session_before_its_new_lifetime() {
     // Loose, first seen from its responder.
     let toml = |s| {
         format!(
-            "[lifetimes.tcp]\nestablished = \"{s}s\"\nunacknowledged = \"100s\"\n[tcp]\nmode = \"loose\"\n"
+            "[lifetimes.tcp]\nestablished = \"{s}s\"\nunacknowledged = \"100s\"\n[tcp]\n\
+             mode = \"loose\"\n"
         )
     };
     let s = Scene::new(&toml(3000));

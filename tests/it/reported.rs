@@ -5,9 +5,12 @@ use crate::support::scene::Scene;
 use portcullis::{Verdict, Zone};
 use std::time::Duration;
 
-const RULES: &str = "[zones]\na = 1\nb = 2\n[tcp]\nasymmetric = \"report\"\n[policy]\ndefault = \"deny\"\n\
-  [[policy.rule]]\nname = \"in-a\"\naction = \"allow\"\nprotocol = \"tcp\"\nzones = \"a\"\nsource = \"10.0.0.1\"\n\
-  [[policy.rule]]\nname = \"out-b\"\naction = \"allow\"\nprotocol = \"tcp\"\nzones = \"b\"\nsource = \"10.0.0.2\"\n";
+const RULES: &str = "[zones]\na = 1\nb = 2\n[tcp]\nasymmetric = \"report\"\n[policy]\n\
+                     default = \"deny\"\n\
+  [[policy.rule]]\nname = \"in-a\"\naction = \"allow\"\nprotocol = \"tcp\"\nzones = \"a\"\n\
+  source = \"10.0.0.1\"\n\
+  [[policy.rule]]\nname = \"out-b\"\naction = \"allow\"\nprotocol = \"tcp\"\nzones = \"b\"\n\
+  source = \"10.0.0.2\"\n";
 const ENDS: Ends = Ends::v4(4000, 80);
 #[test]
 fn a_flood_of_rejected_middles_leaves_the_resets_of_sessions_their_budget() {

@@ -7,7 +7,8 @@ use crate::support::scene::{Scene, dropped_for};
 use portcullis::{Class, Direction, Discard, DropReason, Packet, Zone};
 
 /// Host 1 may open whatever it likes, and nobody else anything.
-const OUT: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\naction = \"allow\"\nsource = \"10.0.0.1\"\n";
+const OUT: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\n\
+                   action = \"allow\"\nsource = \"10.0.0.1\"\n";
 
 /// The tags that the initiator and the responder have chosen: each is carried by the other's
 /// packets.

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::support::packets::{ACK, SYN};
 use crate::support::scene::{Scene, dropped_for};
 use etherparse::PacketBuilder;
-use portcullis::alg::HelperEvent;
+use portcullis::ftp::HelperEvent;
 use portcullis::{DropReason, Verdict, Zone};
 
 const GREEN: Zone = Zone(1);
 const BLUE: Zone = Zone(2);
 const ZONES: &str = "[zones]\ndefault=0\ngreen = 1\nblue = 2\n";
-const ONLY_FTP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+const ONLY_FTP: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+                        action = \"allow\"\n\
                         protocol = \"tcp\"\ndestination_ports = [21]\n";
 
 /// A connection of a client to a server.
@@ -149,7 +150,7 @@ fn control_sessions_of_a_zone_leave_those_of_another_and_of_its_other_sources() 
         for port in 1024..4096 {
             assert!(Connection::new(GREEN, [10, 1, 1, 1], port).open(&mut scene));
         }
-        assert!(count(&scene, HelperEvent::NotHeard) > 0, "{refused}");
+        assert!(count(&scene, HelperEvent::NotInspected) > 0, "{refused}");
         ftp_works(&mut scene, GREEN, [10, 1, 1, 2]);
         ftp_works(&mut scene, BLUE, [10, 2, 2, 2]);
     }
@@ -299,7 +300,8 @@ fn sessions_that_end_in_one_zone_leave_resets_to_another() {
 #[test]
 fn a_zone_that_ends_many_sessions_leaves_what_is_remembered_of_another() {
     let toml = format!(
-        "{ZONES}[tombstones]\nmax = 240\n[lifetimes]\ntcp.established = \"10s\"\n[tcp]\ntimeout_reset = false\n"
+        "{ZONES}[tombstones]\nmax = 240\n[lifetimes]\ntcp.established = \"10s\"\n[tcp]\n\
+         timeout_reset = false\n"
     );
     let mut scene = Scene::new(&toml);
     let blue = Connection {

@@ -338,7 +338,8 @@ fn a_stream_of_the_first_version_is_read() {
     let stream = include_bytes!("../support/sessions_v1.bin");
     let new = engine(
         "[[policy.rule]]\nname = \"other\"\naction = \"allow\"\nprotocol = \"udp\"\n\
-         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [80]\n",
+         [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         destination_ports = [80]\n",
     );
     let done = new
         .restore(stream, now, SAVED_AT, RestoreOptions::default())
@@ -383,8 +384,10 @@ fn a_stream_of_the_second_version_is_read() {
     let new = Engine::with_seed(
         &Config::from_toml(
             "[ftp]\nrefused = \"drop\"\n[policy]\ndefault = \"deny\"\n\
-             [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [80]\n\
-             [[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = [21]\n",
+             [[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             destination_ports = [80]\n\
+             [[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+             destination_ports = [21]\n",
             "test.toml",
         )
         .unwrap(),
@@ -597,12 +600,15 @@ fn a_record_that_no_session_can_be_is_refused() {
 fn the_policy_of_the_new_engine_decides() {
     let now = Instant::now();
     let old = engine(
-        "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 80",
+        "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+         destination_ports = 80",
     );
     pass(&old, now, &of_each_kind());
     let stream = old.save(now, SAVED_AT);
-    let only_web = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"other\"\naction = \"deny\"\n\
-                    protocol = \"udp\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+    let only_web = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"other\"\n\
+                    action = \"deny\"\n\
+                    protocol = \"udp\"\n[[policy.rule]]\nname = \"web\"\naction = \"allow\"\n\
+                    protocol = \"tcp\"\n\
                     destination_ports = 80";
     let strict = Config::from_toml(only_web, "test.toml").unwrap();
     let new = Engine::with_seed(&strict, [1; 4]).unwrap();
@@ -706,7 +712,8 @@ fn a_full_table_takes_what_it_has_room_for() {
 fn a_control_session_is_listened_to_and_its_child_stays_its_child() {
     let now = Instant::now();
     let control = Ends::v4(40_100, 21);
-    let only_ftp = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+    let only_ftp = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
+                    action = \"allow\"\n\
                     protocol = \"tcp\"\ndestination_ports = 21";
     let only_ftp = Config::from_toml(only_ftp, "test.toml").unwrap();
     let old = Engine::with_seed(&only_ftp, [1; 4]).unwrap();

@@ -21,7 +21,8 @@ const STUCK: Duration = Duration::from_secs(120);
 
 /// A table that is always full, whatever is closed or over.
 const TABLE: &str = "[table]\nmax_sessions = 48\nshards = 2\n[tombstones]\nmax = 16\n\
-                     [tcp]\nmode = \"liberal\"\n[lifetimes]\nudp.unreplied = \"2s\"\nudp.replied = \"3s\"\n";
+                     [tcp]\nmode = \"liberal\"\n[lifetimes]\nudp.unreplied = \"2s\"\n\
+                     udp.replied = \"3s\"\n";
 
 /// Configurations that a reload takes in turn: they differ in zones, limits, lifetimes and in what
 /// they admit.

@@ -248,7 +248,8 @@ fn a_dccp_connection_lives_as_long_as_its_state() {
 #[test]
 fn rules_compare_the_ports_of_sctp_dccp_and_udp_lite() {
     let mut wire = Wire::new(
-        "[[policy.rule]]\nname = \"signalling\"\naction = \"allow\"\nprotocol = [\"sctp\", \"dccp\", \"udplite\"]\n\
+        "[[policy.rule]]\nname = \"signalling\"\naction = \"allow\"\n\
+         protocol = [\"sctp\", \"dccp\", \"udplite\"]\n\
          destination_ports = 2905",
     );
     let closed = Ends::v4(4000, 2906);
@@ -594,7 +595,8 @@ fn an_icmp_error_about_gre_is_related_to_the_session_of_the_key_if_it_quotes_one
 #[test]
 fn the_checks_of_sctp_and_dccp_can_be_set_to_count() {
     let mut wire = Wire::new(
-        "[policy]\ndefault = \"allow\"\n[checks]\nsctp_tag = \"count\"\ndccp_ack_of_unseen = \"count\"",
+        "[policy]\ndefault = \"allow\"\n[checks]\nsctp_tag = \"count\"\n\
+         dccp_ack_of_unseen = \"count\"",
     );
     for bytes in association(V4) {
         wire.passes(&bytes);

@@ -228,12 +228,14 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         3 => (talk(), any::<bool>(), any::<bool>())
             .prop_map(|(talk, reply, request)| Op::Echo { talk, reply, request }),
         2 => (talk(), any::<bool>()).prop_map(|(talk, reply)| Op::Other { talk, reply }),
-        10 => (talk(), any::<bool>(), tcp_op()).prop_map(|(talk, reply, what)| Op::Tcp { talk, reply, what }),
+        10 => (talk(), any::<bool>(), tcp_op())
+            .prop_map(|(talk, reply, what)| Op::Tcp { talk, reply, what }),
         5 => talk().prop_map(|talk| Op::Handshake { talk }),
         2 => (talk(), any::<bool>()).prop_map(|(talk, reply)| Op::Close { talk, reply }),
         1 => (0..CONVERSATIONS * 4, any::<bool>())
             .prop_map(|(talk, to_sender)| Op::Unreachable { talk, to_sender }),
-        1 => (0u8..4, prop::collection::vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Op::Stray { kind, bytes }),
+        1 => (0u8..4, prop::collection::vec(any::<u8>(), 0..40))
+            .prop_map(|(kind, bytes)| Op::Stray { kind, bytes }),
         2 => (0..CONVERSATIONS * 4).prop_map(|talk| Op::OtherZone { talk }),
         8 => step().prop_map(Op::Advance),
         3 => prop_oneof![0usize..4, Just(1000)].prop_map(|budget| Op::Expire { budget }),

@@ -14,7 +14,12 @@ const MIN_SESSIONS: u32 = 1_000;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
     /// Sessions in the table, which has room for just as many: 1000 to 16777216
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(i64::from(MIN_SESSIONS)..=i64::from(MAX_SESSIONS)))]
+    #[arg(
+        long,
+        default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32)
+            .range(i64::from(MIN_SESSIONS)..=i64::from(MAX_SESSIONS))
+    )]
     pub(super) sessions: u32,
     /// Threads, each with its own share of the sessions: 1 to 256
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -29,7 +34,11 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_enum, default_value_t = Mode::Packets)]
     pub(super) mode: Mode,
     /// Packets that are decided together, as those of a receive call: 1, one by one, to 1024
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=SLICE as i64))]
+    #[arg(
+        long,
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=SLICE as i64)
+    )]
     pub(super) batch: u32,
     /// Seconds to measure, without the time to fill the table: 1 to 60
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]

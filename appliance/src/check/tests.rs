@@ -119,7 +119,8 @@ fn a_printed_rule_has_every_key() {
     reads_back(&format!(
         "[address_sets]\nset = [\"192.0.2.0/24\"]\n[ip.inside]\ndefault = \"10.0.0.0/8\"\n{rules}\
          [[policy.rule]]\nname = \"all\"\naction = \"allow\"\n{}",
-        "protocol = [\"tcp\", 17]\nsource_ports = 1\ndestination_ports = [\"2-3\"]\nnot.source_ports = 7\n"
+        "protocol = [\"tcp\", 17]\nsource_ports = 1\ndestination_ports = [\"2-3\"]\n\
+         not.source_ports = 7\n"
     ));
 }
 
@@ -141,14 +142,18 @@ proptest! {
             text += &format!("table.shards = {}\n", 1 << shards);
         }
         if let Some(limit) = limit {
-            text += &format!("limits.max_per_source = {limit}\nlimits.zones.default.max_sessions = {limit}\n");
+            text += &format!("limits.max_per_source = {limit}\n\
+                              limits.zones.default.max_sessions = {limit}\n");
         }
-        text += &format!("lifetimes.tcp.established = \"{millis}ms\"\nfragments.lifetime = \"{lifetime}ms\"\n");
-        text += &format!("run.workers = {workers}\nlog.output = '{path}'\nrun.sessions_file = '{path}'\n");
+        text += &format!("lifetimes.tcp.established = \"{millis}ms\"\n\
+                          fragments.lifetime = \"{lifetime}ms\"\n");
+        text += &format!("run.workers = {workers}\nlog.output = '{path}'\n\
+                          run.sessions_file = '{path}'\n");
         if name != "default" {
             let comment = comment.replace('\\', "\\\\").replace('"', "\\\"");
             text += &format!("zones.\"{name}\" = 7\ntcp.zones.\"{name}\" = \"liberal\"\n");
-            text += &format!("[[policy.rule]]\nname = \"{name}\"\naction = \"deny\"\ncomment = \"{comment}\"\n");
+            text += &format!("[[policy.rule]]\nname = \"{name}\"\naction = \"deny\"\n\
+                              comment = \"{comment}\"\n");
         }
         reads_back(&text);
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use portcullis::ConfigError;
 
-use super::explain::Wanted;
+use super::explain::ExplainTarget;
 use crate::capture::CaptureError;
 use crate::config_file::ConfigFileError;
 
@@ -33,7 +33,7 @@ pub(crate) enum ReplayError {
     SameFile(String, String),
     /// `--explain` asks for a decision that did not occur.
     #[error("--explain {0}: no packet of the capture was dropped or rejected for that")]
-    NoSuchDrop(Wanted),
+    NoSuchDrop(ExplainTarget),
     /// `--explain` names a frame beyond the end of the capture.
     #[error("--explain {asked}: the capture has only {frames} frames")]
     NoSuchFrame {

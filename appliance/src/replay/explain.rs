@@ -6,7 +6,7 @@ use portcullis::{DropReason, Verdict};
 
 /// The argument of `--explain`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum ExplainTarget {
     /// The decision on a frame, by its number.
     Frame(u64),
     /// The first packet that is not forwarded.
@@ -15,7 +15,7 @@ pub(crate) enum Wanted {
     Reason(DropReason),
 }
 
-impl Wanted {
+impl ExplainTarget {
     /// Returns whether the argument may select the decision on a frame, before the decision is
     /// known.
     pub(super) fn may_be(self, frame: u64) -> bool {
@@ -37,7 +37,7 @@ impl Wanted {
     }
 }
 
-impl FromStr for Wanted {
+impl FromStr for ExplainTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -59,7 +59,7 @@ impl FromStr for Wanted {
     }
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for ExplainTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Frame(number) => write!(f, "{number}"),
@@ -75,10 +75,13 @@ mod tests {
 
     #[test]
     fn each_name_is_read_as_it_is_written() {
-        let reasons = DropReason::all().map(Wanted::Reason);
-        for wanted in reasons.chain([Wanted::FirstDrop, Wanted::Frame(1), Wanted::Frame(u64::MAX)])
-        {
-            assert_eq!(wanted.to_string().parse(), Ok(wanted));
+        let reasons = DropReason::all().map(ExplainTarget::Reason);
+        for target in reasons.chain([
+            ExplainTarget::FirstDrop,
+            ExplainTarget::Frame(1),
+            ExplainTarget::Frame(u64::MAX),
+        ]) {
+            assert_eq!(target.to_string().parse(), Ok(target));
         }
         for wrong in [
             "0",
@@ -88,7 +91,7 @@ mod tests {
             "dropped",
             "18446744073709551616",
         ] {
-            assert!(wrong.parse::<Wanted>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ExplainTarget>().is_err(), "{wrong}");
         }
     }
 }

@@ -9,7 +9,7 @@ use portcullis::{Engine, Packet, Verdict};
 
 use super::collector::Collector;
 use super::error::ReplayError;
-use super::explain::Wanted;
+use super::explain::ExplainTarget;
 use super::lines::Lines;
 use super::rows::VerdictRow;
 use crate::capture::{CaptureError, CaptureWriter, stated_len};
@@ -72,7 +72,7 @@ pub(super) struct Judge<'e> {
     verdicts: Lines,
     pub(super) written: Option<CaptureWriter>,
     /// The decision to explain.
-    wanted: Option<Wanted>,
+    target: Option<ExplainTarget>,
     /// Explanation of the decision.
     explained: Option<String>,
     /// Whether the explanation is complete.
@@ -86,14 +86,14 @@ impl<'e> Judge<'e> {
             held: HeldPackets::new(&held.fragments),
             verdicts,
             written: None,
-            wanted: None,
+            target: None,
             explained: None,
             is_explained: false,
         }
     }
 
-    pub(super) const fn wants(&mut self, wanted: Option<Wanted>) {
-        self.wanted = wanted;
+    pub(super) const fn explain(&mut self, target: Option<ExplainTarget>) {
+        self.target = target;
     }
 
     /// Flushes the results. Returns the explanation, if one was made.
@@ -115,7 +115,7 @@ impl<'e> Judge<'e> {
         reason: &'static str,
         collector: &mut Collector<'_>,
     ) -> Result<(), ReplayError> {
-        if self.wanted == Some(Wanted::Frame(number)) {
+        if self.target == Some(ExplainTarget::Frame(number)) {
             self.explained = Some(format!("no IP packet: {reason}\n"));
             self.is_explained = true;
         }
@@ -228,15 +228,15 @@ impl<'e> Judge<'e> {
             .offloaded(candidate.padded > 0 || candidate.unsegmented)
             .tunneled(candidate.tunneled)
             .can_hold(can_hold);
-        let wanted = self.wanted.filter(|wanted| match wanted {
-            Wanted::Frame(_) => wanted.may_be(candidate.number),
+        let target = self.target.filter(|target| match target {
+            ExplainTarget::Frame(_) => target.may_be(candidate.number),
             _ => !self.is_explained,
         });
-        let verdict = match wanted {
+        let verdict = match target {
             None => self.engine.process_with(packet, collector),
-            Some(wanted) => {
+            Some(target) => {
                 let (verdict, steps) = self.engine.explain(packet, collector);
-                if wanted.is(&verdict) {
+                if target.is(&verdict) {
                     let session = verdict
                         .tracked()
                         .session

@@ -33,7 +33,7 @@ use crate::output;
 use clock::CaptureClock;
 use collector::Collector;
 pub(crate) use error::ReplayError;
-use explain::Wanted;
+use explain::ExplainTarget;
 use judge::{Candidate, Judge};
 use lines::Lines;
 use notes::Notes;
@@ -75,7 +75,7 @@ pub(crate) struct ReplayArgs {
     /// Explain a decision step by step, instead of the summary: on frame N, on the first packet
     /// that was not forwarded (`first-drop`), or on the first one for a drop reason
     #[arg(long, value_name = "N|first-drop|REASON")]
-    explain: Option<Wanted>,
+    explain: Option<ExplainTarget>,
     /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
     #[arg(long)]
     decapsulate: bool,
@@ -114,7 +114,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         .as_deref()
         .map(CaptureWriter::create)
         .transpose()?;
-    judge.wants(args.explain);
+    judge.explain(args.explain);
     let mut summary = Summary::default();
     let mut collector = Collector {
         names: Names::default(),
@@ -154,7 +154,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     }
     match (read.broken, args.explain) {
         (Some(error), _) => Err(error.into()),
-        (None, Some(Wanted::Frame(asked))) if explained.is_none() => {
+        (None, Some(ExplainTarget::Frame(asked))) if explained.is_none() => {
             let frames = read.frames;
             Err(ReplayError::NoSuchFrame { asked, frames })
         }

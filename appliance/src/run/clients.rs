@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 /// State of a client. A new client evicts one in the least state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Doing {
+enum Activity {
     /// No request has come yet.
     Silent,
     /// The last request is answered.
@@ -25,12 +25,12 @@ struct Client {
     number: u64,
     /// A second handle to its connection.
     stream: UnixStream,
-    doing: Doing,
+    activity: Activity,
     since: Instant,
 }
 
 #[derive(Debug, Default)]
-struct Places {
+struct ClientPlaces {
     clients: Vec<Client>,
     next: u64,
     /// Threads that serve clients, those of evicted ones included.
@@ -43,12 +43,12 @@ pub(super) struct Clients {
     max: usize,
     /// Time for which a client that is being answered cannot be evicted.
     patience: Duration,
-    places: Mutex<Places>,
+    places: Mutex<ClientPlaces>,
 }
 
 /// A place that was given; returned when it is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ClientPlace {
     clients: Arc<Clients>,
     number: u64,
 }
@@ -73,7 +73,7 @@ impl Clients {
         self: &Arc<Self>,
         stream: &UnixStream,
         now: Instant,
-    ) -> io::Result<Option<Place>> {
+    ) -> io::Result<Option<ClientPlace>> {
         let stream = stream.try_clone()?;
         let mut places = self.places.lock();
         // The thread of an evicted client ends once it notices.
@@ -82,17 +82,17 @@ impl Clients {
         }
         if places.clients.len() >= self.max {
             let may_go = |client: &Client| {
-                client.doing != Doing::Asking
+                client.activity != Activity::Asking
                     || now.saturating_duration_since(client.since) > self.patience
             };
-            let of_least_worth = places
+            let evictable = places
                 .clients
                 .iter()
                 .enumerate()
                 .filter(|(_, client)| may_go(client))
-                .min_by_key(|(_, client)| (client.doing, client.since))
+                .min_by_key(|(_, client)| (client.activity, client.since))
                 .map(|(place, _)| place);
-            let Some(place) = of_least_worth else {
+            let Some(place) = evictable else {
                 return Ok(None);
             };
             let evicted = places.clients.swap_remove(place);
@@ -105,41 +105,41 @@ impl Clients {
         places.clients.push(Client {
             number,
             stream,
-            doing: Doing::Silent,
+            activity: Activity::Silent,
             since: now,
         });
-        Ok(Some(Place {
+        Ok(Some(ClientPlace {
             clients: Arc::clone(self),
             number,
         }))
     }
 }
 
-impl Place {
+impl ClientPlace {
     /// Notes that the client has asked.
-    pub(super) fn asks(&self) {
-        self.does(Doing::Asking);
+    pub(super) fn note_request(&self) {
+        self.set_activity(Activity::Asking);
     }
 
     /// Notes that the client has its answer.
-    pub(super) fn is_answered(&self) {
-        self.does(Doing::Idle);
+    pub(super) fn note_answer(&self) {
+        self.set_activity(Activity::Idle);
     }
 
-    fn does(&self, doing: Doing) {
+    fn set_activity(&self, activity: Activity) {
         let mut places = self.clients.places.lock();
         let own = places
             .clients
             .iter_mut()
             .find(|client| client.number == self.number);
         if let Some(client) = own {
-            client.doing = doing;
+            client.activity = activity;
             client.since = Instant::now();
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPlace {
     fn drop(&mut self) {
         let mut places = self.clients.places.lock();
         places.threads -= 1;
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     /// A client and its end of the connection.
-    struct Guest(UnixStream, Option<Place>);
+    struct Guest(UnixStream, Option<ClientPlace>);
 
     impl Guest {
         fn new(clients: &Arc<Clients>, now: Instant) -> Self {
@@ -163,7 +163,7 @@ mod tests {
             Self(own, clients.admit(&theirs, now).unwrap())
         }
 
-        fn place(&self) -> &Place {
+        fn place(&self) -> &ClientPlace {
             self.1.as_ref().unwrap()
         }
 
@@ -196,11 +196,11 @@ mod tests {
     fn a_client_that_has_asked_outlasts_one_that_has_not() {
         let (clients, now) = (clients(), Instant::now());
         let first = Guest::new(&clients, now);
-        first.place().asks();
-        first.place().is_answered();
+        first.place().note_request();
+        first.place().note_answer();
         let silent = Guest::new(&clients, now + Duration::from_secs(60));
         let third = Guest::new(&clients, now + Duration::from_secs(61));
-        third.place().asks();
+        third.place().note_request();
         assert_eq!([first.is_evicted(), silent.is_evicted()], [false, true]);
         let _fourth = Guest::new(&clients, now + Duration::from_secs(62));
         assert_eq!([first.is_evicted(), third.is_evicted()], [true, false]);
@@ -211,7 +211,7 @@ mod tests {
         let (clients, now) = (clients(), Instant::now());
         let busy: Vec<_> = (0..2).map(|_| Guest::new(&clients, now)).collect();
         for guest in &busy {
-            guest.place().asks();
+            guest.place().note_request();
         }
         assert!(Guest::new(&clients, Instant::now()).1.is_none());
         let later = Instant::now() + Duration::from_secs(11);

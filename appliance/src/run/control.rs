@@ -29,7 +29,7 @@ use self::exchange::Exchange;
 pub(in crate::run) use self::readings::notes;
 use super::appliance::Appliance;
 use super::audit::{self, Peer};
-use super::clients::{Clients, Place};
+use super::clients::{ClientPlace, Clients};
 use super::protocol::{MAX_REQUEST, Reply};
 use crate::output::notice;
 
@@ -133,7 +133,7 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
 
 /// Gives a client a place, if need be after a moment: the thread of an evicted client takes a while
 /// to end.
-fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<Place> {
+fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<ClientPlace> {
     let until = Instant::now() + LOOK;
     loop {
         match clients.admit(stream, Instant::now()) {
@@ -152,7 +152,7 @@ fn converse(
     stream: UnixStream,
     peer: Peer,
     appliance: &Appliance,
-    place: &Place,
+    place: &ClientPlace,
 ) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -175,7 +175,7 @@ fn converse(
             )?;
             return replies.flush();
         }
-        place.asks();
+        place.note_request();
         let last = match serde_json::from_slice(&line) {
             Ok(request) => {
                 let order = audit::order(&request);
@@ -190,7 +190,7 @@ fn converse(
         };
         put(&mut replies, &last)?;
         replies.flush()?;
-        place.is_answered();
+        place.note_answer();
         requests.get_ref().set_read_timeout(Some(SILENCE))?;
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use socket2::SockRef;
 
 use super::data_path::DataPath;
-use super::http::{self, Door, Page};
+use super::http::{self, HttpListener, Page};
 use super::reloads::Reloads;
 use super::settings::{FailedReload, HealthSettings};
 use super::watch::{self, Failing, Judgement, Reading, Refusals, Watch};
@@ -272,23 +272,23 @@ pub(crate) fn watch_counters(
 /// # Errors
 /// The address is not available.
 pub(crate) fn follow_with_port(
-    door: Door,
+    listener: HttpListener,
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = http::listen(door.address)?;
-    let address = listener.local_addr()?;
-    let mut listener = Some(listener);
+    let socket = http::listen(listener.address)?;
+    let address = socket.local_addr()?;
+    let mut socket = Some(socket);
     let follow = move || {
         while !stop.load(Ordering::Relaxed) {
             if health.verdict(Instant::now()).is_empty() {
                 // A port that cannot be opened again is tried again at the next turn.
-                listener = listener.take().or_else(|| http::listen(address).ok());
+                socket = socket.take().or_else(|| http::listen(address).ok());
             } else {
-                listener = None;
+                socket = None;
             }
-            match &listener {
-                Some(listener) => accept_for(FOLLOW, listener, &door),
+            match &socket {
+                Some(socket) => accept_for(FOLLOW, socket, &listener),
                 None => thread::sleep(FOLLOW),
             }
         }
@@ -300,22 +300,22 @@ pub(crate) fn follow_with_port(
 }
 
 /// Accepts connections for a time. The completed connection is the answer.
-fn accept_for(time: Duration, listener: &TcpListener, door: &Door) {
+fn accept_for(time: Duration, socket: &TcpListener, listener: &HttpListener) {
     let until = Instant::now() + time;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return;
         }
-        match listener.accept() {
+        match socket.accept() {
             Ok((connection, from)) => {
-                if !(door.gate)(from.ip()) {
-                    door.counters.refuse();
+                if !(listener.is_allowed)(from.ip()) {
+                    listener.counters.refuse();
                     http::refuse(SockRef::from(&connection));
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut polled = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+                let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
                 let patience = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
                 if poll(&mut polled, patience).is_err() {
                     thread::sleep(left);

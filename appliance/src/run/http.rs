@@ -57,28 +57,28 @@ impl Page {
 
 /// Request of a client.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'r> {
+pub(crate) struct HttpRequest<'r> {
     pub(crate) path: &'r str,
     /// The `Accept` headers, joined by commas.
     pub(crate) accept: &'r str,
 }
 
 /// Function that answers requests.
-pub(crate) type Handler = Arc<dyn Fn(Wanted<'_>) -> Page + Send + Sync>;
+pub(crate) type Handler = Arc<dyn Fn(HttpRequest<'_>) -> Page + Send + Sync>;
 
 /// Predicate of source addresses that may connect.
-pub(crate) type Gate = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+pub(crate) type SourceFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 /// Counters of a listener.
 #[derive(Debug, Default)]
-pub(crate) struct DoorCounters {
+pub(crate) struct ListenerCounters {
     /// Connections from sources that are not allowed.
     refused: AtomicU64,
     /// Connections that made room for others.
     evicted: AtomicU64,
 }
 
-impl DoorCounters {
+impl ListenerCounters {
     /// Counts a connection from a source that is not allowed.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -97,10 +97,10 @@ impl DoorCounters {
 
 /// Listener: its address, the sources that may connect, and its counters.
 #[derive(Clone)]
-pub(crate) struct Door {
+pub(crate) struct HttpListener {
     pub(crate) address: SocketAddr,
-    pub(crate) gate: Gate,
-    pub(crate) counters: Arc<DoorCounters>,
+    pub(crate) is_allowed: SourceFilter,
+    pub(crate) counters: Arc<ListenerCounters>,
 }
 
 /// Listens for connections, without blocking.
@@ -133,19 +133,19 @@ pub(crate) fn refuse(connection: SockRef<'_>) {
 /// The address is not available, or the system refuses a thread.
 pub(crate) fn serve(
     name: &str,
-    door: Door,
+    listener: HttpListener,
     handler: Handler,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = listen(door.address)?;
-    let address = listener.local_addr()?;
+    let socket = listen(listener.address)?;
+    let address = socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let run = move || {
         let tasks = LocalSet::new();
         // An error ends this listener; the load balancer finds the appliance unhealthy.
-        let _ = tasks.block_on(&runtime, accept(listener, &door, &handler, &stop));
+        let _ = tasks.block_on(&runtime, accept(socket, &listener, &handler, &stop));
     };
     let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
     Ok((address, thread))
@@ -168,15 +168,15 @@ impl Served {
 }
 
 async fn accept(
-    listener: TcpListener,
-    door: &Door,
+    socket: TcpListener,
+    listener: &HttpListener,
     handler: &Handler,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let accepting = tokio::net::TcpListener::from_std(socket)?;
     let mut served = Sharing::new(MAX_CONNECTIONS);
     while !stop.load(Ordering::Relaxed) {
-        let accepted = tokio::time::timeout(LOOK, listener.accept()).await;
+        let accepted = tokio::time::timeout(LOOK, accepting.accept()).await;
         served.retain(|connection: &Served| !connection.task.is_finished());
         let (stream, from) = match accepted {
             Err(_) => continue,
@@ -187,15 +187,15 @@ async fn accept(
                 continue;
             }
         };
-        if !(door.gate)(from.ip()) {
-            door.counters.refuse();
+        if !(listener.is_allowed)(from.ip()) {
+            listener.counters.refuse();
             refuse(SockRef::from(&stream));
             continue;
         }
         let socket = SockRef::from(&stream).try_clone().ok();
         let task = tokio::task::spawn_local(connection(stream, Arc::clone(handler))).abort_handle();
         if let Some(evicted) = served.admit(from.ip(), Served { task, socket }) {
-            door.counters.evicted.fetch_add(1, Ordering::Relaxed);
+            listener.counters.evicted.fetch_add(1, Ordering::Relaxed);
             evicted.evict();
         }
         // The tasks, aborted ones included, get their turn before the next connection comes.
@@ -224,7 +224,7 @@ fn answer(
         let accept = request.headers().get_all(ACCEPT).iter();
         // A header that is not text asks for nothing.
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
-        handler(Wanted {
+        handler(HttpRequest {
             path: request.uri().path(),
             accept: &accept.join(","),
         })

@@ -34,7 +34,7 @@ pub(super) mod families;
 mod readings;
 
 use self::families::Families;
-pub(crate) use self::readings::Doors;
+pub(crate) use self::readings::AllListenerCounters;
 use self::readings::{CheckpointReadings, LogReadings, Readings, ReloadReadings};
 
 /// Sources of the metrics.
@@ -43,7 +43,7 @@ pub(crate) struct Metrics {
     pub(crate) health: Arc<Health>,
     pub(crate) reloads: Arc<Reloads>,
     pub(crate) checkpoints: Arc<Checkpoints>,
-    pub(crate) doors: Doors,
+    pub(crate) listeners: AllListenerCounters,
     pub(crate) log: Arc<LogCounters>,
     pub(crate) started: Instant,
     /// The wall-clock time of `started`.
@@ -109,7 +109,7 @@ impl Metrics {
                 failed: self.checkpoints.failed(),
                 age: self.checkpoints.age(now),
             },
-            doors: self.doors.clone(),
+            listeners: self.listeners.clone(),
             log: LogReadings {
                 written: lines.written,
                 dropped: lines.dropped,

@@ -119,7 +119,10 @@ pub(crate) enum RunError {
     #[error("worker {0} has panicked")]
     Panic(usize),
     /// A worker does not end.
-    #[error("worker {0} hangs: it has not ended within {n} s, and is abandoned", n = GRACE.as_secs())]
+    #[error(
+        "worker {0} hangs: it has not ended within {n} s, and is abandoned",
+        n = GRACE.as_secs()
+    )]
     Hangs(usize),
     /// Another appliance is there.
     #[error(transparent)]

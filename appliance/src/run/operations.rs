@@ -25,9 +25,9 @@ use super::checkpoint::CheckpointWriter;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
 use super::health;
-use super::http::{self, Door, DoorCounters, Gate, Page, Wanted};
+use super::http::{self, HttpListener, HttpRequest, ListenerCounters, Page, SourceFilter};
 use super::log::{self, LogCounters, SessionLog};
-use super::metrics::{Doors, Metrics};
+use super::metrics::{AllListenerCounters, Metrics};
 use super::settings::{Listen, Settings};
 use super::{census, control, saved, signals};
 use crate::output::notice;
@@ -43,9 +43,9 @@ pub(crate) enum OperateError {
     /// The configuration does not compile.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A part of it cannot start.
+    /// A part of the appliance cannot start.
     #[error("{key}: {what}: {source}")]
-    Part {
+    Start {
         /// Configuration key of the part.
         key: &'static str,
         /// Description of the part.
@@ -79,7 +79,7 @@ pub(crate) enum SessionsFileError {
 
 fn part(key: &'static str, what: impl ToString) -> impl FnOnce(io::Error) -> OperateError {
     let what = what.to_string();
-    move |source| OperateError::Part { key, what, source }
+    move |source| OperateError::Start { key, what, source }
 }
 
 /// Input of [`Operations::start`].
@@ -394,12 +394,12 @@ fn pages(
 ) -> Result<Addresses, OperateError> {
     let Parts { stop, threads, .. } = parts;
     let mut addresses = Addresses::default();
-    let doors = Doors::default();
+    let listeners = AllListenerCounters::default();
     let metrics = Arc::new(Metrics {
         data_path: Arc::clone(&appliance.data_path),
         health: Arc::clone(&appliance.health),
         reloads: Arc::clone(&appliance.reloads),
-        doors: doors.clone(),
+        listeners: listeners.clone(),
         log,
         started: appliance.started,
         started_at: SystemTime::now(),
@@ -418,47 +418,50 @@ fn pages(
         let thread = census::start(census, shared, Arc::clone(stop));
         threads.push(thread.map_err(part("metrics", "a thread"))?);
     }
-    let probers: Gate = {
+    let probers: SourceFilter = {
         let health = Arc::clone(&appliance.health);
         Arc::new(move |address| health.allows(address))
     };
-    let door = |address, gate: &Gate, counters: &Arc<DoorCounters>| Door {
-        address,
-        gate: Arc::clone(gate),
-        counters: Arc::clone(counters),
-    };
+    let with_filter =
+        |address, is_allowed: &SourceFilter, counters: &Arc<ListenerCounters>| HttpListener {
+            address,
+            is_allowed: Arc::clone(is_allowed),
+            counters: Arc::clone(counters),
+        };
     if let Some(address) = for_health {
         let health = Arc::clone(&appliance.health);
         let metrics = is_shared.then(|| Arc::clone(&metrics));
-        let handler = move |wanted: Wanted<'_>| match &metrics {
-            Some(metrics) if wanted.path == "/metrics" => {
-                metrics.page(wanted.accept, Instant::now())
+        let handler = move |request: HttpRequest<'_>| match &metrics {
+            Some(metrics) if request.path == "/metrics" => {
+                metrics.page(request.accept, Instant::now())
             }
             _ => health.page(Instant::now()),
         };
-        let door = door(address, &probers, &doors.health);
-        let (address, thread) = http::serve("health", door, Arc::new(handler), Arc::clone(stop))
-            .map_err(part("health.listen", address))?;
+        let listener = with_filter(address, &probers, &listeners.health);
+        let (address, thread) =
+            http::serve("health", listener, Arc::new(handler), Arc::clone(stop))
+                .map_err(part("health.listen", address))?;
         addresses.health = Some(address);
         addresses.metrics = is_shared.then_some(address);
         threads.push(thread);
     }
     if let (Some(address), false) = (for_metrics, is_shared) {
-        let handler = move |wanted: Wanted<'_>| match wanted.path {
-            "/metrics" => metrics.page(wanted.accept, Instant::now()),
+        let handler = move |request: HttpRequest<'_>| match request.path {
+            "/metrics" => metrics.page(request.accept, Instant::now()),
             _ => Page::text(404, "/metrics\n".to_owned()),
         };
-        let anybody: Gate = Arc::new(|_| true);
-        let door = door(address, &anybody, &doors.metrics);
-        let (address, thread) = http::serve("metrics", door, Arc::new(handler), Arc::clone(stop))
-            .map_err(part("metrics.listen", address))?;
+        let anybody: SourceFilter = Arc::new(|_| true);
+        let listener = with_filter(address, &anybody, &listeners.metrics);
+        let (address, thread) =
+            http::serve("metrics", listener, Arc::new(handler), Arc::clone(stop))
+                .map_err(part("metrics.listen", address))?;
         addresses.metrics = Some(address);
         threads.push(thread);
     }
     if let Listen(Some(address)) = settings.health.tcp_listen {
         let health = Arc::clone(&appliance.health);
-        let door = door(address, &probers, &doors.health_tcp);
-        let (address, thread) = health::follow_with_port(door, health, Arc::clone(stop))
+        let listener = with_filter(address, &probers, &listeners.health_tcp);
+        let (address, thread) = health::follow_with_port(listener, health, Arc::clone(stop))
             .map_err(part("health.tcp_listen", address))?;
         addresses.health_tcp = Some(address);
         threads.push(thread);

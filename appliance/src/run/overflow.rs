@@ -95,11 +95,14 @@ mod tests {
     /// Returns a table in the form of Linux 6, with one socket that has dropped `drops` datagrams.
     fn table(drops: u32) -> KernelDrops {
         KernelDrops::parse(&format!(
-            "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref \
+            "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  \
+             timeout inode ref \
              pointer drops             \n\
-             \x20 101: 00000000:17C1 00000000:0000 07 00000000:00033E80 00:00000000 00000000     0        0 4711 2 \
+             \x20 101: 00000000:17C1 00000000:0000 07 00000000:00033E80 00:00000000 00000000     \
+             0        0 4711 2 \
              0000000000000000 {drops}    \n\
-             \x20 102: 0100007F:17C1 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4712 2 \
+             \x20 102: 0100007F:17C1 00000000:0000 07 00000000:00000000 00:00000000 00000000     \
+             0        0 4712 2 \
              0000000000000000 99         \n"
         ))
     }

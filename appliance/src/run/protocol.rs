@@ -38,7 +38,7 @@ pub(crate) enum Request {
     Expectations,
     /// Takes over announced sessions, as another appliance has listed them.
     Import {
-        expectations: Vec<portcullis::alg::Expectation>,
+        expectations: Vec<portcullis::ftp::Expectation>,
     },
     /// The report of asymmetric paths; `clear` forgets it afterwards.
     Asymmetry {
@@ -74,7 +74,7 @@ pub(crate) enum Reply {
     /// A line for people.
     Line(String),
     /// An announced session that has not come yet.
-    Expectation(portcullis::alg::Expectation),
+    Expectation(portcullis::ftp::Expectation),
     /// A line of the report of asymmetric paths.
     Asymmetry(AsymmetryView),
     /// Counters and gauges.

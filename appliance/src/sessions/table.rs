@@ -7,7 +7,8 @@ use crate::run::protocol::{Reply, RuleView, StatsView};
 use crate::run::view::ListedSession;
 
 /// The head of a list of sessions.
-pub(super) const HEAD: &str = "        number  proto  state         initiator                      responder                      \
+pub(super) const HEAD: &str = "        number  proto  state         initiator                      \
+                               responder                      \
                                zone           packets     bytes    age   left  rule";
 
 /// Returns the text of a reply, the n-th of its answer; empty if it needs no line.
@@ -57,7 +58,8 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
 }
 
 /// The head of a list of rules.
-const RULES_HEAD: &str = "rule                      action  state     decided  sessions    packets         bytes  last match  comment";
+const RULES_HEAD: &str = "rule                      action  state     decided  sessions    \
+                          packets         bytes  last match  comment";
 
 /// Returns a rule in columns.
 fn rule(view: &RuleView, now: f64) -> String {
@@ -100,7 +102,8 @@ pub(super) fn session(listed: &ListedSession, now: f64) -> String {
         .parent
         .map_or(String::new(), |parent| format!(" child of {parent}"));
     format!(
-        "{:>14}  {:<5}  {:<12}  {:<29}  {:<29}  {:<10}  {:>10}  {:>8}  {:>5}  {:>5}  {}{marks}{parent}",
+        "{:>14}  {:<5}  {:<12}  {:<29}  {:<29}  {:<10}  {:>10}  {:>8}  {:>5}  {:>5}  \
+         {}{marks}{parent}",
         listed.id,
         view.flow.protocol.to_string(),
         view.state,

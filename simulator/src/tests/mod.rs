@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use ahash::RandomState;
 use etherparse::{Ipv4HeaderSlice, PacketBuilder, UdpHeaderSlice};
 
-use super::balancer::{Balancer, Delivery, Offer, Setup, Ticket, Unsent};
+use super::balancer::{Balancer, Delivery, Offer, Setup, Ticket};
 use super::flow::{FlowSettings, Side, TCP_IDLE};
-use super::targets::{Failover, GroupSettings, Stickiness};
+use super::report::Unsent;
+use super::sticky::Stickiness;
+use super::targets::{Failover, GroupSettings};
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD};
 
 const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);

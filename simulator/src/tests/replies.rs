@@ -183,7 +183,10 @@ proptest! {
     }
 
     #[test]
-    fn no_datagram_panics(payload in prop::collection::vec(any::<u8>(), 0..200), port in any::<u16>()) {
+    fn no_datagram_panics(
+        payload in prop::collection::vec(any::<u8>(), 0..200),
+        port in any::<u16>(),
+    ) {
         let mut lb = Rig::new(10, false);
         let sent = lb.send(Side::Client, &udp(Side::Client, b"question"));
         for payload in [payload.clone(), [&sent.payload[..GENEVE_LEN], &payload].concat()] {

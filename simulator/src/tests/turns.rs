@@ -157,7 +157,8 @@ proptest! {
         order in prop::collection::vec(any::<prop::sample::Index>(), 60),
     ) {
         let mut lb = Rig::new(10, true);
-        let mut capture: VecDeque<Vec<u8>> = packets.iter().zip(0u32..).map(|((client, other, kind), number)| {
+        let numbered = packets.iter().zip(0u32..);
+        let mut capture: VecDeque<Vec<u8>> = numbered.map(|((client, other, kind), number)| {
             let side = if *client { Side::Client } else { Side::Server };
             let flags = match kind { 0 => "S", 1 => "FA", 2 => "R", _ => "A" };
             if *other { other_flow(side, flags, number) } else { tcp(side, flags, number) }

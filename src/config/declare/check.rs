@@ -1,11 +1,11 @@
 //! Checks of bounds.
 use std::ops::RangeInclusive;
 
-use super::print::push_segment;
-use super::values::range_text;
-use super::{Bound, Key, Table, Value, Visit};
+use super::bound::{Bound, range_text};
+use super::{Key, Table, Value, Visit};
 use crate::config::error::{ConfigError, ConfigErrorCause, MAX_PROBLEMS};
 use crate::config::keys::Provenance;
+use crate::config::path::push_segment;
 
 /// Collects the keys whose values are out of bounds.
 #[derive(Debug)]

@@ -34,21 +34,25 @@
 //! ```
 use std::ops::RangeInclusive;
 
+mod bound;
 pub mod check;
+mod notation;
 pub mod print;
 #[cfg(feature = "toml")]
 pub mod read;
 pub mod reference;
+mod scalar;
 mod scalars;
 mod values;
 
+pub use self::bound::Bound;
 pub use self::check::Checker;
+pub(super) use self::notation::{duration, quoted};
 pub use self::print::Printer;
 #[cfg(feature = "toml")]
 pub use self::read::{Item, Problems};
 pub use self::reference::{KeyReference, SectionReference};
-pub use self::values::{Bound, Scalar, Value, Wrong, choice, choices_text};
-pub(super) use self::values::{duration, quoted};
+pub use self::scalar::{Scalar, Wrong, choice, choices_text};
 
 /// The declared properties of a key, except for its type and default.
 #[derive(Debug, Clone)]
@@ -143,8 +147,8 @@ impl<T: Value> Key<T> {
         self
     }
 
-    /// Marks a key that only a start can change in the reference page alone: the section itself keeps
-    /// and compares the values.
+    /// Marks a key that only a start can change in the reference page alone: the section itself
+    /// keeps and compares the values.
     #[must_use]
     pub fn kept_apart(mut self, is_kept_apart: bool) -> Self {
         self.is_kept_apart = is_kept_apart;
@@ -178,7 +182,7 @@ impl<T: Value> Key<T> {
         let Some(bounds) = &self.bounds else {
             return self.limit.to_owned();
         };
-        let mut text = values::range_text(bounds);
+        let mut text = bound::range_text(bounds);
         if T::IS_LIST {
             text.push_str(" entries");
         }
@@ -204,6 +208,62 @@ impl<T: Value> Key<T> {
         } else {
             shown
         })
+    }
+}
+
+/// A value of a key.
+pub trait Value: Clone + PartialEq {
+    /// The type of its bounds.
+    type Bound: Bound;
+
+    /// Whether the bounds are those of its length.
+    const IS_LIST: bool = false;
+
+    /// Whether the type has keys of its own.
+    const IS_TABLE: bool = false;
+
+    /// Returns the name of the type in the reference page.
+    fn kind() -> String;
+
+    /// Reads the value of a file. On an error, adds it to `problems` and returns `None`.
+    #[cfg(feature = "toml")]
+    fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self>;
+
+    /// Returns the value as TOML; empty if there is none.
+    fn toml(&self) -> String;
+
+    /// Replaces the value with that of a file, if it can be read.
+    #[cfg(feature = "toml")]
+    fn update(&mut self, item: &Item<'_, '_>, problems: &mut Problems) {
+        if let Some(value) = Self::read(item, problems) {
+            *self = value;
+        }
+    }
+
+    /// Returns the value to compare with the bounds; `None` if there is none.
+    fn measure(&self) -> Option<Self::Bound> {
+        None
+    }
+
+    /// Returns whether this is an empty list.
+    fn is_empty_list(&self) -> bool {
+        false
+    }
+
+    /// Adds the value in force to the printed ones.
+    fn print(&self, default: &Self, why: &'static str, printer: &mut Printer<'_>) {
+        printer.setting(self.toml(), self == default, why);
+    }
+
+    /// Checks the bounds of keys within the value.
+    fn check(&self, _: &mut Checker<'_>) {}
+
+    /// Keeps the running values of keys within the value that only a start can change.
+    fn keep(&mut self, _: &Self, _: &mut Vec<&'static str>) {}
+
+    /// Adds the key to the reference page.
+    fn describe(row: KeyReference, sections: &mut Vec<SectionReference>) {
+        reference::push_row(row, sections);
     }
 }
 
@@ -314,21 +374,24 @@ macro_rules! config_keys {
 
             fn visit(&self, other: &Self, visitor: &mut impl $crate::config::declare::Visit) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     visitor.key(&key, &self.$key, &other.$key);
                 )*
             }
 
             fn change(&mut self, changer: &mut impl $crate::config::declare::Change) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     changer.key(&key, &mut self.$key);
                 )*
             }
 
             fn keep(&mut self, running: &Self, kept: &mut Vec<&'static str>) {
                 $(
-                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])$(.$option($argument))*;
+                    let key = $crate::config_keys!(@key $section, $key, $ty, [$($doc),*])
+                        $(.$option($argument))*;
                     $crate::config::declare::keep_key(&key, &mut self.$key, &running.$key, kept);
                 )*
             }
@@ -363,7 +426,12 @@ macro_rules! config_table_values {
                 $crate::config::declare::print::inline_table(self)
             }
 
-            fn print(&self, default: &Self, _: &'static str, printer: &mut $crate::config::declare::Printer<'_>) {
+            fn print(
+                &self,
+                default: &Self,
+                _: &'static str,
+                printer: &mut $crate::config::declare::Printer<'_>,
+            ) {
                 $crate::config::declare::Table::visit(self, default, printer);
             }
 
@@ -375,7 +443,10 @@ macro_rules! config_table_values {
                 $crate::config::declare::Table::keep(self, running, kept);
             }
 
-            fn describe(row: $crate::config::declare::KeyReference, sections: &mut Vec<$crate::config::declare::SectionReference>) {
+            fn describe(
+                row: $crate::config::declare::KeyReference,
+                sections: &mut Vec<$crate::config::declare::SectionReference>,
+            ) {
                 $crate::config::declare::reference::nested::<Self>(row, "", sections);
             }
         })*

@@ -1,7 +1,8 @@
 //! Values in force, and their origins.
 use super::{Key, Table, Value, Visit};
-use crate::config::effective::{EffectiveValue, Origin};
 use crate::config::keys::Provenance;
+use crate::config::origin::{EffectiveValue, Origin};
+use crate::config::path::push_segment;
 
 /// Collects the values of a configuration.
 #[derive(Debug)]
@@ -102,24 +103,6 @@ pub fn values<T: Table>(section: &str, table: &T, provenance: &Provenance) -> Ve
     let mut printer = Printer::new(provenance);
     printer.within_key(section, |printer| table.visit(&T::default(), printer));
     printer.into_values()
-}
-
-/// Appends a name to a path.
-pub(in crate::config) fn push_segment(path: &mut String, name: &str) {
-    if !path.is_empty() {
-        path.push('.');
-    }
-    path.push_str(&segment(name));
-}
-
-/// Returns a name as a part of a path, quoted if TOML requires it.
-pub(in crate::config) fn segment(name: &str) -> String {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if !name.is_empty() && name.chars().all(is_bare) {
-        name.to_owned()
-    } else {
-        format!("\"{name}\"")
-    }
 }
 
 /// Returns an inline table.

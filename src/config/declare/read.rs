@@ -4,11 +4,11 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::print::push_segment;
-use super::values::Wrong;
+use super::scalar::Wrong;
 use super::{Change, Key, Table, Value, Visit};
-use crate::config::ConfigErrorCause;
-use crate::config::error::{MAX_PROBLEMS, UnknownName, shown};
+use crate::config::error::{ConfigErrorCause, MAX_PROBLEMS, UnknownName};
+use crate::config::path::push_segment;
+use crate::config::text::shown;
 
 /// The largest number of bytes of a path that an error keeps.
 const MAX_PATH: usize = 4_096;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::values::{Bound, Scalar, Wrong, duration, quoted};
+use super::bound::Bound;
+use super::notation::{duration, quoted};
+use super::scalar::{Scalar, Wrong};
 use crate::policy::{IcmpType, PortRange, Protocol};
 
 macro_rules! numbers {

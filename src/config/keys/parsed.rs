@@ -5,7 +5,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Children, KeyTree, Node, Provenance, item, key_segment};
+use super::{Children, KeyTree, Node, Provenance, item};
+use crate::config::path::key_segment;
 
 impl Provenance {
     /// Returns the provenance of a document that was parsed from `text`.

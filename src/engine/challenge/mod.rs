@@ -87,7 +87,10 @@ impl Engine {
             return Some(Verdict::Drop(DropReason::SynChallengeBudget, tracked));
         }
         trace.step(|| {
-            Step::Note("its source is unknown: a SYN-ACK that acknowledges a cookie asks whether it is there")
+            Step::Note(
+                "its source is unknown: a SYN-ACK that acknowledges a cookie asks whether \
+                        it is there",
+            )
         });
         let subject = Subject::new(zone, ip, *src_port, *dst_port);
         let cookie = cookie::cookie(self.challenges.key, &subject, segment.seq, candidate.now);

@@ -11,8 +11,8 @@ use crate::reset::{self, Reset};
 use crate::session::TunnelRef;
 
 impl FrontEnd {
-    /// A packet that passes, but would not fit into the way back. Its session counts it, as a router's does that finds out behind
-    /// its firewall.
+    /// A packet that passes, but would not fit into the way back. Its session counts it, as a
+    /// router's does that finds out behind its firewall.
     #[cold]
     #[inline(never)]
     pub(super) fn too_large<'b>(
@@ -38,7 +38,8 @@ impl FrontEnd {
         }
     }
 
-    /// A RST that a [`Sink`](crate::Sink) was given, in the right tunnel header; `None` if no header of its session is known.
+    /// A RST that a [`Sink`](crate::Sink) was given, in the right tunnel header; `None` if no
+    /// header of its session is known.
     pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
         scratch.follow(self);
         let settings = scratch.settings_in_force();
@@ -83,8 +84,8 @@ impl FrontEnd {
         })
     }
 
-    /// Writes the header that a reference stands for: where a datagram with it goes, its length, and the number of its
-    /// endpoint. `None` for one that the settings would not let in.
+    /// Writes the header that a reference stands for: where a datagram with it goes, its length,
+    /// and the number of its endpoint. `None` for one that the settings would not let in.
     fn write_header(
         &self,
         tunnel: TunnelRef,

@@ -100,14 +100,17 @@ impl Refusal {
             Self::Metadata(error) => error.describe(),
             Self::Source => "The datagram comes from an address that is not in geneve.sources.",
             Self::OwnSource => {
-                "The datagram comes from one of our own addresses: the answer would come back to us."
+                "The datagram comes from one of our own addresses: the answer would come back to \
+                 us."
             }
             Self::NoDestination => {
-                "The datagram was sent to a broadcast address or a multicast group, or the system did not say \
+                "The datagram was sent to a broadcast address or a multicast group, or the system \
+                 did not say \
                  to which of our addresses, so that no answer can leave from there."
             }
             Self::QueueDelay => {
-                "The datagram waited in the receive queue for longer than run.queue_delay, and was not \
+                "The datagram waited in the receive queue for longer than run.queue_delay, and was \
+                 not \
                  read."
             }
             Self::Endpoint => {
@@ -115,7 +118,8 @@ impl Refusal {
             }
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
             Self::TooLarge => {
-                "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be fragmented, is nothing that an \
+                "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be \
+                 fragmented, is nothing that an \
                  ICMP error may answer, or too many were told."
             }
         }

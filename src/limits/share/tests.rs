@@ -164,7 +164,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..6_u16, 1..5_u32).prop_map(|(zone, places)| Step::Claim(zone, places)),
-        4 => (0..6_u16, 1..5_u32, 0..20_u32).prop_map(|(zone, n, held)| Step::ForSource(zone, n, held)),
+        4 => (0..6_u16, 1..5_u32, 0..20_u32)
+            .prop_map(|(zone, n, held)| Step::ForSource(zone, n, held)),
         6 => any::<usize>().prop_map(Step::Release),
         1 => (0..80_u32, 0..6_u16).prop_map(|(max, count)| Step::Zones(max, count)),
     ]

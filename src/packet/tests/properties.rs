@@ -123,7 +123,11 @@ fn lengths_are_consistent(bytes: &[u8], parsed: &Parsed, whole: bool) -> Result<
 proptest! {
     #[test]
     fn any_bytes_never_panic_and_what_parses_has_consistent_lengths(
-        bytes in prop_oneof![prop::collection::vec(any::<u8>(), 0..160), packet_like(), packet_like()]
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..160),
+            packet_like(),
+            packet_like(),
+        ]
     ) {
         let trusted = parse(&bytes, Checksums::Trust);
         if let Ok(parsed) = &trusted {
@@ -232,7 +236,13 @@ proptest! {
             false => builder().icmpv4_echo_request(src_port, 1).write(&mut packet, &data).unwrap(),
         }
         let icmp_type = if v6 { 128 } else { 8 };
-        let query = IcmpQuery { kind: IcmpKind::Echo, id: src_port, request: true, icmp_type, code: 0 };
+        let query = IcmpQuery {
+            kind: IcmpKind::Echo,
+            id: src_port,
+            request: true,
+            icmp_type,
+            code: 0,
+        };
         let parsed = parse(&packet, Checksums::Verify).unwrap();
         prop_assert_eq!(parsed.transport, Transport::IcmpQuery(query));
     }

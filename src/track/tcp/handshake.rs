@@ -64,7 +64,8 @@ impl Syn {
         self.end
     }
 
-    /// Returns the SYN as it is repeated by `again`: with other options or less data (RFC 7413 4.2.1).
+    /// Returns the SYN as it is repeated by `again`: with other options or less data (RFC 7413
+    /// 4.2.1).
     fn repeated(self, again: Self) -> Self {
         Self {
             first: self.first,

@@ -234,6 +234,22 @@ impl Track {
             self.set_connection_flag(CHALLENGE_EXPECTED, false);
             return Outcome::Pass(PassReason::ChallengeAck);
         }
+        match self.after_split_open(event, direction, next, known) {
+            Ok(next) => change.next = next,
+            Err(fault) => return Outcome::Invalid(fault),
+        }
+        self.in_window(direction, segment, known, change, step)
+    }
+
+    /// Returns the state after `next` if the responder's ACK ends a simultaneous open.
+    #[inline(always)]
+    fn after_split_open(
+        &self,
+        event: Event,
+        direction: Direction,
+        next: State,
+        known: Known,
+    ) -> Result<State, Fault> {
         if next == State::SynRecv
             && event == Event::Ack
             && direction == Direction::Reply
@@ -245,11 +261,11 @@ impl Track {
                 .flags
                 .contains(PeerFlags::MAX_ACK_KNOWN);
             if !known.split_handshake && !has_acknowledged {
-                return Outcome::Invalid(Fault::SplitHandshake);
+                return Err(Fault::SplitHandshake);
             }
-            change.next = State::Established;
+            return Ok(State::Established);
         }
-        self.in_window(direction, segment, known, change, step)
+        Ok(next)
     }
 
     /// Judges a segment that the state ignores: it may be valid if the tracked state is stale.

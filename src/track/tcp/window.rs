@@ -228,7 +228,8 @@ pub struct Stage {
 /// Checks a segment against the four bounds and updates both sides if the segment fits.
 ///
 /// A segment whose verdict is [`WindowVerdict::Breaks`] changes nothing. One that only passes may
-/// still move the end of the sender's data, since the receiver may accept them. Every check is reported to `seen`.
+/// still move the end of the sender's data, since the receiver may accept them. Every check is
+/// reported to `seen`.
 pub fn check(
     sender: &mut Side,
     receiver: &mut Side,

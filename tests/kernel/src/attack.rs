@@ -7,7 +7,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::endpoint::End;
 use crate::segment::{ACK, FIN, Options, PSH, RST, SYN, Segment, URG};
 
-/// A forged segment that claims to be of `sender`. `passed` are segments that have passed in the same direction.
+/// A forged segment that claims to be of `sender`. `passed` are segments that have passed in the
+/// same direction.
 pub fn forge(sender: &End, receiver: &End, passed: &[Segment], dice: &mut ChaCha8Rng) -> Segment {
     if dice.random_bool(0.2)
         && let Some(old) = passed.choose(dice)

@@ -67,7 +67,8 @@ impl<T> Both<T> {
     }
 }
 
-/// A conversation that is going on: connections of one pair of addresses and ports, one after the other.
+/// A conversation that is going on: connections of one pair of addresses and ports, one after the
+/// other.
 #[derive(Debug)]
 pub struct Conversation {
     /// Its number; no other conversation has its addresses and ports.
@@ -84,7 +85,8 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// A new conversation. Its addresses are 10.1.x.y and 10.2.x.y, or in fd00:1::/32 and fd00:2::/32.
+    /// A new conversation. Its addresses are 10.1.x.y and 10.2.x.y, or in fd00:1::/32 and
+    /// fd00:2::/32.
     pub fn new(number: u32, dice: &mut ChaCha8Rng) -> Self {
         let attacked = dice.random_bool(0.5);
         let rough = dice.random_bool(0.6);
@@ -250,7 +252,8 @@ impl Conversation {
         self.start(opener, iss, dice);
     }
 
-    /// An end loses its memory, and perhaps opens a new connection where the other one still has the old.
+    /// An end loses its memory, and perhaps opens a new connection where the other one still has
+    /// the old.
     fn crash(&mut self, dice: &mut ChaCha8Rng) {
         let side = self.any_side(dice);
         let end = self.ends.of_mut(side);

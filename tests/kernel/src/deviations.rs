@@ -17,11 +17,13 @@ const EXAMPLES: usize = 2;
 pub struct Kind {
     /// What Linux says: a class, or `state` and the connection's state.
     pub linux: String,
-    /// What the engine says: class and direction or drop reason, or `state` and the session's state.
+    /// What the engine says: class and direction or drop reason, or `state` and the session's
+    /// state.
     pub ours: String,
     /// The session's state before the packet, in the engine; `-` for none.
     pub state: String,
-    /// The segment's flags, with `>` or `<` before them for its direction in the session, where it has one.
+    /// The segment's flags, with `>` or `<` before them for its direction in the session, where it
+    /// has one.
     pub segment: String,
     /// What came earlier in the connection, by kind; `-` for nothing of note.
     pub after: String,
@@ -42,7 +44,8 @@ impl fmt::Display for Kind {
         let honest = if *attacked { "" } else { ", no attacker" };
         write!(
             f,
-            "Linux {linux:<24} ours {ours:<36} in {state:<12} segment {segment:<12} after {after}{honest}"
+            "Linux {linux:<24} ours {ours:<36} in {state:<12} segment {segment:<12} after \
+             {after}{honest}"
         )
     }
 }
@@ -99,9 +102,10 @@ impl Deviations {
         self.found.values().map(|found| found.count).sum()
     }
 
-    /// Prints a line for each entry of the list, and every kind that stands in none, with its stories; with `all`
-    /// every kind. Says whether all is well: no kind is missing on the list, and no entry covers too many packets. An
-    /// entry that covers none is only mentioned: some are rare.
+    /// Prints a line for each entry of the list, and every kind that stands in none, with its
+    /// stories; with `all` every kind. Says whether all is well: no kind is missing on the list,
+    /// and no entry covers too many packets. An entry that covers none is only mentioned: some are
+    /// rare.
     ///
     /// # Errors
     /// The list cannot be read.

@@ -1,4 +1,5 @@
-//! A model of one end of a TCP connection: enough of RFC 9293, 5961 and 7323 to be plausible, and no more.
+//! A model of one end of a TCP connection: enough of RFC 9293, 5961 and 7323 to be plausible, and
+//! no more.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -172,8 +173,8 @@ impl End {
         self.segment(ACK, self.nxt, 0)
     }
 
-    /// Something that the end does of its own accord, if it has anything to do. `closing`: the chance that it has
-    /// no more data to send.
+    /// Something that the end does of its own accord, if it has anything to do. `closing`: the
+    /// chance that it has no more data to send.
     pub fn act(&mut self, dice: &mut ChaCha8Rng, closing: f64) -> Option<Segment> {
         match self.phase {
             Phase::Closed | Phase::Listen | Phase::TimeWait => None,

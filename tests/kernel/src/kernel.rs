@@ -61,8 +61,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// A namespace that forwards between two TUN devices and marks what conntrack thinks. It is the calling thread's
-/// namespace from [`Kernel::start`] on, and nothing is ever dropped in it.
+/// A namespace that forwards between two TUN devices and marks what conntrack thinks. It is the
+/// calling thread's namespace from [`Kernel::start`] on, and nothing is ever dropped in it.
 pub struct Kernel {
     left: Tun,
     right: Tun,
@@ -101,7 +101,9 @@ impl Kernel {
             }
         }
         namespace.nft(&format!(
-            "table inet portcullis {{\nchain forward {{\ntype filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
+            "table inet portcullis \
+             {{\nchain forward {{\n\
+             type filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
         ))?;
         // As strict as Linux gets, and no lifetime that could end during the run.
         let mut settings = vec![
@@ -174,8 +176,8 @@ impl Kernel {
     }
 }
 
-/// The class that a forwarded packet was marked with, and its bytes behind the IP header. No packet that was sent
-/// carries a mark.
+/// The class that a forwarded packet was marked with, and its bytes behind the IP header. No packet
+/// that was sent carries a mark.
 fn unmark(packet: &[u8]) -> Option<(Class, &[u8])> {
     let (first, second) = (*packet.first()?, *packet.get(1)?);
     let (dscp, header) = match first >> 4 {

@@ -67,7 +67,8 @@ impl Namespace {
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
     }
 
-    /// Does something inside: threads and programs that it starts stay there, the calling thread stays where it is.
+    /// Does something inside: threads and programs that it starts stay there, the calling thread
+    /// stays where it is.
     ///
     /// # Errors
     /// The namespace is gone, or what is done fails.
@@ -83,7 +84,8 @@ impl Namespace {
         })
     }
 
-    /// Makes a namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24 and fd09::/64.
+    /// Makes a namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24
+    /// and fd09::/64.
     ///
     /// # Errors
     /// No root, no `/dev/net/tun`, or the name is taken.
@@ -95,8 +97,8 @@ impl Namespace {
         Ok((namespace, device))
     }
 
-    /// Gives the device of [`Namespace::with_path`] both addresses of one more host. They are for those who ask for
-    /// them: connections come from the first host.
+    /// Gives the device of [`Namespace::with_path`] both addresses of one more host. They are for
+    /// those who ask for them: connections come from the first host.
     ///
     /// # Errors
     /// What `ip` says.
@@ -172,7 +174,8 @@ pub fn sysctl(key: &str, value: &str) -> Result<()> {
 pub struct Tun(SyncDevice);
 
 impl Tun {
-    /// Makes a device with an MTU in bytes. No address is set, and the kernel sends nothing of its own accord.
+    /// Makes a device with an MTU in bytes. No address is set, and the kernel sends nothing of its
+    /// own accord.
     ///
     /// # Errors
     /// No root, or no `/dev/net/tun`.

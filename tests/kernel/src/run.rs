@@ -48,8 +48,8 @@ pub struct Outcome {
 /// A conversation with its record.
 struct Live {
     conversation: Conversation,
-    /// One for each conversation: no packet of another can change a session here, and the one that there is is
-    /// found at once.
+    /// One for each conversation: no packet of another can change a session here, and the one that
+    /// there is is found at once.
     engine: Engine,
     story: String,
     wake: Wake,
@@ -62,7 +62,8 @@ struct Run {
     outcome: Outcome,
 }
 
-/// An engine with the default configuration, but lifetimes that do not end during a run, for one conversation.
+/// An engine with the default configuration, but lifetimes that do not end during a run, for one
+/// conversation.
 fn engine() -> Result<Engine> {
     let mut config = Config::allow_all();
     config.table.max_sessions = 16;

@@ -114,7 +114,8 @@ impl Segment {
         self.seq.wrapping_add(self.span())
     }
 
-    /// The flags as letters, and whether there is data: what kind of segment this is, for a table of deviations.
+    /// The flags as letters, and whether there is data: what kind of segment this is, for a table
+    /// of deviations.
     #[must_use]
     pub fn kind(&self) -> String {
         let mut kind = String::new();

@@ -9,7 +9,8 @@ use portcullis::{Class, DropReason, Verdict};
 
 use crate::segment::{ACK, FIN, Options, RST, SYN, Segment};
 
-/// What kinds of segments came, each at its first appearance. The reasons stand in `deviations.toml`.
+/// What kinds of segments came, each at its first appearance. The reasons stand in
+/// `deviations.toml`.
 #[derive(Debug, Default)]
 pub struct Wake {
     seen: Vec<&'static str>,
@@ -72,7 +73,10 @@ impl Wake {
         if segment.has(SYN) && self.simultaneous && before == "SYN_RECV" {
             self.add("SYN in simultaneous open");
         }
-        let resynchronises = |step: &Step| matches!(step, Step::Tcp(TcpStep::Note(note)) if note.starts_with("answers the SYN"));
+        let resynchronises = |step: &Step| match step {
+            Step::Tcp(TcpStep::Note(note)) => note.starts_with("answers the SYN"),
+            _ => false,
+        };
         if steps.iter().any(resynchronises) {
             self.add("SYN answered");
         }

@@ -126,8 +126,8 @@ pub(crate) mod limits {
 
 /// Nothing is counted by prefix here: that is behind locks.
 pub(crate) mod counted {
-    use crate::accounts::Standing;
     use crate::reserve::NoMemory;
+    use crate::standing::Standing;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub(crate) struct Key;

@@ -19,6 +19,10 @@ mod around;
 #[rustfmt::skip]
 mod accounts;
 #[allow(dead_code, reason = "the library uses more of it than the models")]
+#[path = "../../../src/limits/standing.rs"]
+#[rustfmt::skip]
+mod standing;
+#[allow(dead_code, reason = "the library uses more of it than the models")]
 #[path = "../../../src/limits/tally.rs"]
 #[rustfmt::skip]
 mod tally;

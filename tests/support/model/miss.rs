@@ -36,7 +36,7 @@ impl Run {
         let state = match &parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
                 Some(track) => State::Tcp(track),
-                None => return self.headless(tuple, parsed, segment, verdict),
+                None => return self.tcp_without_session(tuple, parsed, segment, verdict),
             },
             Transport::IcmpQuery(query) if !query.request => {
                 return Err(Miss::Elsewhere(invalid(DropReason::IcmpReplyNoSession)));
@@ -52,7 +52,7 @@ impl Run {
     }
 
     /// Plans for a segment without a session that is not a SYN.
-    fn headless(
+    fn tcp_without_session(
         &mut self,
         tuple: &Tuple,
         parsed: &Parsed,
@@ -392,7 +392,7 @@ impl Run {
             self.now < session.latest(),
             "{session:?} had expired before it was evicted"
         );
-        let worth = session.eviction_class();
+        let class = session.eviction_class();
         assert!(
             self.may_evict(zone, &session, excess),
             "{session:?} was worth more than a new one"
@@ -406,7 +406,7 @@ impl Run {
             if self.may_evict(zone, other, excess) {
                 let its = |session: &Session| excess[usize::from(session.initiator.zone)];
                 assert!(
-                    (other.eviction_class(), its(&session)) >= (worth, its(other)),
+                    (other.eviction_class(), its(&session)) >= (class, its(other)),
                     "{other:?} is worth less than {session:?}"
                 );
             }

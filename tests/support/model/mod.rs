@@ -733,13 +733,13 @@ impl Run {
         assert_eq!(stats.tombstones, self.tombstones.len());
         assert_eq!(stats.sessions_opened - ended, self.sessions.len() as u64);
         assert!(self.sessions.len() <= self.setup.max_sessions as usize);
-        for (worth, count) in stats.sessions_by_worth {
+        for (class, count) in stats.sessions_by_worth {
             let expected = self
                 .sessions
                 .iter()
-                .filter(|session| session.eviction_class() == worth)
+                .filter(|session| session.eviction_class() == class)
                 .count();
-            assert_eq!(count, expected, "{worth:?}");
+            assert_eq!(count, expected, "{class:?}");
         }
         if let Some(first) = records.iter().map(|record| record.expires).min() {
             let next = self.engine.next_expiry();

@@ -58,7 +58,10 @@ proptest! {
     #[test]
     fn no_block_body_panics(
         order in prop::sample::select(&ORDERS[..]),
-        blocks in prop::collection::vec((0..7_u32, prop::collection::vec(any::<u8>(), 0..64)), 0..8),
+        blocks in prop::collection::vec(
+            (0..7_u32, prop::collection::vec(any::<u8>(), 0..64)),
+            0..8,
+        ),
     ) {
         let mut file = two_interfaces(order);
         for (kind, body) in &blocks {
@@ -83,7 +86,10 @@ proptest! {
     }
 
     #[test]
-    fn an_ip_packet_is_a_part_of_its_frame(link in 0..300_u32, bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn an_ip_packet_is_a_part_of_its_frame(
+        link in 0..300_u32,
+        bytes in prop::collection::vec(any::<u8>(), 0..80),
+    ) {
         let link = LinkType::from(link);
         if let Ok(found) = ip_packet(link, &bytes) {
             prop_assert!(holds(link, &bytes, found.bytes));
@@ -118,7 +124,8 @@ proptest! {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut writer = CaptureWriter::create(file.path()).unwrap();
         for (seconds, nanos, bytes) in &packets {
-            writer.write(Duration::new(u64::from(*seconds), *nanos), bytes, bytes.len(), "").unwrap();
+            let at = Duration::new(u64::from(*seconds), *nanos);
+            writer.write(at, bytes, bytes.len(), "").unwrap();
         }
         writer.finish().unwrap();
         let (frames, error) = drain(CaptureReader::open(file.path()).unwrap());

@@ -358,7 +358,8 @@ fn a_huge_length_is_an_error_and_no_allocation() {
         ),
         (
             pcapng(huge),
-            "test: broken at byte 28: a block of 4294967280 bytes (type 0x6), more than the 16777216",
+            "test: broken at byte 28: a block of 4294967280 bytes (type 0x6), more than the \
+             16777216",
         ),
         (
             pcapng(MAX_BLOCK as u32 + 4),

@@ -56,6 +56,12 @@ fn named<N: AsRef<str>>(counts: impl IntoIterator<Item = (N, u64)>) -> Vec<(Stri
         .collect()
 }
 
+/// Returns the reasons for which health checks are refused.
+fn unhealthy(appliance: &Appliance, now: Instant) -> Vec<String> {
+    let reasons = appliance.health.verdict(now);
+    reasons.iter().map(ToString::to_string).collect()
+}
+
 /// Returns counters and gauges.
 pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
     let engine = &appliance.data_path.shared.engine;
@@ -75,7 +81,7 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
         sessions_by_worth: named(
             of.sessions_by_worth
                 .iter()
-                .map(|(worth, n)| (worth.name(), *n as u64)),
+                .map(|(class, n)| (class.name(), *n as u64)),
         ),
         sessions_opened: of.sessions_opened,
         sessions_ended: named(
@@ -126,12 +132,7 @@ pub(super) fn stats(appliance: &Appliance, now: Instant) -> StatsView {
             + front.told_too_big
             + front.resets,
         workers: appliance.data_path.shared.workers.len() as u64,
-        unhealthy: appliance
-            .health
-            .verdict(now)
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        unhealthy: unhealthy(appliance, now),
         reloads_applied: appliance.reloads.applied(),
         reloads_refused: appliance.reloads.refused(),
         failed_reload: reloads.failed,

@@ -12,13 +12,13 @@ use super::*;
 use crate::run::settings::LogFormat;
 
 /// A log file in a directory of its own.
-struct Place {
+struct LogDirectory {
     directory: tempfile::TempDir,
     settings: LogSettings,
     counters: LogCounters,
 }
 
-impl Place {
+impl LogDirectory {
     fn new(rotate_bytes: u64, keep: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = LogSettings {
@@ -68,112 +68,117 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[test]
 fn no_file_is_longer_than_its_limit_and_no_line_is_torn() {
-    let place = Place::new(30, 3);
-    let mut output = place.open();
+    let directory = LogDirectory::new(30, 3);
+    let mut output = directory.open();
     let lines: String = (10..30).map(|number| format!("line {number}\n")).collect();
-    output.write(lines.as_bytes(), &place.counters).unwrap();
-    assert_eq!(place.names(), ["log", "log.1", "log.2", "log.3"]);
-    assert_eq!(place.text("log"), "line 28\nline 29\n");
-    assert_eq!(place.text("log.1"), "line 25\nline 26\nline 27\n");
-    assert_eq!(place.text("log.3"), "line 19\nline 20\nline 21\n");
-    assert_eq!(counts(&place.counters), (20, 0));
+    output.write(lines.as_bytes(), &directory.counters).unwrap();
+    assert_eq!(directory.names(), ["log", "log.1", "log.2", "log.3"]);
+    assert_eq!(directory.text("log"), "line 28\nline 29\n");
+    assert_eq!(directory.text("log.1"), "line 25\nline 26\nline 27\n");
+    assert_eq!(directory.text("log.3"), "line 19\nline 20\nline 21\n");
+    assert_eq!(counts(&directory.counters), (20, 0));
     let long = format!("{}\n", "x".repeat(100));
     output
-        .write(format!("{long}{long}end\n").as_bytes(), &place.counters)
+        .write(format!("{long}{long}end\n").as_bytes(), &directory.counters)
         .unwrap();
-    assert_eq!(place.text("log"), "end\n");
+    assert_eq!(directory.text("log"), "end\n");
     assert_eq!(
-        (place.text("log.1"), place.text("log.2")),
+        (directory.text("log.1"), directory.text("log.2")),
         (long.clone(), long)
     );
 }
 
 #[test]
 fn without_old_files_the_only_one_begins_anew() {
-    let place = Place::new(10, 0);
-    place
+    let directory = LogDirectory::new(10, 0);
+    directory
         .open()
-        .write(b"line 1\nline 2\nline 3\n", &place.counters)
+        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
-    assert_eq!(place.names(), ["log"]);
-    assert_eq!(place.text("log"), "line 3\n");
+    assert_eq!(directory.names(), ["log"]);
+    assert_eq!(directory.text("log"), "line 3\n");
 }
 
 #[test]
 fn what_lies_in_the_way_of_the_rotation_costs_counted_lines_until_it_is_gone() {
-    let place = Place::new(10, 1);
-    let mut output = place.open();
-    output.write(b"line 1\n", &place.counters).unwrap();
-    fs::create_dir_all(place.at("log.1/full")).unwrap();
+    let directory = LogDirectory::new(10, 1);
+    let mut output = directory.open();
+    output.write(b"line 1\n", &directory.counters).unwrap();
+    fs::create_dir_all(directory.at("log.1/full")).unwrap();
     for _ in 0..3 {
         output
-            .write(b"line 2\nline 3\n", &place.counters)
+            .write(b"line 2\nline 3\n", &directory.counters)
             .unwrap_err();
     }
-    assert_eq!(counts(&place.counters), (1, 6));
-    fs::remove_dir_all(place.at("log.1")).unwrap();
-    output.write(b"line 4\n", &place.counters).unwrap();
-    assert_eq!(counts(&place.counters), (2, 6));
+    assert_eq!(counts(&directory.counters), (1, 6));
+    fs::remove_dir_all(directory.at("log.1")).unwrap();
+    output.write(b"line 4\n", &directory.counters).unwrap();
+    assert_eq!(counts(&directory.counters), (2, 6));
     assert_eq!(
-        (place.text("log"), place.text("log.1")),
+        (directory.text("log"), directory.text("log.1")),
         ("line 4\n".into(), "line 1\n".into())
     );
 }
 
 #[test]
 fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
-    let place = Place::new(1_000, 1);
-    let mut output = place.open();
-    output.write(b"line 1\n", &place.counters).unwrap();
-    fs::remove_file(place.at("log")).unwrap();
-    fs::create_dir(place.at("log")).unwrap();
-    output.write(b"line 2\n", &place.counters).unwrap_err();
-    output.write(b"line 3\n", &place.counters).unwrap_err();
-    fs::remove_dir(place.at("log")).unwrap();
-    output.write(b"line 4\n", &place.counters).unwrap();
-    assert_eq!(place.text("log"), "line 4\n");
-    assert_eq!(counts(&place.counters), (2, 2));
+    let directory = LogDirectory::new(1_000, 1);
+    let mut output = directory.open();
+    output.write(b"line 1\n", &directory.counters).unwrap();
+    fs::remove_file(directory.at("log")).unwrap();
+    fs::create_dir(directory.at("log")).unwrap();
+    output.write(b"line 2\n", &directory.counters).unwrap_err();
+    output.write(b"line 3\n", &directory.counters).unwrap_err();
+    fs::remove_dir(directory.at("log")).unwrap();
+    output.write(b"line 4\n", &directory.counters).unwrap();
+    assert_eq!(directory.text("log"), "line 4\n");
+    assert_eq!(counts(&directory.counters), (2, 2));
     // A pipe in its place that has no reader does not block it either.
-    fs::remove_file(place.at("log")).unwrap();
-    nix::unistd::mkfifo(&place.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    output.write(b"line 5\n", &place.counters).unwrap_err();
-    assert_eq!(counts(&place.counters), (2, 3));
+    fs::remove_file(directory.at("log")).unwrap();
+    nix::unistd::mkfifo(&directory.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    output.write(b"line 5\n", &directory.counters).unwrap_err();
+    assert_eq!(counts(&directory.counters), (2, 3));
 }
 
 #[test]
 fn a_file_that_others_move_or_empty_is_written_where_it_should_be() {
-    let mut place = Place::new(1_000, 1);
-    place.settings.format = LogFormat::AwsVpcFlowV2;
-    let mut output = place.open();
+    let mut directory = LogDirectory::new(1_000, 1);
+    directory.settings.format = LogFormat::AwsVpcFlowV2;
+    let mut output = directory.open();
     let header = String::from_utf8(rows::VPC_HEADER.to_vec()).unwrap();
-    output.write(b"line 1\n", &place.counters).unwrap();
-    fs::rename(place.at("log"), place.at("moved")).unwrap();
-    output.write(b"line 2\n", &place.counters).unwrap();
-    assert_eq!(place.text("moved"), format!("{header}line 1\n"));
-    assert_eq!(place.text("log"), format!("{header}line 2\n"));
-    File::create(place.at("log")).unwrap();
-    output.write(b"line 3\n", &place.counters).unwrap();
-    assert_eq!(place.text("log"), format!("{header}line 3\n"));
-    assert_eq!(counts(&place.counters), (3, 0));
+    output.write(b"line 1\n", &directory.counters).unwrap();
+    fs::rename(directory.at("log"), directory.at("moved")).unwrap();
+    output.write(b"line 2\n", &directory.counters).unwrap();
+    assert_eq!(directory.text("moved"), format!("{header}line 1\n"));
+    assert_eq!(directory.text("log"), format!("{header}line 2\n"));
+    File::create(directory.at("log")).unwrap();
+    output.write(b"line 3\n", &directory.counters).unwrap();
+    assert_eq!(directory.text("log"), format!("{header}line 3\n"));
+    assert_eq!(counts(&directory.counters), (3, 0));
 }
 
 #[test]
 fn fewer_old_files_than_before_are_kept_if_the_setting_says_so() {
-    let place = Place::new(10, 2);
+    let directory = LogDirectory::new(10, 2);
     for number in 1..=4 {
-        fs::write(place.at(&format!("log.{number}")), "old\n").unwrap();
+        fs::write(directory.at(&format!("log.{number}")), "old\n").unwrap();
     }
-    let mut output = place.open();
-    output.write(b"line 1\nline 2\n", &place.counters).unwrap();
-    assert_eq!(place.names(), ["log", "log.1", "log.2"]);
+    let mut output = directory.open();
+    output
+        .write(b"line 1\nline 2\n", &directory.counters)
+        .unwrap();
+    assert_eq!(directory.names(), ["log", "log.1", "log.2"]);
 }
 
 #[test]
 fn a_line_that_an_earlier_run_has_left_torn_ends_before_the_next() {
-    let place = Place::new(1_000, 2);
-    fs::write(place.at("log"), "whole\nto").unwrap();
-    place.open().write(b"line\n", &place.counters).unwrap();
-    assert_eq!(place.text("log"), "whole\nto\nline\n");
+    let directory = LogDirectory::new(1_000, 2);
+    fs::write(directory.at("log"), "whole\nto").unwrap();
+    directory
+        .open()
+        .write(b"line\n", &directory.counters)
+        .unwrap();
+    assert_eq!(directory.text("log"), "whole\nto\nline\n");
 }
 
 /// A pipe that does not wait, and holds one page.
@@ -217,24 +222,24 @@ fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
 
 #[test]
 fn a_link_is_written_to_and_not_rotated() {
-    let place = Place::new(10, 2);
-    fs::write(place.at("there"), "").unwrap();
-    std::os::unix::fs::symlink(place.at("there"), place.at("log")).unwrap();
-    place
+    let directory = LogDirectory::new(10, 2);
+    fs::write(directory.at("there"), "").unwrap();
+    std::os::unix::fs::symlink(directory.at("there"), directory.at("log")).unwrap();
+    directory
         .open()
-        .write(b"line 1\nline 2\nline 3\n", &place.counters)
+        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
-    assert_eq!(place.names(), ["log", "there"]);
-    assert_eq!(place.text("there"), "line 1\nline 2\nline 3\n");
+    assert_eq!(directory.names(), ["log", "there"]);
+    assert_eq!(directory.text("there"), "line 1\nline 2\nline 3\n");
 }
 
 #[test]
 fn a_pipe_is_written_to_and_not_rotated_and_its_reader_may_come_later() {
-    let place = Place::new(10, 2);
-    nix::unistd::mkfifo(&place.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let mut output = place.open();
+    let directory = LogDirectory::new(10, 2);
+    nix::unistd::mkfifo(&directory.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut output = directory.open();
     let reading = {
-        let path = place.at("log");
+        let path = directory.at("log");
         thread::spawn(move || {
             let mut bytes = [0; 21];
             File::open(path)
@@ -244,11 +249,11 @@ fn a_pipe_is_written_to_and_not_rotated_and_its_reader_may_come_later() {
         })
     };
     output
-        .write(b"line 1\nline 2\nline 3\n", &place.counters)
+        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
     assert_eq!(
         &reading.join().unwrap().unwrap(),
         b"line 1\nline 2\nline 3\n"
     );
-    assert_eq!(place.names(), ["log"]);
+    assert_eq!(directory.names(), ["log"]);
 }

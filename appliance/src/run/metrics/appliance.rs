@@ -7,7 +7,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::families::{Families, Family, Labels, Written};
-use super::readings::{CheckpointReadings, Doors, LogReadings, Readings};
+use super::readings::{AllListenerCounters, CheckpointReadings, LogReadings, Readings};
 use crate::run::counters::SendFault;
 use crate::run::health::Unhealthy;
 use crate::run::worker_stats::WorkerStats;
@@ -277,7 +277,7 @@ impl Readings {
         )?;
         self.reloads(to)?;
         self.checkpoints(to)?;
-        self.doors(to)?;
+        self.listeners(to)?;
         to.gauge(
             Family::new(
                 "portcullis_worker_stall",
@@ -345,12 +345,12 @@ impl Readings {
         )
     }
 
-    pub(super) fn doors(&self, to: &mut Families<'_, '_>) -> Written {
-        let Doors {
+    pub(super) fn listeners(&self, to: &mut Families<'_, '_>) -> Written {
+        let AllListenerCounters {
             health,
             health_tcp,
             metrics,
-        } = &self.doors;
+        } = &self.listeners;
         to.counters(
             Family::new(
                 "portcullis_listener_refused_connections",

@@ -127,7 +127,7 @@ impl Readings {
             stats
                 .sessions_by_worth
                 .iter()
-                .map(|(worth, count)| ([("worth", worth.name())], *count as u64)),
+                .map(|(class, count)| ([("worth", class.name())], *count as u64)),
         )?;
         to.gauge(
             Family::new("portcullis_sessions_max", "The bound of the session table"),

@@ -11,7 +11,7 @@ use portcullis::{RuleUse, Stats};
 use crate::run::census::Counted;
 use crate::run::data_path::DataPath;
 use crate::run::event_queue::LostEvents;
-use crate::run::http::DoorCounters;
+use crate::run::http::ListenerCounters;
 use crate::run::process::ProcessReading;
 use crate::run::reloads::Reloads;
 use crate::run::view::{WallClock, ZoneNames};
@@ -33,7 +33,7 @@ pub(super) struct Readings {
     pub(super) reasons: Vec<&'static str>,
     pub(super) reloads: ReloadReadings,
     pub(super) checkpoints: CheckpointReadings,
-    pub(super) doors: Doors,
+    pub(super) listeners: AllListenerCounters,
     pub(super) log: LogReadings,
     pub(super) uptime_seconds: f64,
     pub(super) process: ProcessReading,
@@ -71,13 +71,13 @@ pub(super) struct CheckpointReadings {
 
 /// Counters of the listeners.
 #[derive(Clone, Default)]
-pub(crate) struct Doors {
+pub(crate) struct AllListenerCounters {
     /// `health.listen`.
-    pub(crate) health: Arc<DoorCounters>,
+    pub(crate) health: Arc<ListenerCounters>,
     /// `health.tcp_listen`, which holds no connection.
-    pub(crate) health_tcp: Arc<DoorCounters>,
+    pub(crate) health_tcp: Arc<ListenerCounters>,
     /// `metrics.listen`, if it is another address than `health.listen`.
-    pub(crate) metrics: Arc<DoorCounters>,
+    pub(crate) metrics: Arc<ListenerCounters>,
 }
 
 /// Readings of the session log.

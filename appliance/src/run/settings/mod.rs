@@ -130,12 +130,10 @@ portcullis::config_section! {
             bounds: Duration::ZERO..=Duration::from_millis(1);
             restart: true;
         }
-        /// The longest time that a datagram may have waited in the receive queue when a worker takes
-        /// it: older ones are refused
-        /// (`queue_delay`). From a quarter of
-        /// it on, a packet that would open a session is dropped
-        /// (`overload`), so that packets of sessions come
-        /// first; a SYN is not, unless SYNs are the flood. 0 is no bound.
+        /// The longest time that a datagram may have waited in the receive queue when a worker
+        /// takes it: older ones are refused (`queue_delay`). From a quarter of it on, a packet that
+        /// would open a session is dropped (`overload`), so that packets of sessions come first; a
+        /// SYN is not, unless SYNs are the flood. 0 is no bound.
         queue_delay: Duration {
             default: Duration::from_millis(10), "late packets help nobody";
             bounds: Duration::from_millis(1)..=Duration::from_secs(10);
@@ -144,15 +142,16 @@ portcullis::config_section! {
         }
         /// The time for which packets are served after SIGTERM, while health checks get 503.
         drain: Duration {
-            default: Duration::from_secs(35), "three probes at a balancer's 10 s, and a little more";
+            default: Duration::from_secs(35), "three probes at a balancer's 10 s, and a little \
+                                               more";
             bounds: Duration::ZERO..=Duration::from_secs(3_600);
         }
         /// The file in which sessions are saved at the end, and from which a start restores them.
         sessions_file: Option<PathBuf> {
             default: None, "sessions are not saved";
         }
-        /// The interval at which sessions are saved beside `sessions_file` while packets flow, for a
-        /// start after a crash; or `off`.
+        /// The interval at which sessions are saved beside `sessions_file` while packets flow, for
+        /// a start after a crash; or `off`.
         checkpoint: Interval {
             default: Interval(None), "needs `sessions_file`";
             bounds: Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -196,9 +195,9 @@ portcullis::config_section! {
             default: Listen(None), "one kind of check is enough";
             restart: true;
         }
-        /// The share of the session table from which on the appliance is unhealthy; 0 is never. Only
-        /// sessions that no new one can evict count. New sessions that find no room are a reason at
-        /// any share, if they are a tenth of all.
+        /// The share of the session table from which on the appliance is unhealthy; 0 is never.
+        /// Only sessions that no new one can evict count. New sessions that find no room are a
+        /// reason at any share, if they are a tenth of all.
         full_table: u8 {
             default: 98, "a full table refuses sessions";
             bounds: 0..=100;
@@ -327,7 +326,8 @@ pub(crate) fn sources_warning(config: &Config) -> Option<String> {
         return None;
     };
     Some(format!(
-        "geneve.sources is {who} can have packets reflected; in production, name the subnets of the \
+        "geneve.sources is {who} can have packets reflected; in production, name the subnets of \
+         the \
          load balancer"
     ))
 }

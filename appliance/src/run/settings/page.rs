@@ -14,7 +14,8 @@ Every key of the configuration file, by section. `portcullis check FILE` prints 
 each with its origin. A reload (SIGHUP) applies every key that does not need a restart; the value of
 a key that does waits for the next start.
 
-A duration is a string such as `\"2h 4m\"` or `\"500ms\"`, or a number of seconds. A list of one value
+A duration is a string such as `\"2h 4m\"` or `\"500ms\"`, or a number of seconds. A list of one \
+value
 can be written without brackets. `NAME` stands for any name, and `[]` for each table of a list,
 which is written with double brackets (`[[policy.rule]]`).
 

@@ -89,7 +89,8 @@ fn what_is_wrong_is_named_with_its_line() {
         ),
         (
             "[health]\nfailed_reload = \"maybe\"",
-            "f:2: health.failed_reload: unknown value `maybe`: expected one of `ignore`, `unhealthy`",
+            "f:2: health.failed_reload: unknown value `maybe`: expected one of `ignore`, \
+             `unhealthy`",
         ),
         (
             "[health]\nsources = [\"10.0.0.0/8\", \"10.0.0.0/33\"]",
@@ -133,11 +134,13 @@ fn what_is_wrong_is_named_with_its_line() {
         ),
         (
             "[run]\nsessions_file = \"s\"\ncheckpoint = true",
-            "f:3: run.checkpoint: true is of the wrong type: expected a duration such as \"30s\", or \"off\"",
+            "f:3: run.checkpoint: true is of the wrong type: expected a duration such as \"30s\", \
+             or \"off\"",
         ),
         (
             "[run]\n\ncheckpoint = \"10s\"",
-            "f:3: run.checkpoint: checkpoints are saved beside `run.sessions_file`, which is not set",
+            "f:3: run.checkpoint: checkpoints are saved beside `run.sessions_file`, which is not \
+             set",
         ),
         (
             "[run]\nmax_saved_age = 0",

@@ -98,7 +98,8 @@ fn a_line_of_json_says_which_limit_a_source_has_reached() {
 #[test]
 fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
     let appliance = TestAppliance::start(
-        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\naccount_id = \"123456789012\"\n\
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\n\
+         account_id = \"123456789012\"\n\
          interface_id = \"eni-0a\"\n",
     );
     appliance.connection(1, 1_000);
@@ -302,7 +303,8 @@ fn what_the_log_does_not_want_takes_no_place_in_the_queue() {
     }
 }
 
-const DENYING: &str = "\n[[policy.rule]]\nname = \"no-telnet\"\naction = \"reject\"\nprotocol = \"tcp\"\n\
+const DENYING: &str = "\n[[policy.rule]]\nname = \"no-telnet\"\naction = \"reject\"\n\
+                       protocol = \"tcp\"\n\
                        destination_ports = [23]\nlog = true\n";
 
 #[test]
@@ -365,7 +367,8 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
 #[test]
 fn a_flow_log_rejects_what_the_policy_denies() {
     let appliance = TestAppliance::start(
-        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\ndenied = \"all\"\naccount_id = \"1\"\n\
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\ndenied = \"all\"\n\
+         account_id = \"1\"\n\
          interface_id = \"eni-0a\"\n",
     );
     assert!(!appliance.packet(&udp(2, 4_000, 99), 1).is_forward());

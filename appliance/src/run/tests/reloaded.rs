@@ -92,7 +92,8 @@ fn what_needs_a_restart_waits_for_it_and_the_rest_is_taken_over() {
     assert_eq!(reason, Some(DropReason::PolicyReject), "the rest holds");
     assert_eq!(
         notes(running),
-        "table.max_sessions waits for a restart\nrun.workers waits for a restart\nlog.output waits for a restart"
+        "table.max_sessions waits for a restart\nrun.workers waits for a restart\n\
+         log.output waits for a restart"
     );
     assert!((appliance.metric("portcullis_reload_waiting_keys") - 3.0).abs() < 0.5);
     assert_eq!(get(appliance.health(), "/").0, 200);

@@ -289,7 +289,8 @@ fn each_bound_holds_up_to_its_limit_and_no_further() {
                             let segment = make(&fixture, SeqNum(place), offset);
                             let (outcome, check, after) = fixture.judge(&segment, bound);
                             let case = format!(
-                                "{name}; limit at {place}, offset {offset}, {sender}, scales {scales:?}, sack {sack}"
+                                "{name}; limit at {place}, offset {offset}, {sender}, scales \
+                                 {scales:?}, sack {sack}"
                             );
                             assert_eq!(check.limit, SeqNum(place), "{case}");
                             assert_eq!(check.value, at(SeqNum(place), offset), "{case}");

@@ -5,11 +5,11 @@
 use super::story::tell;
 
 const COOKIE_REQUEST: &str = "> S 0 win 65535 sackok wscale 8          | SYN_SENT, opened
-                              < SA 0 ack 1 win 5840 sackok wscale 6    | SYN_RECV
-                              > A 1 ack 1 win 256                      | ESTABLISHED, assured
-                              > FA 1 ack 1 win 256                     | FIN_WAIT, until tcp.unacknowledged
-                              < FA 1 ack 2 win 92                      | LAST_ACK, until tcp.unacknowledged
-                              > A 2 ack 2 win 256                      | TIME_WAIT";
+                      < SA 0 ack 1 win 5840 sackok wscale 6    | SYN_RECV
+                      > A 1 ack 1 win 256                      | ESTABLISHED, assured
+                      > FA 1 ack 1 win 256                     | FIN_WAIT, until tcp.unacknowledged
+                      < FA 1 ack 2 win 92                      | LAST_ACK, until tcp.unacknowledged
+                      > A 2 ack 2 win 256                      | TIME_WAIT";
 
 const SYN_WITH_DATA: &str = "> S 0+1420 win 65535 sackok wscale 8   | SYN_SENT, opened";
 
@@ -122,12 +122,12 @@ fn a_server_may_acknowledge_a_part_of_the_data() {
         "100 of 1420 bytes",
         &format!(
             "{SYN_WITH_DATA}
-             < SA 0 ack 101 win 65535 sackok wscale 6             | SYN_RECV
-             > PA 101+1320 ack 1 win 256                          | ESTABLISHED, assured
-             > PA 1421+2000 ack 1 win 256                         | ESTABLISHED, until tcp.unacknowledged
-             < A 1 ack 101 win 257 sack 1101:3421                 | ESTABLISHED, until tcp.unacknowledged
-             > A 101+1000 ack 1 win 256                           | ESTABLISHED, until tcp.unacknowledged
-             < A 1 ack 3421 win 257                               | ESTABLISHED"
+             < SA 0 ack 101 win 65535 sackok wscale 6        | SYN_RECV
+             > PA 101+1320 ack 1 win 256                     | ESTABLISHED, assured
+             > PA 1421+2000 ack 1 win 256                    | ESTABLISHED, until tcp.unacknowledged
+             < A 1 ack 101 win 257 sack 1101:3421            | ESTABLISHED, until tcp.unacknowledged
+             > A 101+1000 ack 1 win 256                      | ESTABLISHED, until tcp.unacknowledged
+             < A 1 ack 3421 win 257                          | ESTABLISHED"
         ),
     );
     tell(
@@ -147,15 +147,15 @@ fn a_server_sends_before_the_third_ack() {
         "data in the SYN-ACK and after it, then an ordinary end",
         &format!(
             "{SYN_WITH_DATA}
-             < SA 0+1400 ack 1421 win 5840 sackok wscale 6   | SYN_RECV
-             < A 1401+1400 ack 1421 win 257                  | SYN_RECV, until tcp.unacknowledged
-             < PA 2801+200 ack 1421 win 257                  | SYN_RECV, until tcp.unacknowledged
-             > A 1421 ack 1401 win 256                       | ESTABLISHED, assured, until tcp.unacknowledged
-             > A 1421 ack 2801 win 256                       | ESTABLISHED, until tcp.unacknowledged
-             > A 1421 ack 3001 win 256                       | ESTABLISHED
-             > FA 1421 ack 3001 win 256                      | FIN_WAIT, until tcp.unacknowledged
-             < FA 3001 ack 1422 win 257                      | LAST_ACK, until tcp.unacknowledged
-             > A 1422 ack 3002 win 256                       | TIME_WAIT"
+      < SA 0+1400 ack 1421 win 5840 sackok wscale 6 | SYN_RECV
+      < A 1401+1400 ack 1421 win 257                | SYN_RECV, until tcp.unacknowledged
+      < PA 2801+200 ack 1421 win 257                | SYN_RECV, until tcp.unacknowledged
+      > A 1421 ack 1401 win 256                     | ESTABLISHED, assured, until tcp.unacknowledged
+      > A 1421 ack 2801 win 256                     | ESTABLISHED, until tcp.unacknowledged
+      > A 1421 ack 3001 win 256                     | ESTABLISHED
+      > FA 1421 ack 3001 win 256                    | FIN_WAIT, until tcp.unacknowledged
+      < FA 3001 ack 1422 win 257                    | LAST_ACK, until tcp.unacknowledged
+      > A 1422 ack 3002 win 256                     | TIME_WAIT"
         ),
     );
     tell(
@@ -176,13 +176,13 @@ fn a_server_sends_before_the_third_ack() {
         "the SYN-ACK is lost behind us: the client repeats its SYN",
         &format!(
             "{SYN_WITH_DATA}
-             < SA 0+1400 ack 1421 win 5840 sackok wscale 6   | SYN_RECV
-             < A 1401+1400 ack 1421 win 257                  | SYN_RECV, until tcp.unacknowledged
-             > S 0 win 65535 sackok wscale 8                 | SYN_RECV, passed (out of step)
-             < SA 0+1400 ack 1421 win 5840 sackok wscale 6   | SYN_RECV, passed (out of step)
-             > A 1421 ack 1401 win 256                       | ESTABLISHED, assured, until tcp.unacknowledged
-             < A 1401+1400 ack 1421 win 257                  | ESTABLISHED, until tcp.unacknowledged
-             > A 1421 ack 2801 win 256                       | ESTABLISHED"
+      < SA 0+1400 ack 1421 win 5840 sackok wscale 6 | SYN_RECV
+      < A 1401+1400 ack 1421 win 257                | SYN_RECV, until tcp.unacknowledged
+      > S 0 win 65535 sackok wscale 8               | SYN_RECV, passed (out of step)
+      < SA 0+1400 ack 1421 win 5840 sackok wscale 6 | SYN_RECV, passed (out of step)
+      > A 1421 ack 1401 win 256                     | ESTABLISHED, assured, until tcp.unacknowledged
+      < A 1401+1400 ack 1421 win 257                | ESTABLISHED, until tcp.unacknowledged
+      > A 1421 ack 2801 win 256                     | ESTABLISHED"
         ),
     );
     tell(

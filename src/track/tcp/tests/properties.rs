@@ -122,7 +122,9 @@ proptest! {
             let before = session;
             let mut resynced = false;
             let done = session.pass(any.direction, &segment, |step| {
-                resynced |= matches!(step, Step::Note(note) if note.contains("synchronized with both ends"));
+                if let Step::Note(note) = step {
+                    resynced |= note.contains("synchronized with both ends");
+                }
             });
             let (Some(track_before), Done::Judged(outcome)) = (before.track, done) else {
                 prop_assert!(before.track.is_none());
@@ -140,7 +142,10 @@ proptest! {
                 Outcome::Accept { assured, .. } => {
                     let state = session.track.unwrap().state();
                     if track_before.state() as u8 >= State::Established as u8 && !resynced {
-                        prop_assert!(state as u8 >= State::Established as u8, "back to {:?} by {:?}", state, segment);
+                        prop_assert!(
+                            state as u8 >= State::Established as u8,
+                            "back to {state:?} by {segment:?}"
+                        );
                     }
                     if resynced {
                         prop_assert_eq!(state, State::SynRecv);
@@ -178,7 +183,8 @@ proptest! {
             let (Some(track_before), Some(track)) = (before.track, session.track) else {
                 break;
             };
-            let closed = track_before.state() == State::Established && track.state() == State::Close;
+            let was_open = track_before.state() == State::Established;
+            let closed = was_open && track.state() == State::Close;
             let receiver = track_before.side(any.direction.opposite());
             if closed && receiver.flags.contains(PeerFlags::MAX_ACK_KNOWN) {
                 let expected = receiver.peer.max_ack;
@@ -188,9 +194,18 @@ proptest! {
                         if direction == any.direction && flags.contains(ACK) && end == segment.seq
                 );
                 prop_assert!(segment.flags.contains(RST));
-                prop_assert!(segment.seq == expected || own_end, "{:?} expected {:?}", segment, expected);
+                prop_assert!(
+                    segment.seq == expected || own_end,
+                    "{segment:?} expected {expected:?}"
+                );
             }
-            if !matches!(done, Done::Judged(Outcome::Invalid(_) | Outcome::Pass(PassReason::Window(_) | PassReason::Rst))) {
+            let is_outside = matches!(
+                done,
+                Done::Judged(
+                    Outcome::Invalid(_) | Outcome::Pass(PassReason::Window(_) | PassReason::Rst)
+                )
+            );
+            if !is_outside {
                 let end = segment.seq.add(window::sequence_len(&segment));
                 last = Some((any.direction, segment.flags, end));
             }

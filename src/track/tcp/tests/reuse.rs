@@ -195,12 +195,12 @@ fn a_challenge_of_the_source_passes_and_so_does_its_answer() {
 fn a_syn_ack_of_an_older_connection_is_invalid() {
     tell(
         "old SYN-ACK, SYN again, right SYN-ACK",
-        "> S 0 win 65535 sackok wscale 8                      | SYN_SENT, opened
-         < SA 145824453 ack 643160523 win 240 wscale 0        | SYN_SENT, invalid (III)
-         > S 0 win 65535 sackok wscale 8                      | SYN_SENT, kept
-         < SA 145758918 ack 1 win 250 wscale 0                | SYN_RECV
-         > PA 1+1 ack 145758919 win 256                       | ESTABLISHED, assured, until tcp.unacknowledged
-         < A 145758919 ack 2                                  | ESTABLISHED",
+        "> S 0 win 65535 sackok wscale 8                 | SYN_SENT, opened
+    < SA 145824453 ack 643160523 win 240 wscale 0   | SYN_SENT, invalid (III)
+    > S 0 win 65535 sackok wscale 8                 | SYN_SENT, kept
+    < SA 145758918 ack 1 win 250 wscale 0           | SYN_RECV
+    > PA 1+1 ack 145758919 win 256                  | ESTABLISHED, assured, until tcp.unacknowledged
+    < A 145758919 ack 2                             | ESTABLISHED",
     );
 }
 

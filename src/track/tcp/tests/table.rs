@@ -22,19 +22,22 @@ const EVENTS: [(Event, TcpFlags); 6] = [
 const HEAD: &str = "\
 TCP transitions: state x kind of segment x direction
 
-Each row is a kind of segment, each column the state that it finds. This page is compared with the code by a test.
+Each row is a kind of segment, each column the state that it finds. A test compares this page with
+the code.
 
 1. What the table says, before any number is looked at.
    STATE    the state after the segment, if the window agrees
    ignore   passes, the state stays; it is remembered, and the right answer puts us in step
-   reopen   opens a new connection if this one was closed by a FIN or by a RST of the same end; else as `ignore`
+   reopen   opens a new connection if this one was closed by a FIN or by a RST of the same end; else
+            as `ignore`
    -        invalid
 ";
 
 const SECOND_HEAD: &str = "
 2. What becomes of a segment without data whose numbers are those that its receiver expects.
-   The states were reached by: SYN; SYN of the responder (SYN_SENT2) or SYN-ACK (SYN_RECV); ACK; FIN of the initiator;
-   its ACK; FIN of the responder; its ACK. CLOSE was reached by a RST of the initiator in ESTABLISHED.
+   The states were reached by: SYN; SYN of the responder (SYN_SENT2) or SYN-ACK (SYN_RECV); ACK;
+   FIN of the initiator; its ACK; FIN of the responder; its ACK. CLOSE was reached by a RST of the
+   initiator in ESTABLISHED.
    STATE    accepted, the state after it
    passed   passed, nothing believed
    reopened it opened a new connection

@@ -21,7 +21,8 @@ const CLIENTS: u64 = 5;
 /// How long the last transfers may take once no new ones begin.
 const GRACE: Duration = Duration::from_secs(25);
 
-/// Real TCP connections through the engine over a lossy path. Fails on the first packet that the engine drops.
+/// Real TCP connections through the engine over a lossy path. Fails on the first packet that the
+/// engine drops.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How long new transfers begin.

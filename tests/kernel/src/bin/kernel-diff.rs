@@ -11,7 +11,8 @@ use portcullis_kernel_tests::kernel::Kernel;
 use portcullis_kernel_tests::namespace::Interrupt;
 use portcullis_kernel_tests::run::{Settings, run};
 
-/// Compare the engine with Linux conntrack, packet by packet. Exit code 1: a deviation is not listed.
+/// Compare the engine with Linux conntrack, packet by packet. Exit code 1: a deviation is not
+/// listed.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Packets to compare.

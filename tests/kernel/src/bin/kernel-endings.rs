@@ -15,7 +15,8 @@ use portcullis_kernel_tests::namespace::Interrupt;
 /// How long all scenes may take; each waits a few seconds at most for what it is to see.
 const BOUND: Duration = Duration::from_secs(50);
 
-/// Real TCP connections that the engine ends, adopts, or sees one half of. Fails on the first scene that goes wrong.
+/// Real TCP connections that the engine ends, adopts, or sees one half of. Fails on the first scene
+/// that goes wrong.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Names of the network namespaces begin like this; by default made of the process number.

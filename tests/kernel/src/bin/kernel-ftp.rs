@@ -18,11 +18,12 @@ use portcullis_kernel_tests::ftp::servers::{self, Server, Site};
 use portcullis_kernel_tests::ftp::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR};
 use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 
-/// Real FTP programs through an engine that allows port 21 and nothing else. Needs vsftpd, pyftpdlib, curl, lftp, tnftp.
+/// Real FTP programs through an engine that allows port 21 and nothing else. Needs vsftpd,
+/// pyftpdlib, curl, lftp, tnftp.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Names of the network namespaces, and of a folder for files, begin like this; by default made of the process
-    /// number.
+    /// Names of the network namespaces, and of a folder for files, begin like this; by default made
+    /// of the process number.
     #[arg(long)]
     namespace: Option<String>,
     /// Fate of announcements that are refused: `pass` or `drop`.
@@ -185,7 +186,8 @@ fn all(scene: &Scene<'_>) -> Result<()> {
     drop(seen);
     scene.seen()?;
     println!(
-        "{} tries at shut ports beside the transfers and {again} at used ones after them got no answer: {:.1} s",
+        "{} tries at shut ports beside the transfers and {again} at used ones after them got no \
+         answer: {:.1} s",
         tries.load(Ordering::Relaxed),
         seconds()
     );

@@ -23,7 +23,8 @@ const BURST: f64 = 64_000.0;
 /// Packets that wait for one direction; one more is lost, as in any router.
 const QUEUE: usize = 500;
 
-/// A packet on its way: when it gets there, a number that keeps the order of equal moments, where it goes, its bytes.
+/// A packet on its way: when it gets there, a number that keeps the order of equal moments, where
+/// it goes, its bytes.
 type Flying = Reverse<(Instant, u64, Hop, Vec<u8>)>;
 
 /// The next station of a packet.

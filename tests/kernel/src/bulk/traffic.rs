@@ -208,7 +208,8 @@ fn prepare(stream: &TcpStream, small: bool) -> Result<()> {
     Ok(())
 }
 
-/// The transfer proper; each end closes its half when it has said all, and reads to the other's end.
+/// The transfer proper; each end closes its half when it has said all, and reads to the other's
+/// end.
 fn transfer(stream: TcpStream, order: Order, client: bool) -> Result<()> {
     if order.kind == Kind::Chatty {
         return chat(stream, order, client);

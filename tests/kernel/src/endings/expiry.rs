@@ -295,8 +295,8 @@ pub struct BothEnded {
     pub text: String,
 }
 
-/// Does what ends a connection, and sees both stacks believe it at once, by their sockets and their counters. `fins` says
-/// which end has closed its half.
+/// Does what ends a connection, and sees both stacks believe it at once, by their sockets and their
+/// counters. `fins` says which end has closed its half.
 ///
 /// # Errors
 /// What they did not believe.
@@ -369,8 +369,8 @@ const fn name(error: Errno) -> &'static str {
     }
 }
 
-/// Checks how a socket reports the end. Linux tells an end that has received a FIN (CLOSE_WAIT) of a RST with EPIPE, behind
-/// the end of file; every other with ECONNRESET.
+/// Checks how a socket reports the end. Linux tells an end that has received a FIN (CLOSE_WAIT) of
+/// a RST with EPIPE, behind the end of file; every other with ECONNRESET.
 ///
 /// # Errors
 /// It says something else.
@@ -389,8 +389,8 @@ pub fn right_error(ended: &Ended, after_fin: bool) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a kernel has accepted one RST and has neither challenged it nor answered it. `EstabResets` counts the ends
-/// of ESTABLISHED and CLOSE_WAIT, not those of FIN_WAIT_2 (RFC 4022).
+/// Checks that a kernel has accepted one RST and has neither challenged it nor answered it.
+/// `EstabResets` counts the ends of ESTABLISHED and CLOSE_WAIT, not those of FIN_WAIT_2 (RFC 4022).
 ///
 /// # Errors
 /// What it counted instead.
@@ -423,7 +423,10 @@ fn revoke(lab: &mut Lab, family: Family) -> Result<String> {
     lab.settle()?;
     let preview = lab.engine.preview(&settings(DENY)?, lab.now())?;
     ensure!(
-        matches!(preview.as_slice(), [(session, EndReason::Revoked)] if session.src_port == connection.port),
+        matches!(
+            preview.as_slice(),
+            [(session, EndReason::Revoked)] if session.src_port == connection.port
+        ),
         "the preview names {preview:?}"
     );
     ensure!(
@@ -436,7 +439,10 @@ fn revoke(lab: &mut Lab, family: Family) -> Result<String> {
         Ok(())
     })?;
     ensure!(
-        matches!(lab.diary.ended.as_slice(), [(session, EndReason::Revoked)] if session.src_port == connection.port),
+        matches!(
+            lab.diary.ended.as_slice(),
+            [(session, EndReason::Revoked)] if session.src_port == connection.port
+        ),
         "{:?}",
         lab.diary.ended
     );

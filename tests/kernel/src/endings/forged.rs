@@ -23,10 +23,12 @@ pub const SCENES: &[(&str, Scene)] = &[
 /// How long nothing but silence follows, by the engine's clock.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Linux's default: a connection challenges one RST in this time, so that the engine sees no answer to the others.
+/// Linux's default: a connection challenges one RST in this time, so that the engine sees no answer
+/// to the others.
 const CHALLENGES: Duration = Duration::from_millis(500);
 
-/// Sends forged RSTs to both ends through the engine. All pass, and each end challenges some of them.
+/// Sends forged RSTs to both ends through the engine. All pass, and each end challenges some of
+/// them.
 fn forge(lab: &mut Lab, connection: &Connection, family: Family, to_each: u32) -> Result<String> {
     lab.stacks.limit_challenges(CHALLENGES)?;
     let told = forge_with_few_challenges(lab, connection, family, to_each);
@@ -143,7 +145,8 @@ fn half_closed(lab: &mut Lab, family: Family) -> Result<String> {
     let told = forge(lab, &connection, family, 10_000)?;
     let states = [FIN_WAIT2, CLOSE_WAIT];
     see_nothing(lab, &connection, states)?;
-    // Less than the shortest lifetime of a half-closed connection that the engine has had by default.
+    // Less than the shortest lifetime of a half-closed connection that the engine has had by
+    // default.
     lab.pass(Duration::from_secs(50))?;
     lab.run_for(Duration::from_millis(50))?;
     see_nothing(lab, &connection, states)?;

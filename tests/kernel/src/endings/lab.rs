@@ -109,7 +109,8 @@ impl Diary {
         *end.of(&self.last_windows)
     }
 
-    /// The sequence number that an end sends next, and the one that it expects, as the engine has seen them.
+    /// The sequence number that an end sends next, and the one that it expects, as the engine has
+    /// seen them.
     #[must_use]
     pub const fn next_numbers(&self, end: End) -> Option<(u32, u32)> {
         match (*end.of(&self.sent), *end.other().of(&self.acknowledged)) {
@@ -184,7 +185,8 @@ impl Connection {
     }
 }
 
-/// Two stacks with the engine between them. One connection at a time passes it; what is left of earlier ones goes around.
+/// Two stacks with the engine between them. One connection at a time passes it; what is left of
+/// earlier ones goes around.
 pub struct Lab {
     /// The stacks.
     pub stacks: Stacks,
@@ -204,7 +206,8 @@ pub struct Lab {
     pub lost_before: [bool; 2],
     /// Whether what the engine forwards to an end is lost behind it.
     pub lost_behind: [bool; 2],
-    /// The sequence numbers that the engine is to see in the SYNs of the two ends; `None` for those of the stacks.
+    /// The sequence numbers that the engine is to see in the SYNs of the two ends; `None` for those
+    /// of the stacks.
     pub first_numbers: Option<[u32; 2]>,
     offsets: [u32; 2],
     port: u16,
@@ -305,7 +308,8 @@ impl Lab {
         self.until("time", |_| Ok(Instant::now() >= end))
     }
 
-    /// Moves packets until each end has acknowledged all that the other has sent, and nothing more comes.
+    /// Moves packets until each end has acknowledged all that the other has sent, and nothing more
+    /// comes.
     ///
     /// # Errors
     /// As those of [`Lab::until`].
@@ -435,7 +439,8 @@ impl Lab {
         }
     }
 
-    /// Gives the engine a packet that no stack has sent, in the stacks' numbers, and delivers it if it passes.
+    /// Gives the engine a packet that no stack has sent, in the stacks' numbers, and delivers it if
+    /// it passes.
     ///
     /// # Errors
     /// The packet or the engine's answer cannot be delivered.
@@ -606,8 +611,8 @@ impl Lab {
         self.run_for(Duration::from_millis(2))
     }
 
-    /// Closes a client's socket that the server has not accepted, past the engine. A server that waits for the end of the
-    /// handshake is told, so that its SYN-ACKs come into no later scene.
+    /// Closes a client's socket that the server has not accepted, past the engine. A server that
+    /// waits for the end of the handshake is told, so that its SYN-ACKs come into no later scene.
     ///
     /// # Errors
     /// A device fails.

@@ -119,7 +119,8 @@ fn late(lab: &mut Lab, family: Family, wrapped: bool) -> Result<String> {
     Ok("ECONNRESET at each end that sends, tcp_after_timeout 2".to_owned())
 }
 
-/// The server has got data, and the engine does not know: the number that it expects is another one.
+/// The server has got data, and the engine does not know: the number that it expects is another
+/// one.
 fn ack_lost(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;

@@ -18,7 +18,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::wire::End;
 use crate::namespace::{Namespace, Tun, sysctl};
 
-/// The port that the server listens on: a well-known one, so that it is the responder's to all who have not seen the SYN.
+/// The port that the server listens on: a well-known one, so that it is the responder's to all who
+/// have not seen the SYN.
 pub const PORT: u16 = 443;
 
 /// How long a socket may stand still.
@@ -198,7 +199,8 @@ impl Stacks {
         Ok(self.socket_state(end, port)?.is_some())
     }
 
-    /// The state of an end's socket for the connection of a client's port, as the kernel numbers it.
+    /// The state of an end's socket for the connection of a client's port, as the kernel numbers
+    /// it.
     ///
     /// # Errors
     /// There is no `/proc`.

@@ -143,7 +143,8 @@ fn options(
     })
 }
 
-/// Adds to the sequence number, and to the acknowledgement number and the SACK blocks; the checksum is made anew.
+/// Adds to the sequence number, and to the acknowledgement number and the SACK blocks; the checksum
+/// is made anew.
 ///
 /// # Errors
 /// The packet is no TCP.

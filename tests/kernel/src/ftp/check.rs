@@ -466,7 +466,8 @@ impl Scene<'_> {
             )?;
             running.push((program, got));
         }
-        // More than the sockets hold, so that all ten take their time: there is a moment with ten data sessions.
+        // More than the sockets hold, so that all ten take their time: there is a moment with ten
+        // data sessions.
         let (mut most, end) = (0, Instant::now() + PATIENCE);
         while most < 10 {
             self.interrupt.check()?;
@@ -494,7 +495,8 @@ impl Scene<'_> {
         count
     }
 
-    /// Transfers that end in the middle: clients that are killed, and one that says ABOR and goes on.
+    /// Transfers that end in the middle: clients that are killed, and one that says ABOR and goes
+    /// on.
     ///
     /// # Errors
     /// What did not work.
@@ -578,7 +580,8 @@ impl Scene<'_> {
         };
         let (cut, got) = (self.local("abor.bin"), self.local("after-abor.bin"));
         let script = format!(
-            "set net:limit-rate 1M; set cmd:fail-exit no; get large.bin -o {} & sleep 1; kill all; wait all; \
+            "set net:limit-rate 1M; set cmd:fail-exit no; get large.bin -o {} & sleep 1; kill all; \
+             wait all; \
              set net:limit-rate 0; get small.bin -o {}; bye",
             cut.display(),
             got.display()
@@ -612,8 +615,9 @@ impl Scene<'_> {
         }
     }
 
-    /// Tries ports that must be shut, over and over until `stop`: from hosts that announce nothing to ports that might
-    /// be announced, and from those that take part to ports that are not. How many tries there were is added to `tries`.
+    /// Tries ports that must be shut, over and over until `stop`: from hosts that announce nothing
+    /// to ports that might be announced, and from those that take part to ports that are not. How
+    /// many tries there were is added to `tries`.
     ///
     /// # Errors
     /// A port is not shut; or port 21 is, and then the others say nothing.
@@ -738,7 +742,7 @@ impl Scene<'_> {
         }
         // Helpers have found nothing wrong: programs say what they should.
         let usual = |event| {
-            use portcullis::alg::HelperEvent;
+            use portcullis::ftp::HelperEvent;
             matches!(
                 event,
                 HelperEvent::ExpectationOpened

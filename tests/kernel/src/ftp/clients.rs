@@ -105,7 +105,8 @@ while tasks:
             ftp.close()
             sys.exit(0)
     else:
-        ftp.retrlines("LIST " + there, lambda line, file=open(here, "a"): print(line, file=file, flush=True))
+        file = open(here, "a")
+        ftp.retrlines("LIST " + there, lambda line: print(line, file=file, flush=True))
 ftp.quit()
 "#;
 
@@ -331,10 +332,13 @@ impl Way {
         );
         let each = tasks.iter().filter_map(|task| match task {
             Task::List(to) => Some(format!("{wget} -O {} '{}'", to.display(), self.url(""))),
-            Task::Download(name, to) => Some(format!("{wget} -O {} '{}'", to.display(), self.url(name))),
+            Task::Download(name, to) => {
+                Some(format!("{wget} -O {} '{}'", to.display(), self.url(name)))
+            }
             // wget resumes a file of the server's name in a folder of its own.
             Task::Resume(name, to) => Some(format!(
-                "mkdir {to}.d && mv {to} {to}.d/{name} && {wget} -c -P {to}.d '{url}' && mv {to}.d/{name} {to}",
+                "mkdir {to}.d && mv {to} {to}.d/{name} && {wget} -c -P {to}.d '{url}' && mv \
+                 {to}.d/{name} {to}",
                 to = to.display(),
                 url = self.url(name)
             )),
@@ -404,8 +408,8 @@ impl Way {
         arguments
     }
 
-    /// Starts a program that does these tasks in one control session. `folder` is for logs and scripts, whose names begin
-    /// with `label`.
+    /// Starts a program that does these tasks in one control session. `folder` is for logs and
+    /// scripts, whose names begin with `label`.
     ///
     /// # Errors
     /// The program is not there.

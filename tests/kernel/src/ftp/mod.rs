@@ -1,4 +1,5 @@
-//! Real FTP servers and clients on either side of the engine, whose policy allows port 21 and nothing else.
+//! Real FTP servers and clients on either side of the engine, whose policy allows port 21 and
+//! nothing else.
 //!
 //! | part | what it is for |
 //! |---|---|

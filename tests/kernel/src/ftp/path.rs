@@ -16,7 +16,8 @@ use super::CLIENT;
 use crate::namespace::{Interrupt, Tun, wait};
 
 /// The only thing that is allowed, before and after the part with TLS.
-const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\n\
+const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\n\
+                      action = \"allow\"\n\
                       protocol = \"tcp\"\ndestination_ports = 21\n";
 
 /// Rule beside it for TLS, whose control sessions no helper can read: the servers' passive ports.
@@ -90,9 +91,10 @@ impl Seen {
         self.recorded.clear();
     }
 
-    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target `ftp`: a byte of settings (0, or 1
-    /// for IPv6), the last byte of the server's address, and for each segment a byte (1 if the server sent it, 2 if it
-    /// has a FIN), a byte 0, the payload's length and the payload.
+    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target
+    /// `ftp`: a byte of settings (0, or 1 for IPv6), the last byte of the server's address, and for
+    /// each segment a byte (1 if the server sent it, 2 if it has a FIN), a byte 0, the payload's
+    /// length and the payload.
     pub fn recorded(&mut self) -> Vec<Vec<u8>> {
         self.recording = false;
         let mut all: Vec<_> = self.recorded.drain().map(|(_, each)| each).collect();

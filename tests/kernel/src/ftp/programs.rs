@@ -52,7 +52,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program inside a namespace. Both its outputs go to the file `log`, which is made anew.
+    /// Starts a program inside a namespace. Both its outputs go to the file `log`, which is made
+    /// anew.
     ///
     /// # Errors
     /// There is no such program.
@@ -87,7 +88,8 @@ impl Program {
         Ok(Self { name, child, log })
     }
 
-    /// Waits until it ends, so long at most; what it wrote is in the error if it fails or takes longer.
+    /// Waits until it ends, so long at most; what it wrote is in the error if it fails or takes
+    /// longer.
     ///
     /// # Errors
     /// It failed, or took too long, or the process was asked to end.
@@ -138,7 +140,8 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // What has started nothing and has ended is no group any more; then there is nothing to end.
+        // What has started nothing and has ended is no group any more; then there is nothing to
+        // end.
         let _ = self.signal(Signal::KILL);
         let _ = self.child.wait();
     }

@@ -168,7 +168,8 @@ impl Server {
         if !accounts.exists() {
             // The hash is of "secret". 65534 is nobody.
             let Account { user, .. } = self.account();
-            let hash = "$6$portcullis$mO9ys7okpXYvIIaYj9pTZnY2AuNScmD/EDMofIng74lJkf7KOJBbjX2LmzubWVVnUokz0Me4vS.1E/BjmEg0X.";
+            let hash = "$6$portcullis$mO9ys7okpXYvIIaYj9pTZnY2AuNScmD/EDMofIng74lJkf7KOJBbjX2\
+                        LmzubWVVnUokz0Me4vS.1E/BjmEg0X.";
             let root = site.root.display();
             fs::write(
                 &accounts,
@@ -186,7 +187,8 @@ impl Server {
         let ports = self.passive_ports();
         let (address, scratch) = (address(self.host(), v6), site.scratch.display());
         Ok(format!(
-            "{} -S {address},21 -p {}:{} -l puredb:{scratch}/pure-ftpd.pdb -E -H -u 1 -Y 1 -2 {scratch}/server.pem -g {scratch}/pure-{v6}.pid -{}",
+            "{} -S {address},21 -p {}:{} -l puredb:{scratch}/pure-ftpd.pdb -E -H -u 1 -Y 1 -2 \
+             {scratch}/server.pem -g {scratch}/pure-{v6}.pid -{}",
             unpacked.join("usr/sbin/pure-ftpd").display(),
             ports.start(),
             ports.end(),
@@ -207,13 +209,19 @@ impl Server {
         );
         let settings = format!(
             "ModulePath {unpacked}/usr/lib/proftpd\nLoadModule mod_tls.c\n\
-             ServerName test\nServerType standalone\nDefaultServer on\nSocketBindTight on\nPort 21\nDefaultAddress {address}\n\
-             UseIPv6 {on}\nUseReverseDNS off\nUser nobody\nGroup nogroup\nScoreboardFile {scratch}/{name}.scores\nPidFile {scratch}/{name}.pid\n\
-             PassivePorts {first} {last}\nAllowStoreRestart on\nAllowRetrieveRestart on\nTransferLog none\nWtmpLog off\nDelayEngine off\n\
-             SystemLog {scratch}/{name}.system\nRequireValidShell off\nUseFtpUsers off\nAuthOrder mod_auth_unix.c\nAllowForeignAddress off\n\
-             TLSEngine on\nTLSRequired off\nTLSRSACertificateFile {scratch}/server.pem\nTLSRSACertificateKeyFile {scratch}/server.pem\n\
+             ServerName test\nServerType standalone\nDefaultServer on\nSocketBindTight on\n\
+             Port 21\nDefaultAddress {address}\n\
+             UseIPv6 {on}\nUseReverseDNS off\nUser nobody\nGroup nogroup\n\
+             ScoreboardFile {scratch}/{name}.scores\nPidFile {scratch}/{name}.pid\n\
+             PassivePorts {first} {last}\nAllowStoreRestart on\nAllowRetrieveRestart on\n\
+             TransferLog none\nWtmpLog off\nDelayEngine off\n\
+             SystemLog {scratch}/{name}.system\nRequireValidShell off\nUseFtpUsers off\n\
+             AuthOrder mod_auth_unix.c\nAllowForeignAddress off\n\
+             TLSEngine on\nTLSRequired off\nTLSRSACertificateFile {scratch}/server.pem\n\
+             TLSRSACertificateKeyFile {scratch}/server.pem\n\
              TLSOptions NoSessionReuseRequired\nTLSLog {scratch}/{name}.tls\n\
-             <Anonymous {root}>\nUser nobody\nGroup nogroup\nUserAlias anonymous nobody\nAllowOverwrite on\n\
+             <Anonymous {root}>\nUser nobody\nGroup nogroup\nUserAlias anonymous nobody\n\
+             AllowOverwrite on\n\
              <Limit LOGIN>\nAllowAll\n</Limit>\n</Anonymous>\n",
             unpacked = unpacked.display(),
             on = if v6 { "on" } else { "off" },

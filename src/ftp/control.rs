@@ -54,7 +54,7 @@ impl<H: Helper> Control<H> {
         for from in Direction::BOTH {
             self.parts(from).0.guard(false);
         }
-        self.hear(from, segment, sink);
+        self.read(from, segment, sink);
     }
 
     /// Reads a segment of a session in which no byte may pass unread. A segment that does not fit
@@ -75,7 +75,7 @@ impl<H: Helper> Control<H> {
             }
         }
         // Encrypted bytes are not lines. The helper follows them to their end.
-        let is_plain = !self.helper.is_opaque() && !self.helper.is_veiled(from);
+        let is_plain = !self.helper.is_opaque() && !self.helper.is_encrypted_from(from);
         if is_plain && !segment.payload.is_empty() {
             let limits = self.limits(from);
             let fit = self.stream(from).fit(segment.seq, segment.payload, &limits);
@@ -83,7 +83,7 @@ impl<H: Helper> Control<H> {
                 return fit;
             }
         }
-        self.hear(from, segment, sink);
+        self.read(from, segment, sink);
         Fit::Fits
     }
 
@@ -93,7 +93,7 @@ impl<H: Helper> Control<H> {
         self.helper.limits(from)
     }
 
-    fn hear(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
+    fn read(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         let mut segment = *segment;
         match self.helper.plain(&segment, from, sink) {
             Plain::All => {}
@@ -120,7 +120,7 @@ impl<H: Helper> Control<H> {
             });
         }
         if self.helper.is_opaque() {
-            self.helper.stepped_aside(self.original.next());
+            self.helper.stopped_reading(self.original.next());
             // The rest of the segment.
             let _ = self.helper.plain(&segment, from, sink);
             self.original = Stream::default();

@@ -59,7 +59,7 @@ pub use progress::{Progress, SavedControl};
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 
-use announce::{Flaw, Told};
+use announce::{Flaw, ReplyAnnouncement};
 use pending::Queue;
 use records::Records;
 
@@ -126,7 +126,7 @@ pub struct Ftp {
     /// Number of refused PORT and EPRT.
     refused: u16,
     /// Announcement of the reply that has not ended.
-    told: Told,
+    told: ReplyAnnouncement,
     /// Ports that the expectations which may still be open have announced.
     active: Option<u16>,
     passive: Option<u16>,
@@ -158,7 +158,7 @@ impl Ftp {
             ends_lf: false,
             after_lf: false,
             refused: 0,
-            told: Told::Nothing,
+            told: ReplyAnnouncement::Nothing,
             active: None,
             passive: None,
             passive_address: None,
@@ -223,7 +223,7 @@ impl Ftp {
     /// Returns whether an expectation was announced here and not withdrawn since, as far as the
     /// session itself says.
     #[must_use]
-    pub fn stands_by(&self, expectation: &Expectation) -> bool {
+    pub fn still_announces(&self, expectation: &Expectation) -> bool {
         let own = self.called(expectation.direction);
         let called = expectation.destination;
         let (port, listed) = match expectation.direction {
@@ -374,7 +374,7 @@ impl Ftp {
         }
     }
 
-    fn step_aside(&mut self, from: Direction, agreed: bool, sink: &mut dyn HelperSink) {
+    fn stop_reading(&mut self, from: Direction, agreed: bool, sink: &mut dyn HelperSink) {
         self.withdraw_all(from, sink);
         self.pending = Queue::default();
         self.opaque = true;
@@ -383,7 +383,7 @@ impl Ftp {
     }
 
     /// Stops reading permanently: the session is not FTP, or is an attack.
-    fn end_listening(&mut self, why: HelperEvent, sink: &mut dyn HelperSink) {
+    fn end_inspection(&mut self, why: HelperEvent, sink: &mut dyn HelperSink) {
         self.withdraw_all(Direction::Original, sink);
         self.pending = Queue::default();
         self.opaque = true;
@@ -472,13 +472,13 @@ impl Helper for Ftp {
         self.opaque
     }
 
-    fn stepped_aside(&mut self, next: Option<SeqNum>) {
+    fn stopped_reading(&mut self, next: Option<SeqNum>) {
         if self.agreed {
             self.client_records = Records::from(next);
         }
     }
 
-    fn is_veiled(&self, from: Direction) -> bool {
+    fn is_encrypted_from(&self, from: Direction) -> bool {
         from == Direction::Reply && self.server_records.are_followed()
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::alg::stream::Limits;
-use crate::alg::{Expectation, SessionEnds};
 use crate::flow::Direction;
+use crate::ftp::stream::Limits;
+use crate::ftp::{Expectation, SessionEnds};
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::address::AddressMap;
 

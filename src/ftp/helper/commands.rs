@@ -6,9 +6,9 @@ use super::announce;
 use super::line::{self, Command, Reply};
 use super::pending::{Form, Pending};
 use super::{ActiveOpening, Ftp, Greeting, OnlyExtended, Replying, reason};
-use crate::alg::stream::Line;
-use crate::alg::{HelperEvent, HelperSink};
 use crate::flow::Direction;
+use crate::ftp::stream::Line;
+use crate::ftp::{HelperEvent, HelperSink};
 
 /// Commands that use a data connection (RFC 959, section 4.1.3; RFC 3659).
 const TRANSFERS: [&str; 7] = ["RETR", "STOR", "LIST", "NLST", "MLSD", "APPE", "STOU"];
@@ -22,12 +22,12 @@ impl Ftp {
             if self.guarded {
                 sink.event(HelperEvent::UnreadableCommand, Direction::Original);
             } else {
-                self.step_aside(Direction::Original, false, sink);
+                self.stop_reading(Direction::Original, false, sink);
             }
             return;
         }
         if line::is_http(line.bytes) || line::is_binary(line.bytes) {
-            self.end_listening(HelperEvent::NotFtp, sink);
+            self.end_inspection(HelperEvent::NotFtp, sink);
             return;
         }
         let pending = if line::is_blank(line.bytes) {
@@ -117,7 +117,7 @@ impl Ftp {
                 self.refused = self.refused.saturating_add(1);
                 let most = self.rules.settings.max_refused;
                 if most != 0 && self.refused >= most {
-                    self.end_listening(HelperEvent::TooManyRefused, sink);
+                    self.end_inspection(HelperEvent::TooManyRefused, sink);
                 }
                 None
             }

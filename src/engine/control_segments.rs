@@ -16,15 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::ftp_settings::{FtpSettings, Parent};
-use super::helpers::{Helpers, Listening, ends_of};
-use crate::alg::expectations::TableSink;
-use crate::alg::ftp::Ftp;
-use crate::alg::urgent::Urgent;
-use crate::alg::{
-    Control, Expectation, Fit, Helper, HelperEvent, HelperSink, Segment as Payload, first_byte,
-};
+use super::helpers::{ControlSession, Helpers, ends_of};
 use crate::event::HelperNote;
 use crate::flow::Direction;
+use crate::ftp::expectations::TableSink;
+use crate::ftp::helper::Ftp;
+use crate::ftp::urgent::Urgent;
+use crate::ftp::{
+    Control, Expectation, Fit, Helper, HelperEvent, HelperSink, Segment as Payload, first_byte,
+};
 use crate::packet::{Segment, SeqNum, TcpFlags};
 use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;
@@ -37,7 +37,7 @@ const MAX_UNREAD: u8 = 16;
 
 /// A segment of a control session as received.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Heard<'a> {
+pub(super) struct ControlSegment<'a> {
     pub(super) direction: Direction,
     pub(super) segment: &'a Segment,
     /// The payload; `None` if parts of it are missing, as in a fragment.
@@ -56,7 +56,7 @@ pub(super) enum Ruling {
 }
 
 /// Keeps expectations and counts, and records findings and the directions that they stop.
-struct Attentive<'a> {
+struct RefusalSink<'a> {
     table: TableSink<'a>,
     session: SessionId,
     notes: &'a mut Vec<HelperNote>,
@@ -68,7 +68,7 @@ struct Attentive<'a> {
     refused: [bool; 2],
 }
 
-impl HelperSink for Attentive<'_> {
+impl HelperSink for RefusalSink<'_> {
     fn event(&mut self, event: HelperEvent, from: Direction) {
         // A session that is adopted midstream is read from there on.
         let is_unread = event.is_unread() && event != HelperEvent::MidStream;
@@ -122,28 +122,29 @@ impl Helpers {
         settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
-        heard: &Heard<'_>,
+        received: &ControlSegment<'_>,
         notes: &mut Vec<HelperNote>,
     ) -> Ruling {
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return Ruling::Passes;
         };
-        let (segment, direction) = (heard.segment, heard.direction);
+        let (segment, direction) = (received.segment, received.direction);
         let stops = settings.stops(own.rule);
-        let mut part = part.lock();
+        let mut bucket = bucket.lock();
         let has = |flag| segment.flags.contains(flag);
         if has(TcpFlags::SYN) && has(TcpFlags::ACK) && direction == Direction::Reply {
-            let known = part.contains_key(&own.session);
+            let known = bucket.contains_key(&own.session);
             if !known && !self.is_child(own.session) && settings.is_control(slot, own.rule) {
                 let mut control =
                     Control::new(Ftp::new(Arc::clone(&settings.rules), ends_of(slot)));
                 control.begins(Direction::Original, segment.ack);
-                self.listen(&mut part, slot, own, control);
+                self.begin_inspection(&mut bucket, slot, own, control);
             }
         }
-        let Some(listening) = part.get_mut(&own.session) else {
-            let passes =
-                !stops || !carries(segment, heard.payload) || !self.is_watched(settings, slot, own);
+        let Some(inspected) = bucket.get_mut(&own.session) else {
+            let passes = !stops
+                || !carries(segment, received.payload)
+                || !self.is_watched(settings, slot, own);
             return match passes {
                 true => Ruling::Passes,
                 false if has(TcpFlags::SYN) => Ruling::Drops,
@@ -154,20 +155,20 @@ impl Helpers {
         if has(TcpFlags::RST) {
             if slot.track.state() == State::Close {
                 // A RST that its receiver will challenge has closed nothing.
-                self.withdraw_all(listening);
+                self.withdraw_all(inspected);
             }
             return Ruling::Passes;
         }
         let ruling = if stops {
-            self.read_guarded(listening, own.session, heard, notes)
+            self.read_guarded(inspected, own.session, received, notes)
         } else {
-            let mut sink = self.sink(own.session, heard.now, false, notes);
-            listening.control.helper_mut().set_guarded(false);
-            let payload = payload_of(heard);
+            let mut sink = self.sink(own.session, received.now, false, notes);
+            inspected.control.helper_mut().set_guarded(false);
+            let payload = payload_of(received);
             if has(TcpFlags::SYN) {
-                listening.control.begins(direction, payload.seq);
+                inspected.control.begins(direction, payload.seq);
             }
-            listening.control.segment(direction, &payload, &mut sink);
+            inspected.control.segment(direction, &payload, &mut sink);
             Ruling::Passes
         };
         let is_open = matches!(
@@ -176,13 +177,13 @@ impl Helpers {
         );
         if ruling == Ruling::Stops || !is_open {
             // An end has finished sending: no data will follow.
-            self.withdraw_all(listening);
+            self.withdraw_all(inspected);
         }
-        if !self.account(listening, stops)
-            && let Some(listening) = part.remove(&own.session)
+        if !self.account(inspected, stops)
+            && let Some(inspected) = bucket.remove(&own.session)
         {
-            self.counts.count(HelperEvent::NotHeard);
-            self.dismiss(listening, own.session, slot);
+            self.counts.count(HelperEvent::NotInspected);
+            self.dismiss(inspected, own.session, slot);
         }
         ruling
     }
@@ -193,8 +194,8 @@ impl Helpers {
         now: Instant,
         stops: bool,
         notes: &'a mut Vec<HelperNote>,
-    ) -> Attentive<'a> {
-        Attentive {
+    ) -> RefusalSink<'a> {
+        RefusalSink {
             table: TableSink {
                 table: &self.expectations,
                 counts: &self.counts,
@@ -211,50 +212,50 @@ impl Helpers {
     /// Reads a segment of a session in which no segment is forwarded unread.
     fn read_guarded(
         &self,
-        listening: &mut Listening,
+        inspected: &mut ControlSession,
         session: SessionId,
-        heard: &Heard<'_>,
+        received: &ControlSegment<'_>,
         notes: &mut Vec<HelperNote>,
     ) -> Ruling {
-        let (segment, direction) = (heard.segment, heard.direction);
-        let payload = payload_of(heard);
-        let [original, reply] = listening.stopped;
+        let (segment, direction) = (received.segment, received.direction);
+        let payload = payload_of(received);
+        let [original, reply] = inspected.stopped;
         let stopped = match direction {
             Direction::Original => original,
             Direction::Reply => reply,
         };
         let end = payload.seq.add(segment.payload_len);
-        if stopped.is_some_and(|from| heard.payload.is_none() || end.after(from)) {
+        if stopped.is_some_and(|from| received.payload.is_none() || end.after(from)) {
             return Ruling::Stops;
         }
-        let urgent = match self.can_be_read(listening, heard, &payload) {
+        let urgent = match self.can_be_read(inspected, received, &payload) {
             Ok(urgent) => urgent,
             Err(ruling) => return ruling,
         };
-        let control = &mut listening.control;
+        let control = &mut inspected.control;
         control.helper_mut().set_guarded(true);
         if segment.flags.contains(TcpFlags::SYN) {
             control.begins(direction, payload.seq);
         }
-        let mut sink = self.sink(session, heard.now, true, notes);
+        let mut sink = self.sink(session, received.now, true, notes);
         let opposite = control.stream(direction.opposite()).next();
         match control.guarded_segment(direction, &payload, &mut sink) {
             Fit::Fits => {}
             Fit::NoRoom => return Ruling::Drops,
-            Fit::Differs => return unread(listening),
+            Fit::Differs => return unread(inspected),
             Fit::BeforeStart => {
                 // If the segment is retransmitted repeatedly, the missing one was lost before the
                 // session was adopted: its sender doubles the interval each time.
-                listening.unread = listening.unread.saturating_add(MAX_UNREAD / 4 - 1);
-                return unread(listening);
+                inspected.unread = inspected.unread.saturating_add(MAX_UNREAD / 4 - 1);
+                return unread(inspected);
             }
         }
         if !payload.payload.is_empty() {
-            listening.unread = 0;
+            inspected.unread = 0;
         }
         // This is done only now: a dropped segment does not announce an urgent byte to its
         // receiver.
-        let [original, reply] = &mut listening.urgent;
+        let [original, reply] = &mut inspected.urgent;
         match direction {
             Direction::Original => *original = urgent,
             Direction::Reply => *reply = urgent,
@@ -264,7 +265,7 @@ impl Helpers {
             Direction::Original => (original, reply),
             Direction::Reply => (reply, original),
         };
-        let control = &listening.control;
+        let control = &inspected.control;
         let stops = own || control.stream(direction).is_too_long();
         let from_own = stops.then_some(payload.seq);
         // The finding follows from what this segment acknowledges: the other end sent the data
@@ -274,11 +275,11 @@ impl Helpers {
             Direction::Original => (from_own, from_peer),
             Direction::Reply => (from_peer, from_own),
         };
-        let [original, reply] = &mut listening.stopped;
+        let [original, reply] = &mut inspected.stopped;
         *original = original.or(from_original);
         *reply = reply.or(from_reply);
         if peer {
-            self.withdraw_all(listening);
+            self.withdraw_all(inspected);
         }
         if stops { Ruling::Stops } else { Ruling::Passes }
     }
@@ -292,16 +293,16 @@ impl Helpers {
         settings: &FtpSettings,
         slot: &Slot,
         own: Parent,
-        heard: &Heard<'_>,
+        received: &ControlSegment<'_>,
     ) -> bool {
-        if !settings.stops(own.rule) || !carries(heard.segment, heard.payload) {
+        if !settings.stops(own.rule) || !carries(received.segment, received.payload) {
             return true;
         }
-        let Some(part) = self.part(own.session) else {
+        let Some(bucket) = self.bucket(own.session) else {
             return true;
         };
-        match part.lock().get(&own.session) {
-            Some(listening) => listening.control.helper().is_encrypted(),
+        match bucket.lock().get(&own.session) {
+            Some(inspected) => inspected.control.helper().is_encrypted(),
             None => !self.is_watched(settings, slot, own),
         }
     }
@@ -313,28 +314,28 @@ impl Helpers {
     /// Returns the ruling on a segment that cannot be read.
     fn can_be_read(
         &self,
-        listening: &mut Listening,
-        heard: &Heard<'_>,
+        inspected: &mut ControlSession,
+        received: &ControlSegment<'_>,
         payload: &Payload<'_>,
     ) -> Result<Urgent, Ruling> {
-        let segment = heard.segment;
-        let [original, reply] = listening.urgent;
-        let mut urgent = match heard.direction {
+        let segment = received.segment;
+        let [original, reply] = inspected.urgent;
+        let mut urgent = match received.direction {
             Direction::Original => original,
             Direction::Reply => reply,
         };
-        let helper = listening.control.helper();
+        let helper = inspected.control.helper();
         if helper.is_opaque() {
-            let passes = helper.is_encrypted() || !carries(segment, heard.payload);
+            let passes = helper.is_encrypted() || !carries(segment, received.payload);
             return if passes {
                 Ok(urgent)
             } else {
-                Err(unread(listening))
+                Err(unread(inspected))
             };
         }
         let is_whole = |bytes: &&[u8]| bytes.len() as u64 == u64::from(segment.payload_len);
-        let Some(bytes) = heard.payload.filter(is_whole) else {
-            return Err(unread(listening));
+        let Some(bytes) = received.payload.filter(is_whole) else {
+            return Err(unread(inspected));
         };
         if segment.flags.contains(TcpFlags::SYN) {
             // The sender retransmits the data without the SYN.
@@ -345,24 +346,24 @@ impl Helpers {
             };
         }
         let has_pointer = segment.flags.contains(TcpFlags::URG);
-        let stream = listening.control.stream(heard.direction);
+        let stream = inspected.control.stream(received.direction);
         if !urgent.allows(
             payload.seq,
             bytes,
             has_pointer.then_some(segment.urgent),
             stream,
         ) {
-            return Err(unread(listening));
+            return Err(unread(inspected));
         }
         if bytes.is_empty() {
             return Ok(urgent);
         }
-        let limits = listening.control.limits(heard.direction);
+        let limits = inspected.control.limits(received.direction);
         let growth = stream.growth(payload.seq, bytes.len(), &limits);
-        let memory = listening.control.memory() + growth;
-        match self.shares.fit(&mut listening.holding, memory) {
+        let memory = inspected.control.memory() + growth;
+        match self.shares.fit(&mut inspected.holding, memory) {
             true => Ok(urgent),
-            false => Err(unread(listening)),
+            false => Err(unread(inspected)),
         }
     }
 
@@ -372,8 +373,8 @@ impl Helpers {
     }
 
     /// Withdraws all announcements of a control session.
-    fn withdraw_all(&self, listening: &mut Listening) {
-        let helper = listening.control.helper_mut();
+    fn withdraw_all(&self, inspected: &mut ControlSession) {
+        let helper = inspected.control.helper_mut();
         helper.forget_announced();
         self.expectations.withdraw(helper.session());
     }
@@ -381,10 +382,10 @@ impl Helpers {
     /// Updates the memory that a control session takes. A session that exceeds its share discards
     /// data that wait for missing segments; returns `false` if that is not enough. A session in
     /// which nothing may be forwarded unread discards nothing: its waiting data were forwarded.
-    fn account(&self, listening: &mut Listening, stops: bool) -> bool {
-        let Listening {
+    fn account(&self, inspected: &mut ControlSession, stops: bool) -> bool {
+        let ControlSession {
             control, holding, ..
-        } = listening;
+        } = inspected;
         if self.shares.fit(holding, control.memory()) || stops {
             return true;
         }
@@ -394,9 +395,9 @@ impl Helpers {
 }
 
 /// Counts a segment that cannot be read.
-const fn unread(listening: &mut Listening) -> Ruling {
-    listening.unread = listening.unread.saturating_add(1);
-    if listening.unread < MAX_UNREAD {
+const fn unread(inspected: &mut ControlSession) -> Ruling {
+    inspected.unread = inspected.unread.saturating_add(1);
+    if inspected.unread < MAX_UNREAD {
         Ruling::Drops
     } else {
         Ruling::Stops
@@ -405,8 +406,8 @@ const fn unread(listening: &mut Listening) -> Ruling {
 
 /// Returns the part of a segment that a helper reads. The receiver may discard the data of a SYN
 /// and get them again, so they are not read.
-fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
-    let segment = heard.segment;
+fn payload_of<'a>(received: &ControlSegment<'a>) -> Payload<'a> {
+    let segment = received.segment;
     let is_syn = segment.flags.contains(TcpFlags::SYN);
     let seq = if is_syn {
         first_byte(segment.seq)
@@ -419,7 +420,7 @@ fn payload_of<'a>(heard: &Heard<'a>) -> Payload<'a> {
             .flags
             .contains(TcpFlags::ACK)
             .then_some(SeqNum(segment.ack.0)),
-        payload: heard.payload.filter(|_| !is_syn).unwrap_or_default(),
-        fin: segment.flags.contains(TcpFlags::FIN) && heard.payload.is_some(),
+        payload: received.payload.filter(|_| !is_syn).unwrap_or_default(),
+        fin: segment.flags.contains(TcpFlags::FIN) && received.payload.is_some(),
     }
 }

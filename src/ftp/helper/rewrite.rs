@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 use core::net::{IpAddr, SocketAddr};
 
-use super::announce::{self, Announced};
+use super::announce::{self, AnnouncedAddress};
 use super::line::{Command, Reply};
 
 /// A rewritten line.
@@ -34,7 +34,7 @@ pub enum RewriteError {
 /// way, and moves the sequence numbers of the lines after it:
 ///
 /// ```
-/// use portcullis::alg::ftp::rewrite;
+/// use portcullis::ftp::helper::rewrite;
 ///
 /// // A client behind the translation announces its private address.
 /// let line = b"PORT 10,0,0,9,19,136\r\n";
@@ -88,7 +88,7 @@ pub fn rewrite(line: &[u8], to: SocketAddr) -> Result<Rewritten, RewriteError> {
             _ => return Err(RewriteError::NoAnnouncement),
         }
     };
-    let Announced { span, .. } = announced.map_err(|_| RewriteError::NoAnnouncement)?;
+    let AnnouncedAddress { span, .. } = announced.map_err(|_| RewriteError::NoAnnouncement)?;
     let replacement = replacement?;
     // The text is the bare line's tail.
     let start = bare.len() - text.len() + span.start;

@@ -1,7 +1,7 @@
 use super::super::announce::*;
 use super::*;
 
-fn at(announced: Result<Announced, Flaw>) -> Result<String, Flaw> {
+fn at(announced: Result<AnnouncedAddress, Flaw>) -> Result<String, Flaw> {
     announced.map(|found| match found.address {
         Some(address) => SocketAddr::new(address, found.port).to_string(),
         None => found.port.to_string(),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 #[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
-use super::announce::{self, Told};
+use super::announce::{self, ReplyAnnouncement};
 use super::line::{Command, Reply};
 use super::pending::{Form, Pending, Queue};
 use super::{Ftp, Greeting, OnlyExtended, Replying, Rules, reason};
-use crate::alg::{HelperEvent, Line, SessionEnds};
 use crate::flow::Direction;
+use crate::ftp::{HelperEvent, Line, SessionEnds};
 
 /// The most commands without a reply that are saved: four bits each.
 const MAX_PENDING: usize = 15;
@@ -123,7 +123,7 @@ impl Ftp {
         }
         let (within, settled) = match self.replying {
             Replying::Between { settled } => (None, settled),
-            Replying::Within { .. } if self.told != Told::Nothing => return None,
+            Replying::Within { .. } if self.told != ReplyAnnouncement::Nothing => return None,
             Replying::Within { code, bare_lf } => (Some((code, bare_lf)), false),
             Replying::Unknown => return None,
         };
@@ -163,7 +163,7 @@ impl Ftp {
     /// Creates the helper of a session that continues from a saved position. State that cannot be
     /// saved is left out: then no reply counts before both ends are synchronized again.
     #[must_use]
-    pub fn going_on(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
+    pub fn resumed(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
         let mut helper = Self::at_rest(rules, session);
         let could = |caller, address, port: Option<u16>| {
             let end = SocketAddr::new(address, port?);
@@ -231,12 +231,16 @@ impl Ftp {
             }
             Direction::Reply => {
                 let reply = Reply::of(line.bytes)?;
-                let mut told = Told::Nothing;
+                let mut told = ReplyAnnouncement::Nothing;
                 told.add(announce::of_reply(Form::of(reply.code)?, reply.text));
                 match told {
-                    Told::Nothing => None,
-                    Told::One { address, port } => self.passive_port(address, port).err(),
-                    Told::Flawed(flaw) => Some(reason(flaw, HelperEvent::MalformedReply)),
+                    ReplyAnnouncement::Nothing => None,
+                    ReplyAnnouncement::One { address, port } => {
+                        self.passive_port(address, port).err()
+                    }
+                    ReplyAnnouncement::Flawed(flaw) => {
+                        Some(reason(flaw, HelperEvent::MalformedReply))
+                    }
                 }
             }
         }

@@ -15,7 +15,7 @@ const POST: &str =
     "POST / HTTP/1.1\r\nHost: evil.example:2121\r\nContent-Length: 70000\r\n\r\nx\r\n";
 
 #[test]
-fn a_request_of_http_ends_listening() {
+fn a_request_of_http_ends_inspection() {
     let requests = [
         POST,
         "GET / HTTP/1.1\r\n",

@@ -7,7 +7,7 @@ use super::pending::Form;
 
 /// Address and port that a command or reply announces.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Announced {
+pub(super) struct AnnouncedAddress {
     /// The address; `None` in a 229, which has none.
     pub(super) address: Option<IpAddr>,
     /// The port, which may be 0.
@@ -87,14 +87,14 @@ fn span(text: &[u8]) -> Range<usize> {
 }
 
 /// Parses the argument of `PORT`.
-pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
+pub(super) fn port_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     let span = span(text);
     let text = trimmed(text);
     if text.contains(&b' ') {
         return Err(Flaw::Malformed);
     }
     let (address, port) = tuple(text)?;
-    Ok(Announced {
+    Ok(AnnouncedAddress {
         address: Some(IpAddr::V4(address)),
         port,
         span,
@@ -103,7 +103,7 @@ pub(super) fn port_argument(text: &[u8]) -> Result<Announced, Flaw> {
 
 /// Parses the argument of `EPRT` (RFC 2428, section 2): `|protocol|address|port|` with any visible
 /// character for `|`.
-pub(super) fn eprt_argument(text: &[u8]) -> Result<Announced, Flaw> {
+pub(super) fn eprt_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     let span = span(text);
     let text = trimmed(text);
     let delimiter = *text.first().ok_or(Flaw::Malformed)?;
@@ -123,7 +123,7 @@ pub(super) fn eprt_argument(text: &[u8]) -> Result<Announced, Flaw> {
         2 => IpAddr::V6(text.parse::<Ipv6Addr>().map_err(|_| Flaw::Malformed)?),
         _ => return Err(Flaw::Family),
     };
-    Ok(Announced {
+    Ok(AnnouncedAddress {
         address: Some(address),
         port: port_number(port)?,
         span,
@@ -142,7 +142,7 @@ fn ipv4_flaw(address: &[u8]) -> Flaw {
 }
 
 /// Reads the text of a 227 or 229.
-pub(super) fn of_reply(form: Form, text: &[u8]) -> Result<Announced, Flaw> {
+pub(super) fn of_reply(form: Form, text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     match form {
         Form::Plain => pasv_reply(text),
         Form::Extended => epsv_reply(text),
@@ -162,7 +162,7 @@ pub(super) fn is_host(address: IpAddr) -> bool {
 
 /// Announcement of the lines of one reply together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Told {
+pub(super) enum ReplyAnnouncement {
     /// No data so far.
     #[default]
     Nothing,
@@ -172,11 +172,11 @@ pub(super) enum Told {
     Flawed(Flaw),
 }
 
-impl Told {
+impl ReplyAnnouncement {
     /// Adds the announcement of another line.
-    pub(super) fn add(&mut self, line: Result<Announced, Flaw>) {
+    pub(super) fn add(&mut self, line: Result<AnnouncedAddress, Flaw>) {
         let line = match line {
-            Ok(Announced { address, port, .. }) => Self::One { address, port },
+            Ok(AnnouncedAddress { address, port, .. }) => Self::One { address, port },
             Err(Flaw::Absent) => return,
             Err(flaw) => Self::Flawed(flaw),
         };
@@ -190,7 +190,7 @@ impl Told {
 
 /// Reads the text of a 227: exactly one `h1,h2,h3,h4,p1,p2`, with or without parentheses, anywhere
 /// in it (RFC 1123, section 4.1.2.6). There may be blanks around the commas.
-pub(super) fn pasv_reply(text: &[u8]) -> Result<Announced, Flaw> {
+pub(super) fn pasv_reply(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     match numbers(text, false) {
         Err(Flaw::Absent) => numbers(text, true),
         Err(flaw) => numbers(text, true).map_err(|_| flaw),
@@ -199,7 +199,7 @@ pub(super) fn pasv_reply(text: &[u8]) -> Result<Announced, Flaw> {
 }
 
 /// Finds the one run of six numbers or more.
-fn numbers(text: &[u8], blanks: bool) -> Result<Announced, Flaw> {
+fn numbers(text: &[u8], blanks: bool) -> Result<AnnouncedAddress, Flaw> {
     let mut found = None;
     let mut place = 0;
     while let Some(byte) = text.get(place) {
@@ -223,7 +223,7 @@ fn numbers(text: &[u8], blanks: bool) -> Result<Announced, Flaw> {
             return Err(Flaw::Malformed);
         }
         let (address, port) = tuple(part)?;
-        found = Some(Announced {
+        found = Some(AnnouncedAddress {
             address: Some(IpAddr::V4(address)),
             port,
             span: run,
@@ -263,7 +263,7 @@ fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
 /// Reads the text of a 229 (RFC 2428, section 3): exactly one `(|||port|)` with any visible
 /// character for `|` but a digit. There may be blanks at the parentheses. Some servers fill in the
 /// protocol and the address; clients ignore both.
-pub(super) fn epsv_reply(text: &[u8]) -> Result<Announced, Flaw> {
+pub(super) fn epsv_reply(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     let mut found = None;
     for (place, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'(') {
         let Some(span) = port_within(text, place + 1) else {
@@ -273,7 +273,7 @@ pub(super) fn epsv_reply(text: &[u8]) -> Result<Announced, Flaw> {
             return Err(Flaw::Malformed);
         }
         let digits = text.get(span.clone()).unwrap_or_default();
-        found = Some(Announced {
+        found = Some(AnnouncedAddress {
             address: None,
             port: port_number(digits)?,
             span,

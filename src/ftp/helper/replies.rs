@@ -2,13 +2,13 @@
 
 use core::net::IpAddr;
 
-use super::announce::{self, Told};
+use super::announce::{self, ReplyAnnouncement};
 use super::line::{Command, Reply};
 use super::pending::{Form, Pending};
 use super::{ActiveOpening, Ftp, Greeting, OnlyExtended, Replying, reason};
-use crate::alg::stream::Line;
-use crate::alg::{HelperEvent, HelperSink};
 use crate::flow::Direction;
+use crate::ftp::stream::Line;
+use crate::ftp::{HelperEvent, HelperSink};
 
 /// The end of a reply.
 struct Ended<'a> {
@@ -50,7 +50,7 @@ impl Ftp {
             }
             (Replying::Unknown, None) => {}
             (Replying::Between { .. } | Replying::Unknown, Some(reply)) if reply.more => {
-                self.told = Told::Nothing;
+                self.told = ReplyAnnouncement::Nothing;
                 self.replying = Replying::Within {
                     code: reply.code,
                     bare_lf: line.bare_lf,
@@ -58,7 +58,7 @@ impl Ftp {
                 self.tell(reply.code, reply.text, line.whole && !doubtful);
             }
             (Replying::Between { .. } | Replying::Unknown, Some(reply)) => {
-                self.told = Told::Nothing;
+                self.told = ReplyAnnouncement::Nothing;
                 self.ended(&line, reply, doubtful, sink);
             }
             (Replying::Between { .. }, None) => {
@@ -87,7 +87,7 @@ impl Ftp {
     fn tell(&mut self, code: u16, text: &[u8], whole: bool) {
         match Form::of(code) {
             Some(form) if whole => self.told.add(announce::of_reply(form, text)),
-            Some(_) => self.told = Told::Flawed(announce::Flaw::Malformed),
+            Some(_) => self.told = ReplyAnnouncement::Flawed(announce::Flaw::Malformed),
             None => {}
         }
     }
@@ -131,7 +131,7 @@ impl Ftp {
             _ => false,
         };
         if secured && (agreed || !self.guarded) {
-            self.step_aside(Direction::Reply, agreed, sink);
+            self.stop_reading(Direction::Reply, agreed, sink);
             if agreed {
                 self.follow_server(ended.next);
             }
@@ -145,7 +145,7 @@ impl Ftp {
         }
         let form = Form::of(reply.code);
         if !self.paired {
-            if form.is_some() && self.told != Told::Nothing {
+            if form.is_some() && self.told != ReplyAnnouncement::Nothing {
                 sink.event(HelperEvent::UnsolicitedReply, Direction::Reply);
             }
             return;
@@ -175,7 +175,7 @@ impl Ftp {
     /// command waits for, such as `227 Logout`.
     fn announcement(&mut self, form: Form, ended: &Ended<'_>, sink: &mut dyn HelperSink) -> bool {
         let Some(allowed) = self.pending.take_passive(form) else {
-            let is_other = self.told == Told::Nothing
+            let is_other = self.told == ReplyAnnouncement::Nothing
                 || self.pending.first() == Some(Pending::ExtendedPassiveAll);
             if !is_other {
                 sink.event(HelperEvent::UnsolicitedReply, Direction::Reply);
@@ -189,12 +189,14 @@ impl Ftp {
         let announced = match self.told {
             _ if ended.doubtful => Err(HelperEvent::MalformedReply),
             _ if self.greeting != Greeting::Seen => Err(HelperEvent::NotGreeted),
-            Told::One { address, port } => self.passive_port(address, port),
-            Told::Flawed(flaw) => Err(reason(flaw, HelperEvent::MalformedReply)),
-            Told::Nothing => Err(HelperEvent::MalformedReply),
+            ReplyAnnouncement::One { address, port } => self.passive_port(address, port),
+            ReplyAnnouncement::Flawed(flaw) => Err(reason(flaw, HelperEvent::MalformedReply)),
+            ReplyAnnouncement::Nothing => Err(HelperEvent::MalformedReply),
         };
         match (announced, self.told) {
-            (Ok(port), Told::One { address, .. }) => self.open_passive(port, address, sink),
+            (Ok(port), ReplyAnnouncement::One { address, .. }) => {
+                self.open_passive(port, address, sink)
+            }
             (Ok(port), _) => self.open_passive(port, None, sink),
             (Err(reason), _) => sink.event(reason, Direction::Reply),
         }

@@ -128,7 +128,10 @@ proptest! {
 
     #[test]
     fn nothing_but_an_own_or_a_listed_address_opens(
-        lines in prop::collection::vec((any::<bool>(), 0..LINES.len(), 0_u8..12, any::<u8>()), 0..40),
+        lines in prop::collection::vec(
+            (any::<bool>(), 0..LINES.len(), 0_u8..12, any::<u8>()),
+            0..40,
+        ),
         listed: bool,
         v6: bool,
     ) {
@@ -167,7 +170,10 @@ proptest! {
 
     #[test]
     fn a_line_of_any_bytes_is_survived(
-        lines in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..80)), 0..20),
+        lines in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(any::<u8>(), 0..80)),
+            0..20,
+        ),
         verb in 0_usize..8,
     ) {
         let verbs = ["PORT ", "EPRT |", "227 (", "229 (||", "EPSV ", "\u{ff}", "211-", ""];

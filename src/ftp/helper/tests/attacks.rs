@@ -129,7 +129,8 @@ fn an_echoed_line_feed_begins_no_reply() {
 fn a_227_within_a_multi_line_reply_is_no_reply() {
     let mut talk = Talk::new();
     talk.client("STAT x\r\nPASV\r\n").server(
-        "213-Status\r\n227 (192,0,2,1,19,136)\r\n 227 (192,0,2,1,19,136)\r\n227-x\r\n213-227 (192,0,2,1,19,136)\r\n",
+        "213-Status\r\n227 (192,0,2,1,19,136)\r\n 227 (192,0,2,1,19,136)\r\n227-x\r\n\
+         213-227 (192,0,2,1,19,136)\r\n",
     );
     talk.refuses(&[]);
     talk.server("213 End\r\n227 (192,0,2,1,19,137)\r\n");

@@ -286,8 +286,8 @@ fn an_expectation_that_the_table_refuses_is_counted() {
 
 #[test]
 fn the_table_has_what_a_conversation_opens() {
-    use crate::alg::EventCounts;
-    use crate::alg::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
+    use crate::ftp::EventCounts;
+    use crate::ftp::expectations::{Call, ExpectationLimits, ExpectationTable, TableSink};
     let (table, counts, now) = (
         ExpectationTable::new(ExpectationLimits::default(), [1; 4]),
         EventCounts::default(),
@@ -358,14 +358,17 @@ fn a_session_stands_by_what_was_not_withdrawn_since() {
     };
     let mut talk = Talk::new();
     let first = announce(&mut talk);
-    assert!(talk.control.helper().stands_by(&first));
+    assert!(talk.control.helper().still_announces(&first));
     talk.client("ABOR\r\n");
-    assert!(!talk.control.helper().stands_by(&first), "the client has");
+    assert!(
+        !talk.control.helper().still_announces(&first),
+        "the client has"
+    );
     let mut talk = Talk::new();
     let first = announce(&mut talk);
     talk.control.helper_mut().forget_announced();
     assert!(
-        !talk.control.helper().stands_by(&first),
+        !talk.control.helper().still_announces(&first),
         "somebody else has"
     );
 }

@@ -8,7 +8,7 @@
 //! | [`stream`] | one direction's segments to whole lines, each once and in order |
 //! | [`urgent`] | whether urgent data leave the lines as they were read |
 //! | [`Control`] | what is kept of one control session: two streams and a [`Helper`] |
-//! | [`ftp`] | the helper of FTP |
+//! | [`helper`] | the helper of FTP |
 //! | [`expectations`] | the announced sessions that have not come yet |
 //!
 //! A helper reports to a [`HelperSink`]: an [`Expectation`] that opens, one that is withdrawn, and
@@ -26,7 +26,7 @@ use crate::packet::{Ip, IpVersion, PROTOCOL_TCP, Parsed, SeqNum, Transport};
 
 mod control;
 pub mod expectations;
-pub mod ftp;
+pub mod helper;
 pub mod stream;
 pub mod urgent;
 
@@ -262,7 +262,7 @@ helper_events! {
     PipelineFull => "pipeline_full",
     /// There are more control sessions than are listened to, of all or of this source, or they take
     /// too much memory; this one announces nothing.
-    NotHeard => "not_heard",
+    NotInspected => "not_heard",
     /// An expectation of another appliance or of a save that no helper would have announced here.
     ImportRefused => "import_refused",
 }
@@ -358,12 +358,12 @@ pub trait Helper {
 
     /// Called after the helper has stopped reading. `next` is the position at which the client's
     /// stream continues.
-    fn stepped_aside(&mut self, next: Option<SeqNum>) {
+    fn stopped_reading(&mut self, next: Option<SeqNum>) {
         let _ = next;
     }
 
     /// Returns whether a direction is still encrypted, though the helper reads the other one.
-    fn is_veiled(&self, from: Direction) -> bool {
+    fn is_encrypted_from(&self, from: Direction) -> bool {
         let _ = from;
         false
     }

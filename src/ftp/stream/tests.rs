@@ -324,7 +324,9 @@ proptest! {
     #[test]
     fn nothing_a_peer_sends_breaks_the_bounds(
         segments in prop::collection::vec((0_u32..600, prop::collection::vec(
-            prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()], 0..300), any::<bool>()), 0..60),
+            prop_oneof![Just(b'\n'), Just(b'\r'), Just(b'a'), any::<u8>()],
+            0..300,
+        ), any::<bool>()), 0..60),
     ) {
         let mut reader = Reader::starting_at(u32::MAX - 100);
         for (at, bytes, ack) in segments {
@@ -464,7 +466,11 @@ proptest! {
 proptest! {
     #[test]
     fn whatever_copy_of_a_guarded_stream_arrives_is_the_one_that_was_read(
-        segments in prop::collection::vec((0_u32..60, prop::collection::vec(prop::sample::select(&b"ab\n"[..]), 1..12), any::<bool>()), 1..80),
+        segments in prop::collection::vec((
+            0_u32..60,
+            prop::collection::vec(prop::sample::select(&b"ab\n"[..]), 1..12),
+            any::<bool>(),
+        ), 1..80),
     ) {
         let mut reader = Reader::starting_at(u32::MAX - 20);
         reader.stream.guard(true);
@@ -486,7 +492,9 @@ proptest! {
             }
         }
         let whole: Vec<u8> = passed.iter().map_while(|byte| *byte).collect();
-        let mut lines: Vec<_> = whole.split(|byte| *byte == b'\n').map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
+        let lines = whole.split(|byte| *byte == b'\n');
+        let mut lines: Vec<_> =
+            lines.map(|line| String::from_utf8(line.to_vec()).unwrap()).collect();
         lines.pop();
         let read: Vec<_> = reader.taken().into_iter().map(|out| match out {
             Out::Line(line) => line,

@@ -12,8 +12,8 @@ use core::net::SocketAddr;
 use std::sync::Arc;
 
 use super::*;
-use crate::alg::{Control, Segment, first_byte};
 use crate::flow::Zone;
+use crate::ftp::{Control, Segment, first_byte};
 use crate::packet::SeqNum;
 
 /// Events and announcements of a helper.

@@ -1,0 +1,19 @@
+//! Paths of keys, such as `tcp.zones."a.b"`.
+
+/// Appends a name to a path.
+pub(super) fn push_segment(path: &mut String, name: &str) {
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.push_str(&key_segment(name));
+}
+
+/// Returns a name as a part of a path, quoted if TOML requires it.
+pub(super) fn key_segment(name: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !name.is_empty() && name.chars().all(is_bare) {
+        name.to_owned()
+    } else {
+        format!("\"{name}\"")
+    }
+}

@@ -28,12 +28,7 @@ impl Engine {
             screen,
             ..packet
         };
-        let checksums = if packet.offloaded {
-            Checksums::Trust
-        } else {
-            screen.checksums()
-        };
-        (packet, checksums)
+        (packet, screen.checksums_of(packet.offloaded))
     }
 
     /// Returns a packet's flow and the place of its key; `None` for a packet without a flow.
@@ -44,7 +39,24 @@ impl Engine {
         Some(Located { flow, place })
     }
 
+    #[inline]
     pub(super) fn decide<S: Sink, T: Trace>(
+        &self,
+        packet: Packet<'_>,
+        sink: &mut S,
+        trace: &mut T,
+    ) -> Verdict {
+        if !T::ON
+            && let Some(verdict) = self.decide_single(&packet)
+        {
+            return verdict;
+        }
+        self.decide_in_full(packet, sink, trace)
+    }
+
+    /// Decides a packet that does not take the [short way](super::short_way).
+    #[inline(never)]
+    pub(super) fn decide_in_full<S: Sink, T: Trace>(
         &self,
         packet: Packet<'_>,
         sink: &mut S,

@@ -114,15 +114,20 @@ impl Engine {
         }
         let mut last = None;
         for (number, (packet, ahead)) in packets.iter().zip(&all).enumerate() {
-            let short = match ahead {
+            let decided = match ahead {
                 Ahead::Short(short) => {
                     let moment = self.moment(packet.now, last);
                     last = Some(moment);
-                    self.decide_short(packet, short, moment.micros)
+                    let verdict = self.decide_short(packet, short, moment.micros);
+                    verdict.ok_or(Some(short.place))
                 }
-                _ => None,
+                Ahead::Place(place) => Err(Some(*place)),
+                Ahead::Nothing => Err(None),
             };
-            let verdict = short.unwrap_or_else(|| self.decide_in_full(*packet, sink, &mut ()));
+            let verdict = match decided {
+                Ok(verdict) => verdict,
+                Err(known) => self.decide_in_full(*packet, known, sink, &mut ()),
+            };
             each(number, verdict, sink);
         }
     }
@@ -146,7 +151,7 @@ impl Engine {
     fn look_ahead_in_full(&self, packet: &Packet<'_>, screen: Screen) -> Ahead {
         let (packet, checksums) = self.prepare(*packet, screen);
         let located = match &packet::parse(packet.bytes, checksums) {
-            Ok(parsed) => self.locate(packet.zone, parsed),
+            Ok(parsed) => self.locate(packet.zone, parsed, None),
             Err(_) => None,
         };
         located.map_or(Ahead::Nothing, |located| Ahead::Place(located.place))

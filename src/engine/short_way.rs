@@ -134,17 +134,28 @@ impl Engine {
         }
     }
 
-    /// Decides a single packet by the short way; `None` if the packet must take the full way.
+    /// Decides a single packet by the short way.
+    ///
+    /// # Errors
+    /// Returns the place of the packet's key, if it is known, for a packet that must take the full
+    /// way.
     #[inline(always)]
-    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Option<Verdict> {
+    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Place>> {
         let screen = self.screen.get();
-        let plain = self.read_plain(packet, screen)?;
-        plain.usual?;
-        let Ahead::Short(mut short) = self.ahead(packet, &plain, screen) else {
-            return None;
-        };
-        short.candidate = self.table.prefetch_slot(short.place);
-        self.decide_short(packet, &short, self.moment(packet.now, None).micros)
+        let plain = self.read_plain(packet, screen).ok_or(None)?;
+        if plain.usual.is_none() {
+            return Err(None);
+        }
+        match self.ahead(packet, &plain, screen) {
+            Ahead::Short(mut short) => {
+                short.candidate = self.table.prefetch_slot(short.place);
+                let now = self.origin.micros(packet.now);
+                let verdict = self.decide_short(packet, &short, now);
+                verdict.ok_or(Some(short.place))
+            }
+            Ahead::Place(place) => Err(Some(place)),
+            Ahead::Nothing => Err(None),
+        }
     }
 
     /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
@@ -197,20 +208,26 @@ impl Engine {
             settings,
             direction,
         };
-        let lifetime = match usual {
+        let refreshed = match usual {
             Usual::Tcp(segment) => {
-                may_continue(&found, &segment).then_some(())?;
+                if !may_continue(&found, &segment) {
+                    return None;
+                }
                 // The last test, and the first write.
                 let hot = shard.slab.hot_mut(slot);
-                hot.track.usual(direction, &segment)?
+                let waits = hot.track.usual(direction, &segment)?;
+                settings.established_deadline(hot, waits, now)
             }
-            Usual::Udp => stays(&found, now)?,
+            Usual::Udp => {
+                let lifetime = stays(&found, now)?;
+                let refreshed = settings.deadline(hot, lifetime, now, &mut ());
+                if refreshed < hot.deadline {
+                    // The session ends earlier than before: the wheel has to know.
+                    return None;
+                }
+                refreshed
+            }
         };
-        let hot = shard.slab.hot(slot);
-        let refreshed = settings.deadline(hot, lifetime, now, &mut ());
-        if refreshed < hot.deadline && matches!(usual, Usual::Udp) {
-            return None;
-        }
         let hot = shard.slab.hot_mut(slot);
         hot.deadline = hot.deadline.max(refreshed);
         hot.count(direction, total_len);
@@ -230,15 +247,10 @@ impl Engine {
 #[inline(always)]
 fn may_continue(found: &Found<'_>, segment: &Ack) -> bool {
     let hot = found.hot();
-    let letter = if segment.payload_len > 0 {
-        Letter::Data
-    } else {
-        Letter::Ack
-    };
-    hot.key.protocol() == PROTOCOL_TCP
-        && hot.seen_reply()
-        && hot.assured()
-        && hot.letter_noted(letter, found.direction)
+    (hot.key.protocol() == PROTOCOL_TCP)
+        & hot.seen_reply()
+        & hot.assured()
+        & hot.segment_noted(segment.payload_len > 0, found.direction)
         && !found.settings.ftp.may_be_control(hot)
 }
 
@@ -343,9 +355,9 @@ mod tests {
     fn is_short(engine: &Engine, bytes: &[u8], now: Instant) -> bool {
         let packet = Packet::new(bytes, now);
         let short = engine.decide_single(&packet);
-        let verdict = short.unwrap_or_else(|| engine.verdict_only(packet));
+        let verdict = short.unwrap_or_else(|_| engine.verdict_only(packet));
         assert!(verdict.is_forward(), "{verdict:?}");
-        short.is_some()
+        short.is_ok()
     }
 
     /// Opens a connection, and sends one byte and an ACK each way: the full way notes their letters.

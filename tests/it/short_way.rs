@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 proptest! {
     #![proptest_config(proptest::test_runner::Config {
-        cases: 512,
+        cases: 128,
         ..crate::support::proptest_config()
     })]
 

@@ -16,7 +16,7 @@ const TALKS: usize = 8;
 /// Packets of a batch.
 const BATCH: usize = 5;
 /// Packets after which everything is compared.
-const COMPARE_EACH: u32 = 16;
+const COMPARE_EACH: u32 = 32;
 /// Sessions that make a table large enough for batches to be read ahead.
 const MANY: u16 = 256;
 

@@ -10,48 +10,39 @@ use super::window::{MIN_ACK_WINDOW, PeerFlags};
 use super::{Event, LIBERAL, MARK_IN_ORDER, RETRANSMISSIONS_SHIFT, State, Track, UNSEEN};
 use crate::flow::Direction;
 use crate::packet::plain::Ack;
-use crate::track::{Lifetime, LifetimeClass};
 
 /// The count of repetitions, in `flags[1]`.
 const RETRANSMISSIONS: u8 = 0x03 << RETRANSMISSIONS_SHIFT;
 
 impl Track {
-    /// Judges a segment of a connection whose responder has been seen, and returns the lifetime of
-    /// the connection if the segment is accepted; `None` if the segment is not usual.
+    /// Judges a segment of a connection whose responder has been seen. Returns whether data waits
+    /// for an acknowledgment, which caps the lifetime of the connection, if the segment is
+    /// accepted; `None` if the segment is not usual.
+    ///
+    /// Neither the direction of a segment nor whether it brings data or news follows a pattern, so
+    /// nothing branches on them.
     #[inline(always)]
-    pub(crate) fn usual(&mut self, direction: Direction, segment: &Ack) -> Option<Lifetime> {
-        let [original_flags, reply_flags] = self.flags;
+    pub(crate) fn usual(&mut self, direction: Direction, segment: &Ack) -> Option<bool> {
+        let [original_flags, _] = self.flags;
+        let is_established = self.position & 0x0f == State::Established as u8;
         let is_followed = original_flags & (LIBERAL | UNSEEN) == 0;
-        if self.position & 0x0f != State::Established as u8 || !is_followed || segment.window == 0 {
-            return None;
-        }
         let [original, reply] = &mut self.peers;
-        let (tx, rx, tx_flags, rx_flags, scale) = match direction {
-            Direction::Original => (
-                original,
-                reply,
-                original_flags,
-                reply_flags,
-                self.scales & 0x0f,
-            ),
-            Direction::Reply => (
-                reply,
-                original,
-                reply_flags,
-                original_flags,
-                self.scales >> 4,
-            ),
+        let (sender, receiver) = match direction {
+            Direction::Original => (original, reply),
+            Direction::Reply => (reply, original),
         };
-        let are_known =
-            tx_flags & PeerFlags::MAX_ACK_KNOWN.0 != 0 && tx.max_window != 0 && rx.max_window != 0;
-        if !are_known {
-            return None;
-        }
+        let (mut tx, mut rx) = (*sender, *receiver);
+        let both = u16::from_le_bytes(self.flags);
+        let (own, other) = (8 * direction as u32, 8 - 8 * direction as u32);
+        let (tx_flags, rx_flags) = ((both >> own) as u8, (both >> other) as u8);
+        let scale = self.scales >> (own / 2) & 0x0f;
+        let are_known = (tx_flags & PeerFlags::MAX_ACK_KNOWN.0 != 0)
+            & (tx.max_window != 0)
+            & (rx.max_window != 0);
         let (seq, ack, len) = (segment.seq, segment.ack, u32::from(segment.payload_len));
         let end = seq.add(len);
         let is_newer = end.after(tx.end);
-        // The four bounds, and data that are not repeated. All of it nearly always holds: one
-        // branch decides.
+        // The four bounds, and data that are not repeated.
         let fits = !seq.after(tx.max_end)
             & !end.before(tx.end.sub(rx.max_window))
             & !ack.after(rx.end)
@@ -60,45 +51,46 @@ impl Track {
         let in_order = !seq.after(tx.end);
         let mark = digest_of(seq, ack) | u16::from(in_order) * MARK_IN_ORDER;
         let position = State::Established as u8 | (Event::Ack as u8) << 4 | (direction as u8) << 7;
-        let repeats = self.position == position
-            && (self.last_end, self.last_window, self.last_mark) == (end, segment.window, mark);
-        if !fits || repeats {
+        let repeats = (self.position == position)
+            & (self.last_end == end)
+            & (self.last_window == segment.window)
+            & (self.last_mark == mark);
+        // All of it nearly always holds: one branch decides.
+        let is_usual =
+            is_established & is_followed & are_known & fits & !repeats & (segment.window != 0);
+        if !is_usual {
             return None;
         }
         let window = u32::from(segment.window) << scale;
-        tx.max_window = tx.max_window.max(window);
         let unacknowledged = PeerFlags::DATA_UNACKNOWLEDGED.0;
-        let tx_flags = tx_flags | if is_newer { unacknowledged } else { 0 };
+        tx.max_window = tx.max_window.max(window);
         tx.end = if is_newer { end } else { tx.end };
         tx.max_ack = if ack.after(tx.max_ack) {
             ack
         } else {
             tx.max_ack
         };
-        if end.after(tx.max_end) {
-            rx.max_window = rx.max_window.wrapping_add(end.distance_from(tx.max_end));
-        }
+        let beyond = end.distance_from(tx.max_end);
+        let is_beyond = end.after(tx.max_end);
+        rx.max_window = rx
+            .max_window
+            .wrapping_add(if is_beyond { beyond } else { 0 });
         let allowed = ack.add(window);
         rx.max_end = if allowed.before(rx.max_end) {
             rx.max_end
         } else {
             allowed
         };
-        let acknowledged = if ack == rx.end { unacknowledged } else { 0 };
-        let rx_flags = rx_flags & !acknowledged;
-        self.flags = match direction {
-            Direction::Original => [tx_flags, rx_flags & !RETRANSMISSIONS],
-            Direction::Reply => [rx_flags, tx_flags & !RETRANSMISSIONS],
-        };
+        (*sender, *receiver) = (tx, rx);
+        let tx_flags = tx_flags | if is_newer { unacknowledged } else { 0 };
+        let rx_flags = rx_flags & !if ack == rx.end { unacknowledged } else { 0 };
+        let both = u16::from(tx_flags) << own | u16::from(rx_flags) << other;
+        self.flags = (both & !(u16::from(RETRANSMISSIONS) << 8)).to_le_bytes();
         self.last_end = end;
         self.last_window = segment.window;
         self.last_mark = mark;
         self.position = position;
-        let waits = (tx_flags | rx_flags) & unacknowledged != 0;
-        Some(Lifetime {
-            class: LifetimeClass::TcpEstablished,
-            cap: waits.then_some(LifetimeClass::TcpUnacknowledged),
-        })
+        Some((tx_flags | rx_flags) & unacknowledged != 0)
     }
 }
 
@@ -110,6 +102,7 @@ mod tests {
     use super::*;
     use crate::packet::{Segment, SeqNum, TcpFlags, TcpOptions};
     use crate::track::tcp::{Known, Outcome, Peer};
+    use crate::track::{Lifetime, LifetimeClass};
 
     /// Numbers that are near each other, near the limits of the bounds, or anywhere.
     fn near() -> impl Strategy<Value = u32> {
@@ -211,11 +204,15 @@ mod tests {
             split_handshake: false,
         };
         let (mut short, mut long) = (track, track);
-        let Some(lifetime) = short.usual(direction, ack) else {
+        let Some(waits) = short.usual(direction, ack) else {
             assert_eq!(short, track, "a segment that is left changes nothing");
             return false;
         };
         let outcome = long.segment(direction, &full(ack), known, |_| {});
+        let lifetime = Lifetime {
+            class: LifetimeClass::TcpEstablished,
+            cap: waits.then_some(LifetimeClass::TcpUnacknowledged),
+        };
         let expected = Outcome::Accept {
             lifetime: Some(lifetime),
             assured: true,

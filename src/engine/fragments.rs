@@ -114,7 +114,7 @@ impl Engine {
                     bytes: &[],
                     ..*packet
                 };
-                let located = self.locate(packet.zone, &first);
+                let located = self.locate(packet.zone, &first, None);
                 let verdict =
                     self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
                 let tracked = *verdict.tracked();

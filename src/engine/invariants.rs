@@ -4,6 +4,19 @@ use super::Engine;
 use crate::limits::{Standing, Tally};
 
 impl Engine {
+    /// Returns every slot, list and entry of the table in words, to compare two tables; for
+    /// property tests and fuzzing.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn table_state(&self) -> String {
+        let state = |shard_id| {
+            let held = self.table.lock(shard_id);
+            let next = self.table.next_tick_of(shard_id);
+            format!("{:?} {next:?}\n", held.shard.state())
+        };
+        self.table.shard_ids().map(state).collect()
+    }
+
     /// Checks that the table's structures agree; for property tests and fuzzing.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ impl Engine {
     }
 
     #[inline(always)]
-    fn class_of(&self, slot: &Slot, id: SessionId, direction: Direction) -> Class {
+    pub(super) fn class_of(&self, slot: &Slot, id: SessionId, direction: Direction) -> Class {
         match direction {
             Direction::Original if !slot.seen_reply() && self.helpers.is_child(id) => {
                 Class::Related

@@ -47,6 +47,7 @@ mod restore;
 mod rule_use;
 mod screen;
 mod settings;
+mod short_way;
 #[cfg(feature = "snapshot")]
 mod snapshot;
 mod zone_hints;
@@ -265,6 +266,8 @@ pub struct Engine {
     /// Time until which connections are adopted midstream regardless of the settings, in
     /// microseconds.
     adopts_until: AtomicU64,
+    /// No packet takes the short way: for tests that compare it with the full one.
+    full_way_only: bool,
 }
 
 const _: () = {
@@ -295,6 +298,17 @@ impl Engine {
         let compiled = config.compile()?;
         let memory = compiled.memory();
         Self::build(compiled, seed).map_err(|lack| memory.error(config, lack))
+    }
+
+    /// Returns the engine with the short way of usual packets turned off: for tests that compare it
+    /// with the full way, and for measurements.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn full_way_only(self) -> Self {
+        Self {
+            full_way_only: true,
+            ..self
+        }
     }
 
     /// Reserves the memory of all tables and builds an engine from them.
@@ -341,6 +355,7 @@ impl Engine {
             asymmetry: Asymmetry::new(seed)?,
             cut,
             adopts_until: AtomicU64::new(0),
+            full_way_only: false,
         };
         engine.set_shares(&settings);
         engine.reserve_rules(&settings);

@@ -28,25 +28,46 @@ impl Engine {
             screen,
             ..packet
         };
-        let checksums = if packet.offloaded {
-            Checksums::Trust
-        } else {
-            screen.checksums()
-        };
-        (packet, checksums)
+        (packet, screen.checksums_of(packet.offloaded))
     }
 
-    /// Returns a packet's flow and the place of its key; `None` for a packet without a flow.
+    /// Returns a packet's flow and the place of its key, which may be known already; `None` for a
+    /// packet without a flow.
     #[inline]
-    pub(super) fn locate(&self, zone: Zone, parsed: &Parsed) -> Option<Located> {
+    pub(super) fn locate(
+        &self,
+        zone: Zone,
+        parsed: &Parsed,
+        known: Option<Place>,
+    ) -> Option<Located> {
         let flow = Flow::of(zone, parsed)?;
-        let place = self.table.place(&flow.key);
+        let place = known.unwrap_or_else(|| self.table.place(&flow.key));
         Some(Located { flow, place })
     }
 
+    #[inline]
     pub(super) fn decide<S: Sink, T: Trace>(
         &self,
         packet: Packet<'_>,
+        sink: &mut S,
+        trace: &mut T,
+    ) -> Verdict {
+        if T::ON {
+            return self.decide_in_full(packet, None, sink, trace);
+        }
+        match self.decide_single(&packet) {
+            Ok(verdict) => verdict,
+            Err(known) => self.decide_in_full(packet, known, sink, trace),
+        }
+    }
+
+    /// Decides a packet that does not take the [short way](super::short_way). The place of its key
+    /// may be `known`.
+    #[inline(never)]
+    pub(super) fn decide_in_full<S: Sink, T: Trace>(
+        &self,
+        packet: Packet<'_>,
+        known: Option<Place>,
         sink: &mut S,
         trace: &mut T,
     ) -> Verdict {
@@ -55,7 +76,7 @@ impl Engine {
         // the stores.
         let result = packet::parse(packet.bytes, checksums);
         let located = match &result {
-            Ok(parsed) => self.locate(packet.zone, parsed),
+            Ok(parsed) => self.locate(packet.zone, parsed, known),
             Err(_) => None,
         };
         self.finish(&packet, &result, located, sink, trace)

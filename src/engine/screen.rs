@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Packet;
 use crate::config::{Attachment, Checksums, IpConfig, Permission};
+use crate::packet::plain::{Addresses, Plain};
 use crate::packet::{
     self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
     Parsed, Transport,
@@ -57,6 +58,30 @@ impl Screen {
         } else {
             Checksums::Verify
         }
+    }
+
+    /// Returns how the checksums of a packet are handled; those of an `offloaded` one are not filled
+    /// in yet.
+    #[inline]
+    pub(super) const fn checksums_of(self, offloaded: bool) -> Checksums {
+        if offloaded {
+            Checksums::Trust
+        } else {
+            self.checksums()
+        }
+    }
+
+    /// Returns whether a packet in the usual form certainly passes [`Screen::check`].
+    #[inline(always)]
+    pub(super) fn is_plain(self, plain: &Plain) -> bool {
+        if !self.has(Self::MARTIANS) {
+            return true;
+        }
+        let (are_plain, are_equal) = match plain.addresses {
+            Addresses::V4 { src, dst } => (is_plain_ipv4(src) & is_plain_ipv4(dst), src == dst),
+            Addresses::V6 { src, dst } => (is_plain_ipv6(src) & is_plain_ipv6(dst), src == dst),
+        };
+        are_plain && !are_equal && plain.ttl != 0
     }
 
     /// Returns whether a packet arrived from a tunnel; `tunneled` is the packet's own mark.
@@ -145,14 +170,22 @@ impl NewestScreen {
 #[inline]
 const fn is_plain(ip: &Ip) -> bool {
     let plain = match ip.version {
-        IpVersion::V4 => {
-            let (src, dst) = ((ip.src as u32) >> 24, (ip.dst as u32) >> 24);
-            !matches!(src, 0 | 127 | 224..) && !matches!(dst, 0 | 127 | 224..)
-        }
-        // Global unicast, 2000::/3 (RFC 4291, section 2.4).
-        IpVersion::V6 => ip.src >> 125 == 1 && ip.dst >> 125 == 1,
+        IpVersion::V4 => is_plain_ipv4(ip.src as u32) && is_plain_ipv4(ip.dst as u32),
+        IpVersion::V6 => is_plain_ipv6(ip.src) && is_plain_ipv6(ip.dst),
     };
     plain && ip.src != ip.dst && ip.ttl != 0
+}
+
+/// Returns whether an address is in none of the ranges 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/3.
+#[inline]
+const fn is_plain_ipv4(address: u32) -> bool {
+    !matches!(address >> 24, 0 | 127 | 224..)
+}
+
+/// Returns whether an address is global unicast, 2000::/3 (RFC 4291, section 2.4).
+#[inline]
+const fn is_plain_ipv6(address: u128) -> bool {
+    address >> 125 == 1
 }
 
 /// Returns why an address or the time to live is not valid for a packet in transit (RFC 1812,

@@ -24,7 +24,7 @@ use crate::policy::{NewSession, Policy, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
-use crate::track::{EvictionClass, Lifetime};
+use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 use crate::verdict::DropReason;
 
 /// The settings. Each shard of the table holds them beside its sessions, so that all settings read
@@ -257,6 +257,17 @@ impl Settings {
             }
         }
         // A thread with an older clock does not shorten the lifetime that a newer packet has set.
+        now.max(slot.last()).deadline(millis)
+    }
+
+    /// Returns the deadline of an established TCP session after a packet: that of
+    /// [`Settings::deadline`]. Data that wait for an acknowledgment cap the lifetime.
+    #[inline(always)]
+    pub(super) fn established_deadline(&self, slot: &Slot, waits: bool, now: Micros) -> u32 {
+        let lifetimes = self.lifetimes.profile(slot.profile);
+        let whole = lifetimes.millis(LifetimeClass::TcpEstablished);
+        let capped = whole.min(lifetimes.millis(LifetimeClass::TcpUnacknowledged));
+        let millis = if waits { capped } else { whole };
         now.max(slot.last()).deadline(millis)
     }
 

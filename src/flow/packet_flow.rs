@@ -7,6 +7,7 @@ use super::key::{
     End, FlowKey, KIND_GRE_CALL, KIND_GRE_KEY, KIND_ICMP_MESSAGE, TAG_KIND_SHIFT, TAG_V6, Variant,
     words,
 };
+use crate::packet::plain::{Addresses, Plain};
 use crate::packet::{
     GreKey, IcmpKind, Ip, IpVersion, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6, Parsed, Quoted,
     QuotedTransport, Transport,
@@ -228,6 +229,39 @@ impl Flow {
         }
     }
 
+    /// Returns the flow of a packet in the usual form: that of [`Flow::of`].
+    #[inline(always)]
+    pub(crate) fn of_plain(zone: Zone, plain: &Plain) -> Self {
+        let (src_port, dst_port) = (plain.src_port, plain.dst_port);
+        match plain.addresses {
+            // Which end is the lower one follows no pattern: both are ordered without a branch.
+            Addresses::V4 { src, dst } => {
+                let from = u64::from(src) << 16 | u64::from(src_port);
+                let to = u64::from(dst) << 16 | u64::from(dst_port);
+                let (low, high) = (from.min(to), from.max(to));
+                let address = |end: u64| words(0xffff_0000_0000 | u128::from(end >> 16));
+                Self {
+                    key: FlowKey {
+                        addresses: [address(low), address(high)],
+                        ports: [low as u16, high as u16],
+                        zone: zone.0,
+                        protocol: plain.protocol,
+                        tag: 0,
+                    },
+                    source: if from <= to { End::Low } else { End::High },
+                }
+            }
+            Addresses::V6 { src, dst } => Header {
+                zone,
+                v6: true,
+                protocol: plain.protocol,
+                src,
+                dst,
+            }
+            .with_ports(src_port, dst_port),
+        }
+    }
+
     /// Returns the flow of the packet that an ICMP error quotes, or `None` if the quote identifies
     /// no flow. `source` is the sender of the quoted packet.
     #[must_use]
@@ -384,5 +418,43 @@ mod tests {
         };
         assert_eq!(q(true).key, q(false).key);
         assert_eq!(q(true).source, q(false).source.opposite());
+    }
+
+    proptest::proptest! {
+        /// Few addresses and ports: equal ones are frequent.
+        #[test]
+        fn a_packet_in_the_usual_form_has_the_flow_that_its_headers_have(
+            v6: bool,
+            hosts in proptest::prelude::prop_oneof![
+                proptest::prelude::any::<[u128; 2]>(),
+                proptest::array::uniform2(0u128..3),
+            ],
+            src_port in 0u16..3,
+            dst_port in 0u16..3,
+            protocol in proptest::prelude::prop_oneof![
+                proptest::prelude::Just(6u8),
+                proptest::prelude::Just(17),
+            ],
+        ) {
+            let [src, dst] = hosts;
+            let (addresses, src, dst) = if v6 {
+                (Addresses::V6 { src, dst }, src, dst)
+            } else {
+                let [src, dst] = [src as u32, dst as u32];
+                let mapped = |address| 0xffff_0000_0000 | u128::from(address);
+                (Addresses::V4 { src, dst }, mapped(src), mapped(dst))
+            };
+            let plain = Plain {
+                addresses,
+                protocol,
+                ttl: 64,
+                total_len: 40,
+                src_port,
+                dst_port,
+                usual: None,
+            };
+            let expected = header(7, v6, protocol, src, dst).with_ports(src_port, dst_port);
+            proptest::prop_assert_eq!(Flow::of_plain(Zone(7), &plain), expected);
+        }
     }
 }

@@ -52,6 +52,28 @@ pub(super) fn partial_is_valid(ip: Ip, len: usize, covered: &[u8]) -> bool {
     add(sum, covered).ones_complement() == 0
 }
 
+/// Returns whether a segment or datagram over IPv4 adds up, together with its pseudo header.
+pub(super) fn ipv4_transport_is_valid(addresses: [u32; 2], protocol: u8, bytes: &[u8]) -> bool {
+    let [src, dst] = addresses;
+    let sum = Sum16BitWords::new()
+        .add_4bytes(src.to_be_bytes())
+        .add_4bytes(dst.to_be_bytes())
+        .add_2bytes([0, protocol])
+        .add_2bytes((bytes.len() as u16).to_be_bytes());
+    add(sum, bytes).ones_complement() == 0
+}
+
+/// Returns whether a segment or datagram over IPv6 adds up, together with its pseudo header.
+pub(super) fn ipv6_transport_is_valid(addresses: [u128; 2], protocol: u8, bytes: &[u8]) -> bool {
+    let [src, dst] = addresses;
+    let sum = Sum16BitWords::new()
+        .add_16bytes(src.to_be_bytes())
+        .add_16bytes(dst.to_be_bytes())
+        .add_4bytes((bytes.len() as u32).to_be_bytes())
+        .add_2bytes([0, protocol]);
+    add(sum, bytes).ones_complement() == 0
+}
+
 /// Adds bytes to a sum. Long ones are added in vectors.
 #[inline]
 fn add(mut sum: Sum16BitWords, bytes: &[u8]) -> Sum16BitWords {

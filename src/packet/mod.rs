@@ -20,6 +20,7 @@ mod ipv4;
 mod ipv6;
 mod malformed;
 mod options;
+pub(crate) mod plain;
 pub(crate) mod sctp;
 pub(crate) mod sctp_address;
 mod seq;

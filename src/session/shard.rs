@@ -117,6 +117,7 @@ impl Linked for Slab {
 /// The entries of the index may change at any time, so a slot that they name is a candidate and no
 /// more. The slabs are named by address: they are reserved once and never move.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(crate) struct Outline {
     places: Arc<Places>,
     slots: usize,
@@ -282,7 +283,7 @@ impl Shard {
 
     /// Returns the session of a key. `candidate` is a slot that most likely holds the session: if
     /// it does, the index is not searched.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_near(&self, candidate: u32, hash: u32, key: &FlowKey) -> Option<SlotId> {
         // The key of a session in use is in the index exactly once, so a slot that is in use and
         // has the key is the one that a search finds.

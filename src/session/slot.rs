@@ -362,6 +362,13 @@ impl Slot {
         }
     }
 
+    /// Returns whether the history has the letter of a TCP segment with or without data.
+    #[inline(always)]
+    pub(crate) const fn segment_noted(&self, has_data: bool, direction: Direction) -> bool {
+        let first = if has_data { DATA_NOTED } else { ACK_NOTED };
+        self.flags & first << direction as u8 != 0
+    }
+
     pub(crate) const fn note_letter(&mut self, letter: Letter, direction: Direction) {
         match letter {
             Letter::Data => self.flags |= DATA_NOTED << direction as u8,

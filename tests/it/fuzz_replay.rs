@@ -15,6 +15,7 @@ use crate::support::packets::{
     ACK, Ends, Head, SYN, address4, address6, chunk, discovery, icmp, init_with, other, sctp, tcp,
     udp, unreachable,
 };
+use crate::support::short_way;
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -57,6 +58,11 @@ fn stored_inputs_of_process_pass() {
 #[test]
 fn stored_inputs_of_sequence_pass() {
     replay("sequence", fuzz::sequence);
+}
+
+#[test]
+fn stored_inputs_of_short_way_pass() {
+    replay("short_way", short_way::short_way);
 }
 
 #[test]

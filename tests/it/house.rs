@@ -72,6 +72,7 @@ const FLOORS: &[&str] = &[
     "engine::judgement",
     "engine::plan",
     "engine::admission",
+    "engine::short_way",
     "engine::path",
     "engine::hint_memory",
     "engine",

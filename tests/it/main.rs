@@ -123,3 +123,5 @@ mod reasons;
 mod reference;
 /// Fixed bugs, each as the claim that it broke.
 mod regressions;
+/// Packets of established sessions, by the short way and by the full one.
+mod short_way;

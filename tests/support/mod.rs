@@ -22,6 +22,7 @@ pub(crate) mod ops;
 pub(crate) mod packets;
 pub(crate) mod scene;
 pub(crate) mod seal;
+pub(crate) mod short_way;
 pub(crate) mod tunnel;
 
 /// Runs random values that are identical in every execution, and returns the results of all runs.

@@ -5,6 +5,7 @@ mod discovery;
 mod errors;
 mod headers;
 mod options;
+mod plain;
 mod properties;
 mod reasons;
 mod transports;

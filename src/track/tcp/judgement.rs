@@ -6,7 +6,7 @@ use super::{
     SIMULTANEOUS_OPEN, State, Step, Track,
 };
 use crate::flow::Direction;
-use crate::packet::{Segment, TcpFlags};
+use crate::packet::{Segment, SeqNum, TcpFlags};
 
 /// Kind of a segment and the transition that it makes.
 #[derive(Debug, Clone, Copy)]
@@ -237,6 +237,12 @@ impl Track {
 /// Returns a digest of the numbers of an ACK, of 15 bits, that, with its end, its window and its
 /// direction, identifies a repetition.
 pub(super) fn digest(segment: &Segment) -> u16 {
-    let mixed = (segment.seq.0 ^ segment.ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
+    digest_of(segment.seq, segment.ack)
+}
+
+/// Returns the digest of a sequence number and an acknowledgment number.
+#[inline]
+pub(super) const fn digest_of(seq: SeqNum, ack: SeqNum) -> u16 {
+    let mixed = (seq.0 ^ ack.0.rotate_left(16)).wrapping_mul(0x9e37_79b1);
     (mixed >> 16) as u16 & !MARK_IN_ORDER
 }

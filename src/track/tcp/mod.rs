@@ -12,6 +12,7 @@ mod judgement;
 mod packed;
 mod reset;
 pub mod state;
+mod usual;
 pub mod window;
 
 pub use state::{Cell, Event, State, transition};

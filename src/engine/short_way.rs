@@ -1,0 +1,466 @@
+//! The short way of a packet: one that continues an established session and brings no surprise.
+//!
+//! **It takes** a TCP segment or UDP datagram in the usual form ([`Plain`]): no IP options, no
+//! extension header, no fragment; for TCP an ACK without SYN, FIN, RST and URG, and no options but
+//! timestamps. Its addresses need no closer look ([`Screen::is_plain`]). Its session is in the
+//! table, is not over, and stays in its state; a TCP session is established, assured, followed from
+//! its SYN and not a control session. The segment lies within its window, brings no repeated data
+//! and repeats no ACK ([`Track::usual`](crate::track::tcp::Track)). The history of the session has
+//! the packet's letter already. No reload is under way in the shard, and the packet was read under
+//! the settings that are in force there.
+//!
+//! **It leaves** everything else to the full way, and has changed nothing until it is certain that
+//! it need not: every test stands before the first write, except for the writes of `Track::usual`,
+//! which is the last test and makes no write if it fails. A traced packet always takes the full
+//! way.
+//!
+//! **It has the effects** that the full way has on such a packet: the TCP state, the packets and
+//! bytes of the session, the time of its last packet, the tunnel of its direction, a deadline that
+//! is not earlier than before (so the wheel is not touched), and the counters of forwarded packets
+//! and bytes. The full way has no effect after the lock for it: no event, no ended session, no
+//! evidence about paths, no note of a failed handshake.
+//!
+//! **It is kept equal** by tests: `Track::usual` is compared with `Track::segment` field by field,
+//! `Plain::read` with the full parser, and two engines, one of which never takes the short way,
+//! decide the same packets and must agree in every slot, wheel and counter (`tests` below, and the
+//! fuzz target `short_way`).
+//!
+//! A batch is read in stages, so that cache misses overlap. The first two stages take no lock: they
+//! read the entries of the index as hints ([`Table::prefetch_slot`](crate::session::Table)), and
+//! the slot that they find is tested under the lock. Each packet takes its shard's lock once, in
+//! the order of the batch: with 64 shards a batch of 64 packets has 1.6 packets a shard, so taking
+//! the packets of a shard together would save less than sorting them costs.
+
+use std::time::Instant;
+
+use super::screen::Screen;
+use super::settings::Settings;
+use super::{Engine, Packet};
+use crate::flow::{Direction, Flow};
+use crate::packet::plain::{Ack, Plain, Usual};
+use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::session::history::Letter;
+use crate::session::{Cold, Held, Micros, Place, Shard, Slot, SlotId};
+use crate::track::Lifetime;
+use crate::track::datagram::{self, Family};
+use crate::verdict::{Tracked, Verdict};
+
+/// A packet that may take the short way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Short {
+    flow: Flow,
+    pub(super) place: Place,
+    /// The slot that most likely holds the session: see [`Shard::find_near`].
+    pub(super) candidate: u32,
+    total_len: u32,
+    screen: Screen,
+    usual: Usual,
+}
+
+/// What is known of a packet before it is decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ahead {
+    /// Nothing: the packet has no session of its own.
+    Nothing,
+    /// The place of the packet's key.
+    Place(Place),
+    /// The packet may take the short way.
+    Short(Short),
+}
+
+/// A moment, as the caller passed it and as the table counts it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    instant: Instant,
+    pub(super) micros: Micros,
+}
+
+/// A session as the short way finds it.
+struct Found<'a> {
+    shard: &'a Shard,
+    slot: SlotId,
+    settings: &'a Settings,
+    direction: Direction,
+}
+
+impl Found<'_> {
+    fn hot(&self) -> &Slot {
+        self.shard.slab.hot(self.slot)
+    }
+
+    fn cold(&self) -> &Cold {
+        self.shard.slab.cold(self.slot)
+    }
+}
+
+impl Engine {
+    /// Returns the moment of a packet; the last one is at hand.
+    #[inline(always)]
+    pub(super) fn moment(&self, instant: Instant, last: Option<Moment>) -> Moment {
+        match last {
+            Some(last) if last.instant == instant => last,
+            _ => Moment {
+                instant,
+                micros: self.origin.micros(instant),
+            },
+        }
+    }
+
+    /// Reads a packet as far as the short way needs it.
+    #[inline(always)]
+    pub(super) fn read_plain(&self, packet: &Packet<'_>, screen: Screen) -> Option<Plain> {
+        if self.full_way_only {
+            return None;
+        }
+        let checksums = screen.checksums_of(packet.offloaded);
+        Plain::read(packet.bytes, checksums)
+    }
+
+    /// Returns what the short way needs of a packet that was read.
+    #[inline(always)]
+    pub(super) fn ahead(&self, packet: &Packet<'_>, plain: &Plain, screen: Screen) -> Ahead {
+        let flow = Flow::of_plain(self.fixed.zones.group_of(packet.zone), plain);
+        let place = self.table.place(&flow.key);
+        match plain.usual {
+            Some(usual) if screen.is_plain(plain) => Ahead::Short(Short {
+                flow,
+                place,
+                candidate: u32::MAX,
+                total_len: plain.total_len,
+                screen,
+                usual,
+            }),
+            _ => Ahead::Place(place),
+        }
+    }
+
+    /// Decides a single packet by the short way.
+    ///
+    /// # Errors
+    /// Returns the place of the packet's key, if it is known, for a packet that must take the full
+    /// way.
+    #[inline(always)]
+    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Place>> {
+        let screen = self.screen.get();
+        let plain = self.read_plain(packet, screen).ok_or(None)?;
+        if plain.usual.is_none() {
+            return Err(None);
+        }
+        match self.ahead(packet, &plain, screen) {
+            Ahead::Short(mut short) => {
+                short.candidate = self.table.prefetch_slot(short.place);
+                let now = self.origin.micros(packet.now);
+                let verdict = self.decide_short(packet, &short, now);
+                verdict.ok_or(Some(short.place))
+            }
+            Ahead::Place(place) => Err(Some(place)),
+            Ahead::Nothing => Err(None),
+        }
+    }
+
+    /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
+    /// changed in that case.
+    #[inline(always)]
+    pub(super) fn decide_short(
+        &self,
+        packet: &Packet<'_>,
+        short: &Short,
+        now: Micros,
+    ) -> Option<Verdict> {
+        let verdict = self.judge_short(packet, short, now)?;
+        if let (Some(mine), Verdict::Forward(tracked)) = (self.counters.mine(), verdict) {
+            mine.forwarded(tracked.class, short.total_len);
+        }
+        Some(verdict)
+    }
+
+    /// Judges a packet under its shard's lock.
+    #[inline(always)]
+    fn judge_short(&self, packet: &Packet<'_>, short: &Short, now: Micros) -> Option<Verdict> {
+        let Short {
+            flow,
+            place,
+            candidate,
+            total_len,
+            screen,
+            usual,
+        } = *short;
+        let mut held = self.table.lock(place.shard);
+        let Held {
+            shard,
+            settings,
+            judging,
+        } = &mut *held;
+        if judging.is_some() || settings.screen != screen {
+            return None;
+        }
+        let slot = shard.find_near(candidate, place.hash, &flow.key)?;
+        let hot = shard.slab.hot(slot);
+        if hot.deadline <= now.tick() {
+            return None;
+        }
+        let direction = hot.direction_of(flow.source);
+        let id = self.table.id(place.shard, slot, hot.generation);
+        let class = self.class_of(hot, id, direction);
+        let found = Found {
+            shard,
+            slot,
+            settings,
+            direction,
+        };
+        let refreshed = match usual {
+            Usual::Tcp(segment) => {
+                if !may_continue(&found, &segment) {
+                    return None;
+                }
+                // The last test, and the first write.
+                let hot = shard.slab.hot_mut(slot);
+                let waits = hot.track.usual(direction, &segment)?;
+                settings.established_deadline(hot, waits, now)
+            }
+            Usual::Udp => {
+                let lifetime = stays(&found, now)?;
+                let refreshed = settings.deadline(hot, lifetime, now, &mut ());
+                if refreshed < hot.deadline {
+                    // The session ends earlier than before: the wheel has to know.
+                    return None;
+                }
+                refreshed
+            }
+        };
+        let hot = shard.slab.hot_mut(slot);
+        hot.deadline = hot.deadline.max(refreshed);
+        hot.count(direction, total_len);
+        hot.touch(now);
+        shard.slab.note_tunnel(slot, direction, packet.tunnel);
+        Some(Verdict::Forward(Tracked {
+            class,
+            direction: Some(direction),
+            session: Some(id),
+            tolerated: None,
+            late: None,
+        }))
+    }
+}
+
+/// Returns whether a TCP session is one that a segment may continue by the short way.
+#[inline(always)]
+fn may_continue(found: &Found<'_>, segment: &Ack) -> bool {
+    let hot = found.hot();
+    (hot.key.protocol() == PROTOCOL_TCP)
+        & hot.seen_reply()
+        & hot.assured()
+        & hot.segment_noted(segment.payload_len > 0, found.direction)
+        && !found.settings.ftp.may_be_control(hot)
+}
+
+/// Returns the lifetime of a UDP session that a datagram leaves in its state; `None` if the
+/// datagram changes more than the time of the session's last packet.
+#[inline(always)]
+fn stays(found: &Found<'_>, now: Micros) -> Option<Lifetime> {
+    let (hot, direction) = (found.hot(), found.direction);
+    let state = datagram::State::from_bits(hot.plain_state());
+    // The start is on another cache line: see `judge_datagram`.
+    let age_ms = match state {
+        datagram::State::Replied | datagram::State::Exchange => {
+            now.since(found.cold().start()).as_millis() as u64
+        }
+        datagram::State::Unreplied | datagram::State::Stream => 0,
+    };
+    let known = datagram::Known {
+        family: Family::Udp,
+        responder_port: hot.key.port(hot.initiator().opposite()),
+        // Read only for an answer to a session without one, which changes the state.
+        asked: 0,
+        age_ms,
+    };
+    let is_usual = hot.key.protocol() == PROTOCOL_UDP
+        && datagram::next(known, state, direction) == state
+        && (state == datagram::State::Unreplied || hot.assured())
+        && (direction == Direction::Original || hot.seen_reply())
+        && hot.letter_noted(Letter::Data, direction);
+    is_usual.then(|| datagram::lifetime(Family::Udp, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Checksums, Config};
+
+    const ACK: u8 = 0x10;
+
+    fn engine() -> Engine {
+        let mut config = Config::allow_all();
+        config.engine.checksums = Checksums::Trust;
+        Engine::with_seed(&config, [1, 2, 3, 4]).expect("a right configuration")
+    }
+
+    fn addressed(v6: bool, reply: bool, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut hosts = [1, 2];
+        if reply {
+            hosts.reverse();
+        }
+        let len = payload.len() as u8;
+        let mut packet = if v6 {
+            vec![0x60, 0, 0, 0, 0, len, protocol, 64]
+        } else {
+            vec![0x45, 0, 0, 20 + len, 0, 0, 0, 0, 64, protocol, 0, 0]
+        };
+        for host in hosts {
+            if v6 {
+                packet.extend([0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+            } else {
+                packet.extend([10, 0, 0, host]);
+            }
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    fn ports(reply: bool, port: u8) -> [u8; 4] {
+        if reply {
+            [0, port, 0x20, 0]
+        } else {
+            [0x20, 0, 0, port]
+        }
+    }
+
+    /// Ends of a segment, and the form of its packet.
+    #[derive(Clone, Copy)]
+    struct From {
+        v6: bool,
+        reply: bool,
+        port: u8,
+    }
+
+    fn tcp(from: From, flags: u8, numbers: [u8; 2], rest: &[u8]) -> Vec<u8> {
+        let [seq, ack] = numbers;
+        let words = if rest.first() == Some(&1) { 0x80 } else { 0x50 };
+        let mut segment = ports(from.reply, from.port).to_vec();
+        segment.extend([
+            0, 0, 0, seq, 0, 0, 0, ack, words, flags, 0x20, 0, 0, 0, 0, 0,
+        ]);
+        segment.extend(rest);
+        addressed(from.v6, from.reply, 6, &segment)
+    }
+
+    fn udp(from: From, payload: &[u8]) -> Vec<u8> {
+        let mut datagram = ports(from.reply, from.port).to_vec();
+        datagram.extend([0, 8 + payload.len() as u8, 0, 0]);
+        datagram.extend(payload);
+        addressed(from.v6, from.reply, 17, &datagram)
+    }
+
+    /// Decides a packet, and returns whether it took the short way.
+    fn is_short(engine: &Engine, bytes: &[u8], now: Instant) -> bool {
+        let packet = Packet::new(bytes, now);
+        let short = engine.decide_single(&packet);
+        let verdict = short.unwrap_or_else(|_| engine.verdict_only(packet));
+        assert!(verdict.is_forward(), "{verdict:?}");
+        short.is_ok()
+    }
+
+    /// Opens a connection, and sends one byte and an ACK each way: the full way notes their letters.
+    fn connect(engine: &Engine, from: From, now: Instant) {
+        let back = From {
+            reply: true,
+            ..from
+        };
+        for segment in [
+            tcp(from, 0x02, [0, 0], &[]),
+            tcp(back, 0x12, [0, 1], &[]),
+            tcp(from, ACK, [1, 1], &[]),
+            tcp(from, ACK, [1, 1], b"a"),
+            tcp(back, ACK, [1, 2], b"b"),
+            tcp(from, ACK, [2, 2], &[]),
+            tcp(back, ACK, [2, 2], &[]),
+        ] {
+            is_short(engine, &segment, now);
+        }
+    }
+
+    #[test]
+    fn data_and_acks_of_an_established_connection_take_it() {
+        const TIMESTAMPS: &[u8] = &[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, b'x'];
+        let (engine, now) = (engine(), Instant::now());
+        for v6 in [false, true] {
+            let from = From {
+                v6,
+                reply: false,
+                port: 80,
+            };
+            let back = From {
+                reply: true,
+                ..from
+            };
+            connect(&engine, from, now);
+            assert!(is_short(&engine, &tcp(from, ACK, [2, 2], b"abc"), now));
+            assert!(is_short(&engine, &tcp(back, ACK, [2, 5], &[]), now));
+            assert!(is_short(&engine, &tcp(back, 0x18, [2, 5], TIMESTAMPS), now));
+        }
+    }
+
+    #[test]
+    fn anything_else_does_not() {
+        let (engine, now) = (engine(), Instant::now());
+        let from = From {
+            v6: false,
+            reply: false,
+            port: 80,
+        };
+        connect(&engine, from, now);
+        let sack = [1, 1, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let options = [&sack[..], b"x"].concat();
+        assert!(!is_short(&engine, &tcp(from, ACK, [2, 2], &options), now));
+        let again = tcp(from, ACK, [2, 2], b"x");
+        assert!(!is_short(&engine, &again, now), "repeated data");
+        let urgent = tcp(from, ACK | 0x20, [3, 2], b"y");
+        assert!(!is_short(&engine, &urgent, now));
+        let fin = tcp(from, ACK | 0x01, [4, 2], &[]);
+        assert!(!is_short(&engine, &fin, now));
+        let next = tcp(from, ACK, [5, 2], &[]);
+        assert!(!is_short(&engine, &next, now), "half closed");
+        let control = From { port: 21, ..from };
+        connect(&engine, control, now);
+        let line = tcp(control, ACK, [2, 2], b"NOOP\r\n");
+        assert!(!is_short(&engine, &line, now), "a control session");
+        let late = tcp(From { port: 81, ..from }, 0x02, [0, 0], &[]);
+        assert!(!is_short(&engine, &late, now), "a new session");
+    }
+
+    #[test]
+    fn datagrams_take_it_while_they_leave_the_state_of_their_session() {
+        let (engine, now) = (engine(), Instant::now());
+        for v6 in [false, true] {
+            let from = From {
+                v6,
+                reply: false,
+                port: 9,
+            };
+            let back = From {
+                reply: true,
+                ..from
+            };
+            let later = now + std::time::Duration::from_secs(3);
+            let (ask, answer) = (udp(from, b"?"), udp(back, b"!"));
+            assert!(!is_short(&engine, &ask, now), "a new session");
+            assert!(is_short(&engine, &ask, now));
+            assert!(!is_short(&engine, &answer, now), "the first answer");
+            assert!(is_short(&engine, &answer, now));
+            assert!(!is_short(&engine, &ask, later), "a stream from now on");
+            assert!(is_short(&engine, &answer, later));
+        }
+    }
+
+    #[test]
+    fn an_engine_can_be_kept_from_it() {
+        let (engine, now) = (engine().full_way_only(), Instant::now());
+        let from = From {
+            v6: false,
+            reply: false,
+            port: 80,
+        };
+        connect(&engine, from, now);
+        assert!(!is_short(&engine, &tcp(from, ACK, [2, 2], b"abc"), now));
+    }
+}

@@ -106,7 +106,7 @@ impl Engine {
         for ahead in all.iter_mut().take(packets.len()) {
             match ahead {
                 Ahead::Short(short) => short.candidate = self.table.prefetch_slot(short.place),
-                Ahead::Place(place) => {
+                Ahead::KeyPlace(place) => {
                     self.table.prefetch_slot(*place);
                 }
                 Ahead::Nothing => {}
@@ -121,7 +121,7 @@ impl Engine {
                     let verdict = self.decide_short(packet, short, moment.micros);
                     verdict.ok_or(Some(short.place))
                 }
-                Ahead::Place(place) => Err(Some(*place)),
+                Ahead::KeyPlace(place) => Err(Some(*place)),
                 Ahead::Nothing => Err(None),
             };
             let verdict = match decided {
@@ -139,7 +139,7 @@ impl Engine {
             Some(plain) => self.ahead(packet, &plain, screen),
             None => self.look_ahead_in_full(packet, screen),
         };
-        if let Ahead::Short(Short { place, .. }) | Ahead::Place(place) = ahead {
+        if let Ahead::Short(Short { place, .. }) | Ahead::KeyPlace(place) = ahead {
             self.table.prefetch_index(place);
         }
         ahead
@@ -154,6 +154,6 @@ impl Engine {
             Ok(parsed) => self.locate(packet.zone, parsed, None),
             Err(_) => None,
         };
-        located.map_or(Ahead::Nothing, |located| Ahead::Place(located.place))
+        located.map_or(Ahead::Nothing, |located| Ahead::KeyPlace(located.place))
     }
 }

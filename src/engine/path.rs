@@ -38,7 +38,7 @@ impl Engine {
         &self,
         zone: Zone,
         parsed: &Parsed,
-        known: Option<Place>,
+        known: Option<KeyPlace>,
     ) -> Option<Located> {
         let flow = Flow::of(zone, parsed)?;
         let place = known.unwrap_or_else(|| self.table.place(&flow.key));
@@ -67,7 +67,7 @@ impl Engine {
     pub(super) fn decide_in_full<S: Sink, T: Trace>(
         &self,
         packet: Packet<'_>,
-        known: Option<Place>,
+        known: Option<KeyPlace>,
         sink: &mut S,
         trace: &mut T,
     ) -> Verdict {

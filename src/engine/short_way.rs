@@ -40,7 +40,7 @@ use crate::flow::{Direction, Flow};
 use crate::packet::plain::{Ack, Plain, Usual};
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::session::history::Letter;
-use crate::session::{Cold, Held, Micros, Place, Shard, Slot, SlotId};
+use crate::session::{Cold, Held, Micros, KeyPlace, Shard, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
 use crate::verdict::{Tracked, Verdict};
@@ -49,7 +49,7 @@ use crate::verdict::{Tracked, Verdict};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Short {
     flow: Flow,
-    pub(super) place: Place,
+    pub(super) place: KeyPlace,
     /// The slot that most likely holds the session: see [`Shard::find_near`].
     pub(super) candidate: u32,
     total_len: u32,
@@ -63,7 +63,7 @@ pub(super) enum Ahead {
     /// Nothing: the packet has no session of its own.
     Nothing,
     /// The place of the packet's key.
-    Place(Place),
+    KeyPlace(KeyPlace),
     /// The packet may take the short way.
     Short(Short),
 }
@@ -130,7 +130,7 @@ impl Engine {
                 screen,
                 usual,
             }),
-            _ => Ahead::Place(place),
+            _ => Ahead::KeyPlace(place),
         }
     }
 
@@ -140,7 +140,7 @@ impl Engine {
     /// Returns the place of the packet's key, if it is known, for a packet that must take the full
     /// way.
     #[inline(always)]
-    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Place>> {
+    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<KeyPlace>> {
         let screen = self.screen.get();
         let plain = self.read_plain(packet, screen).ok_or(None)?;
         if plain.usual.is_none() {
@@ -153,7 +153,7 @@ impl Engine {
                 let verdict = self.decide_short(packet, &short, now);
                 verdict.ok_or(Some(short.place))
             }
-            Ahead::Place(place) => Err(Some(place)),
+            Ahead::KeyPlace(place) => Err(Some(place)),
             Ahead::Nothing => Err(None),
         }
     }

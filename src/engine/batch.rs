@@ -1,11 +1,12 @@
 //! Packets in batches: the memory that they need is prefetched.
 
+use super::candidate::Located;
 use super::screen::Screen;
-use super::short_way::{Ahead, Short};
+use super::short_way::{Moment, Short};
 use super::{Engine, Packet};
 use crate::event::{Discard, Sink};
 use crate::outbox::Outbox;
-use crate::packet;
+use crate::packet::{self, Malformed, Parsed};
 use crate::verdict::Verdict;
 
 /// Number of packets whose cache misses overlap.
@@ -69,8 +70,9 @@ impl Engine {
     /// next packet is decided. `sink` receives the events and RSTs of a packet just before that
     /// call, as in [`Engine::process_with`].
     ///
-    /// Up to 32 packets are read before the first of them is decided. A packet that was read under
-    /// settings that a reload exchanges in the meantime is read again under the newer ones.
+    /// Up to 32 packets are parsed before the first of them is decided. The settings of that moment
+    /// judge the checksums and IP headers of all of them. If a reload exchanges the settings in the
+    /// meantime, the newer settings judge them as well.
     pub fn process_batch_with<S: Sink>(
         &self,
         packets: &[Packet<'_>],
@@ -99,61 +101,95 @@ impl Engine {
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
         let screen = self.screen.get();
-        let mut all: [Ahead; OVERLAP] = std::array::from_fn(|number| {
-            let packet = packets.get(number);
-            packet.map_or(Ahead::Nothing, |packet| self.look_ahead(packet, screen))
+        let mut shorts: Shorts = std::array::from_fn(|number| {
+            let short = self.read_short(packets.get(number)?, screen)?;
+            self.table.prefetch_index(short.place);
+            Some(short)
         });
-        for ahead in all.iter_mut().take(packets.len()) {
-            match ahead {
-                Ahead::Short(short) => short.candidate = self.table.prefetch_slot(short.place),
-                Ahead::KeyPlace(place) => {
-                    self.table.prefetch_slot(*place);
-                }
-                Ahead::Nothing => {}
-            }
+        if shorts.iter().take(packets.len()).any(Option::is_none) {
+            let shorts = &mut shorts;
+            return self.overlapped_in_full(packets, Read { screen, shorts }, sink, each);
+        }
+        for short in shorts.iter_mut().flatten() {
+            short.candidate = self.table.prefetch_slot(short.place);
         }
         let mut last = None;
-        for (number, (packet, ahead)) in packets.iter().zip(&all).enumerate() {
-            let decided = match ahead {
-                Ahead::Short(short) => {
-                    let moment = self.moment(packet.now, last);
-                    last = Some(moment);
-                    let verdict = self.decide_short(packet, short, moment.micros);
-                    verdict.ok_or(Some(short.place))
-                }
-                Ahead::KeyPlace(place) => Err(Some(*place)),
-                Ahead::Nothing => Err(None),
-            };
-            let verdict = match decided {
-                Ok(verdict) => verdict,
-                Err(known) => self.decide_in_full(*packet, known, sink, &mut ()),
-            };
+        for (number, (packet, short)) in packets.iter().zip(shorts.iter().flatten()).enumerate() {
+            let verdict = self.decide_read(packet, short, &mut last, sink);
             each(number, verdict, sink);
         }
     }
 
-    /// Reads a packet, and prefetches the index entries of its key.
+    /// Decides a packet that may take the short way.
     #[inline(always)]
-    fn look_ahead(&self, packet: &Packet<'_>, screen: Screen) -> Ahead {
-        let ahead = match self.read_plain(packet, screen) {
-            Some(plain) => self.ahead(packet, &plain, screen),
-            None => self.look_ahead_in_full(packet, screen),
-        };
-        if let Ahead::Short(Short { place, .. }) | Ahead::KeyPlace(place) = ahead {
-            self.table.prefetch_index(place);
+    fn decide_read<S: Sink>(
+        &self,
+        packet: &Packet<'_>,
+        short: &Short,
+        last: &mut Option<Moment>,
+        sink: &mut S,
+    ) -> Verdict {
+        let moment = self.moment(packet.now, *last);
+        *last = Some(moment);
+        match self.decide_short(packet, short, moment.micros) {
+            Some(verdict) => verdict,
+            None => self.decide_in_full(*packet, Some(short.place), sink, &mut ()),
         }
-        ahead
     }
 
-    /// Returns the place of a packet that is not in the usual form. The packet is parsed again when
-    /// it is decided: that costs less than a cache miss, and less than to keep all that was read.
+    /// Decides up to [`OVERLAP`] packets, some of which must take the full way: these are parsed
+    /// ahead as well.
     #[inline(never)]
-    fn look_ahead_in_full(&self, packet: &Packet<'_>, screen: Screen) -> Ahead {
-        let (packet, checksums) = self.prepare(*packet, screen);
-        let located = match &packet::parse(packet.bytes, checksums) {
-            Ok(parsed) => self.locate(packet.zone, parsed, None),
-            Err(_) => None,
-        };
-        located.map_or(Ahead::Nothing, |located| Ahead::KeyPlace(located.place))
+    fn overlapped_in_full<S: Sink>(
+        &self,
+        packets: &[Packet<'_>],
+        read: Read<'_>,
+        sink: &mut S,
+        mut each: impl FnMut(usize, Verdict, &mut S),
+    ) {
+        let Read { screen, shorts } = read;
+        let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
+            let packet = packets.get(number).ok_or(Malformed::Empty)?;
+            if shorts.get(number).is_some_and(Option::is_some) {
+                return Err(Malformed::Empty);
+            }
+            let (packet, checksums) = self.prepare(*packet, screen);
+            packet::parse(packet.bytes, checksums)
+        });
+        let mut located = [None; OVERLAP];
+        for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {
+            let Ok(parsed) = parsed else { continue };
+            *located = self.locate(self.fixed.zones.group_of(packet.zone), parsed, None);
+            if let Some(Located { place, .. }) = located {
+                self.table.prefetch_index(*place);
+            }
+        }
+        for short in shorts.iter_mut().flatten() {
+            short.candidate = self.table.prefetch_slot(short.place);
+        }
+        for Located { place, .. } in located.iter().flatten() {
+            self.table.prefetch_slot(*place);
+        }
+        let mut last = None;
+        let known = shorts.iter().zip(&parsed).zip(located);
+        for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()
+        {
+            let verdict = if let Some(short) = short {
+                self.decide_read(packet, short, &mut last, sink)
+            } else {
+                let (packet, _) = self.prepare(*packet, screen);
+                self.finish(&packet, parsed, located, sink, &mut ())
+            };
+            each(number, verdict, sink);
+        }
     }
+}
+
+/// Packets that may take the short way; `None` for a packet that must take the full way.
+type Shorts = [Option<Short>; OVERLAP];
+
+/// Packets of which some must take the full way, and the settings by which they were read.
+struct Read<'a> {
+    screen: Screen,
+    shorts: &'a mut Shorts,
 }

@@ -300,17 +300,6 @@ impl Engine {
         Self::build(compiled, seed).map_err(|lack| memory.error(config, lack))
     }
 
-    /// Returns the engine with the short way of usual packets turned off: for tests that compare it
-    /// with the full way, and for measurements.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn full_way_only(self) -> Self {
-        Self {
-            full_way_only: true,
-            ..self
-        }
-    }
-
     /// Reserves the memory of all tables and builds an engine from them.
     fn build(compiled: Compiled, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;

@@ -57,17 +57,6 @@ pub(super) struct Short {
     usual: Usual,
 }
 
-/// What is known of a packet before it is decided.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Ahead {
-    /// Nothing: the packet has no session of its own.
-    Nothing,
-    /// The place of the packet's key.
-    KeyPlace(KeyPlace),
-    /// The packet may take the short way.
-    Short(Short),
-}
-
 /// A moment, as the caller passed it and as the table counts it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
@@ -94,6 +83,17 @@ impl Found<'_> {
 }
 
 impl Engine {
+    /// Returns the engine with the short way of usual packets turned off: for tests that compare it
+    /// with the full way, and for measurements.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn full_way_only(self) -> Self {
+        Self {
+            full_way_only: true,
+            ..self
+        }
+    }
+
     /// Returns the moment of a packet; the last one is at hand.
     #[inline(always)]
     pub(super) fn moment(&self, instant: Instant, last: Option<Moment>) -> Moment {
@@ -106,32 +106,25 @@ impl Engine {
         }
     }
 
-    /// Reads a packet as far as the short way needs it.
+    /// Reads a packet that may take the short way.
     #[inline(always)]
-    pub(super) fn read_plain(&self, packet: &Packet<'_>, screen: Screen) -> Option<Plain> {
+    pub(super) fn read_short(&self, packet: &Packet<'_>, screen: Screen) -> Option<Short> {
         if self.full_way_only {
             return None;
         }
-        let checksums = screen.checksums_of(packet.offloaded);
-        Plain::read(packet.bytes, checksums)
-    }
-
-    /// Returns what the short way needs of a packet that was read.
-    #[inline(always)]
-    pub(super) fn ahead(&self, packet: &Packet<'_>, plain: &Plain, screen: Screen) -> Ahead {
-        let flow = Flow::of_plain(self.fixed.zones.group_of(packet.zone), plain);
-        let place = self.table.place(&flow.key);
-        match plain.usual {
-            Some(usual) if screen.is_plain(plain) => Ahead::Short(Short {
-                flow,
-                place,
-                candidate: u32::MAX,
-                total_len: plain.total_len,
-                screen,
-                usual,
-            }),
-            _ => Ahead::KeyPlace(place),
+        let plain = Plain::read(packet.bytes, screen.checksums_of(packet.offloaded))?;
+        if !screen.is_plain(&plain) {
+            return None;
         }
+        let flow = Flow::of_plain(self.fixed.zones.group_of(packet.zone), &plain);
+        Some(Short {
+            flow,
+            place: self.table.place(&flow.key),
+            candidate: u32::MAX,
+            total_len: plain.total_len,
+            screen,
+            usual: plain.usual,
+        })
     }
 
     /// Decides a single packet by the short way.
@@ -141,21 +134,11 @@ impl Engine {
     /// way.
     #[inline(always)]
     pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<KeyPlace>> {
-        let screen = self.screen.get();
-        let plain = self.read_plain(packet, screen).ok_or(None)?;
-        if plain.usual.is_none() {
-            return Err(None);
-        }
-        match self.ahead(packet, &plain, screen) {
-            Ahead::Short(mut short) => {
-                short.candidate = self.table.prefetch_slot(short.place);
-                let now = self.origin.micros(packet.now);
-                let verdict = self.decide_short(packet, &short, now);
-                verdict.ok_or(Some(short.place))
-            }
-            Ahead::KeyPlace(place) => Err(Some(place)),
-            Ahead::Nothing => Err(None),
-        }
+        let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
+        short.candidate = self.table.prefetch_slot(short.place);
+        let now = self.origin.micros(packet.now);
+        let verdict = self.decide_short(packet, &short, now);
+        verdict.ok_or(Some(short.place))
     }
 
     /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was

@@ -312,6 +312,7 @@ const fn kind_code(kind: IcmpKind) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::plain::Usual;
 
     fn v4(a: u8) -> u128 {
         0xffff_0a00_0000 | u128::from(a)
@@ -451,7 +452,7 @@ mod tests {
                 total_len: 40,
                 src_port,
                 dst_port,
-                usual: None,
+                usual: Usual::Udp,
             };
             let expected = header(7, v6, protocol, src, dst).with_ports(src_port, dst_port);
             proptest::prop_assert_eq!(Flow::of_plain(Zone(7), &plain), expected);

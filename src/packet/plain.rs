@@ -42,8 +42,7 @@ pub(crate) struct Plain {
     pub(crate) total_len: u32,
     pub(crate) src_port: u16,
     pub(crate) dst_port: u16,
-    /// The transport header, if it is usual as well. If it is not, the packet may be malformed.
-    pub(crate) usual: Option<Usual>,
+    pub(crate) usual: Usual,
 }
 
 /// A transport header in the usual form.
@@ -64,7 +63,7 @@ pub(crate) struct Ack {
 }
 
 impl Plain {
-    /// Reads a packet; `None` if its IP header is not usual, or is malformed.
+    /// Reads a packet; `None` if it is not usual, or is malformed.
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8], checksums: Checksums) -> Option<Self> {
         match bytes.first() {
@@ -117,11 +116,8 @@ fn read_ipv4(bytes: &[u8], checksums: Checksums) -> Option<Plain> {
     if u16::from_be_bytes([f0, f1]) & IPV4_FRAGMENT != 0 || !ipv4::is_unicast(src) {
         return None;
     }
-    if checksums.are_verified() && !checksum::ipv4_header_is_valid(header) {
-        return None;
-    }
     let dst = u32::from_be_bytes([d0, d1, d2, d3]);
-    Network {
+    let plain = Network {
         addresses: Addresses::V4 { src, dst },
         protocol,
         ttl,
@@ -129,7 +125,9 @@ fn read_ipv4(bytes: &[u8], checksums: Checksums) -> Option<Plain> {
         payload,
         checksums,
     }
-    .transport()
+    .transport()?;
+    let is_valid = !checksums.are_verified() || checksum::ipv4_header_is_valid(header);
+    is_valid.then_some(plain)
 }
 
 #[inline(always)]
@@ -160,8 +158,8 @@ impl Network<'_> {
     #[inline(always)]
     fn transport(self) -> Option<Plain> {
         let usual = match self.protocol {
-            PROTOCOL_TCP => self.tcp(),
-            PROTOCOL_UDP => self.udp(),
+            PROTOCOL_TCP => self.tcp()?,
+            PROTOCOL_UDP => self.udp()?,
             _ => return None,
         };
         let &[s0, s1, d0, d1, ..] = self.payload else {

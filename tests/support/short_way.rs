@@ -135,7 +135,7 @@ impl From {
     /// Returns an IP packet with right checksums.
     fn packet(self, protocol: u8, mut payload: Vec<u8>) -> Vec<u8> {
         let mut hosts = [10 + self.number as u8, 1];
-        if self.number % 3 == 0 {
+        if self.number.is_multiple_of(3) {
             hosts.reverse();
         }
         if self.reply {
@@ -218,7 +218,7 @@ const NO_OPTIONS: Rest<'_> = Rest {
 /// Returns options of one of a few layouts: only the first two are usual.
 fn options(kind: u8) -> Vec<u8> {
     match kind % 8 {
-        0 | 1 | 2 => Vec::new(),
+        0..=2 => Vec::new(),
         3 | 4 => TIMESTAMPS.to_vec(),
         5 => [&[1, 1, 5, 10][..], &[0, 0, 0, kind], &[0, 0, 1, kind]].concat(),
         6 => vec![8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 1],
@@ -299,7 +299,7 @@ impl Pair {
         let packets: Vec<_> = packets.collect();
         let [short, full] = &self.engines;
         let mut verdicts: Vec<Verdict> = Vec::new();
-        if first % 2 == 0 {
+        if first.is_multiple_of(2) {
             short.verdicts_only(&packets, &mut verdicts);
         } else {
             verdicts.extend(packets.iter().map(|packet| short.verdict_only(*packet)));
@@ -409,7 +409,11 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
                 _ => 0x10 | flags & 0xc8,
             };
             let numbers = [seq.from(talk.next[own]), ack.from(talk.next[other])];
-            let window = if window % 4 == 0 { window } else { talk.window };
+            let window = if window.is_multiple_of(4) {
+                window
+            } else {
+                talk.window
+            };
             let options = options(kind);
             let rest = Rest {
                 options: &options,
@@ -467,7 +471,11 @@ fn open(from: From, talk: &mut Talk, pair: &mut Pair) {
     };
     let scale = [3, 3, 5, 1];
     let rest = Rest {
-        options: if number % 2 == 0 { &scale } else { &[] },
+        options: if number.is_multiple_of(2) {
+            &scale
+        } else {
+            &[]
+        },
         payload: 0,
     };
     *talk = Talk {

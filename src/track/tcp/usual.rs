@@ -49,7 +49,7 @@ impl Track {
             & !ack.before(rx.end.sub(tx.max_window.max(MIN_ACK_WINDOW)))
             & (is_newer | (len == 0));
         let in_order = !seq.after(tx.end);
-        let mark = digest_of(seq, ack) | u16::from(in_order) * MARK_IN_ORDER;
+        let mark = digest_of(seq, ack) | (u16::from(in_order) * MARK_IN_ORDER);
         let position = State::Established as u8 | (Event::Ack as u8) << 4 | (direction as u8) << 7;
         let repeats = (self.position == position)
             & (self.last_end == end)

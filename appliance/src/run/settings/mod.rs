@@ -317,8 +317,16 @@ impl LogSettings {
     }
 }
 
+/// Returns all warnings about a configuration, except for those about memory.
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(default_warnings(config));
+    warnings.extend(sources_warning(config));
+    warnings
+}
+
 /// Returns a warning if `geneve.sources` is not narrowed down to the subnets of the load balancer.
-pub(crate) fn sources_warning(config: &Config) -> Option<String> {
+fn sources_warning(config: &Config) -> Option<String> {
     let who = if config.geneve.sources.is_empty() {
         "empty: whoever reaches the appliance"
     } else if config.geneve.sources == GeneveConfig::default().sources {

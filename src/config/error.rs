@@ -1,7 +1,7 @@
 //! Errors and warnings of a configuration, and their locations.
-use std::fmt::{self, Write};
+use std::fmt;
 
-use super::text::{Line, shown, similar};
+use super::text::{OneLine, shown, similar};
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
@@ -30,9 +30,6 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// The largest number of bytes of a message about one error, without the last character.
-const MAX_MESSAGE: usize = 4_096;
-
 /// A name that is not one of a few.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
@@ -40,7 +37,8 @@ pub struct UnknownName {
     pub name: String,
     /// The known names.
     pub known: Vec<String>,
-    /// The known name that is most similar, if one is.
+    /// The known name that is most similar, if one is; or the path of the only key that has the
+    /// name in another section.
     pub similar: Option<String>,
 }
 
@@ -86,7 +84,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why. It is displayed on one line of bounded length.
+/// An error of a configuration, with its location. It is displayed on one line of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -96,10 +94,17 @@ pub struct ConfigError {
     pub cause: ConfigErrorCause,
 }
 
+impl ConfigError {
+    /// Returns the cause without the location, on one line of bounded length.
+    #[must_use]
+    pub fn message(&self) -> String {
+        OneLine(&self.cause).to_string()
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (to, left) = (f, MAX_MESSAGE);
-        write!(Line { to, left }, "{}: {}", self.location, self.cause)
+        OneLine(format_args!("{}: {}", self.location, self.cause)).fmt(f)
     }
 }
 

@@ -1,5 +1,5 @@
 //! `[geneve]`: the tunnel in front of the engine.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 
 use super::declare::Table;
@@ -153,15 +153,13 @@ impl Config {
     }
 
     fn check_listen(&self) -> Checked {
-        let listen = &self.geneve.listen;
-        for (place, address) in listen.iter().enumerate() {
-            let earlier = listen.get(..place).unwrap_or_default();
-            if earlier.contains(address)
-                || (place > 0 && earlier.iter().any(Ipv4Addr::is_unspecified))
-            {
+        let mut earlier = HashSet::new();
+        for (place, address) in self.geneve.listen.iter().enumerate() {
+            if earlier.contains(address) || earlier.contains(&Ipv4Addr::UNSPECIFIED) {
                 let key = format!("geneve.listen[{place}]");
                 return Err(self.error(&key, ConfigErrorCause::ListensAlready(*address)));
             }
+            earlier.insert(*address);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use super::declare::duration;
 use super::error::{Warning, WarningKind};
 use super::sets::set_key;
+use super::text::listed;
 use super::{Attachment, CheckMode, Config, RuleConfig, Zones, expiry};
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
@@ -64,12 +65,13 @@ impl Config {
                 .map(ToString::to_string)
                 .collect();
             if !types.is_empty() {
+                let shown = types.iter().map(String::as_str);
                 warnings.push(Warning {
                     location: self
                         .provenance
                         .locate(&format!("policy.rule[{place}].icmp_types")),
                     kind: WarningKind::IcmpTypesNeverAsk {
-                        types: types.join(", "),
+                        types: listed(shown, types.len()),
                     },
                 });
             }

@@ -29,8 +29,8 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
     let end = span.end.clamp(span.start, lines.end);
     let within = span.start - lines.start..end - lines.start;
     let title = match location.key.is_empty() {
-        true => error.cause.to_string(),
-        false => format!("{}: {}", location.key, error.cause),
+        true => error.message(),
+        false => format!("{}: {}", location.key, error.message()),
     };
     let snippet = Snippet::source(shown)
         .path(file.as_ref())

@@ -84,8 +84,8 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
     read_and_parse(path, || File::open(path))
 }
 
-/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular file,
-/// since reading anything else may not end.
+/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular
+/// file, since reading anything else may not end.
 ///
 /// # Errors
 /// Errors of [`load`].

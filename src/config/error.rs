@@ -141,8 +141,8 @@ impl ConfigErrors {
         self.list.iter()
     }
 
-    /// Returns whether the configuration may have further errors: at most 100 errors of each kind are
-    /// kept.
+    /// Returns whether the configuration may have further errors: at most 100 errors of each kind
+    /// are kept.
     #[must_use]
     pub fn may_have_more(&self) -> bool {
         self.may_have_more
@@ -224,7 +224,7 @@ pub enum ConfigErrorCause {
     #[error("an empty list matches nothing: leave the key out to match anything")]
     EmptyList,
     /// Memory that could not be allocated.
-    #[error("the system does not give {bytes} bytes for {part}")]
+    #[error("the system cannot allocate {bytes} bytes for {part}")]
     NoMemory {
         /// Purpose of the table.
         part: &'static str,
@@ -240,10 +240,10 @@ pub enum ConfigErrorCause {
         bounds: String,
     },
     /// A name of a rule or zone that is too long or has characters that are not allowed.
-    #[error("`{0}` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
+    #[error("`{0}` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
     BadName(String),
     /// A rule with the name of the default action.
-    #[error("`default` is the name of the default action: call the rule something else")]
+    #[error("`default` is the name of the default action: give the rule another name")]
     ReservedName,
     /// Two rules of the same name.
     #[error("the name `{name}` is taken by {first}")]
@@ -273,7 +273,7 @@ pub enum ConfigErrorCause {
         known: String,
     },
     /// A group of zones with the name of a zone.
-    #[error("`{0}` is the name of a zone: call the group something else")]
+    #[error("`{0}` is the name of a zone: give the group another name")]
     GroupIsZone(String),
     /// A group without zones.
     #[error("a group needs the names of its zones")]
@@ -295,7 +295,7 @@ pub enum ConfigErrorCause {
         known: String,
     },
     /// Sets that contain themselves, directly or via others.
-    #[error("the set holds itself: {0}")]
+    #[error("the set contains itself: {0}")]
     SetCircle(String),
     /// A value that occurs twice in a set.
     #[error("`{value}` is in the set already, at place {first}")]
@@ -322,7 +322,7 @@ pub enum ConfigErrorCause {
     /// Rules with too many prefixes.
     #[error(
         "the rules have more than {0} prefixes, those of a set counted for each rule that names it: \
-         join rules that name the same sets, or leave less out by `not`"
+         join rules that name the same sets, or exclude less by `not`"
     )]
     TooManyPrefixes(usize),
     /// More parts of rules than can be compiled.
@@ -331,11 +331,11 @@ pub enum ConfigErrorCause {
     )]
     TooManyParts(usize),
     /// An empty set after `not`.
-    #[error("the set `@{0}` is empty: `not` would leave out nothing")]
+    #[error("the set `@{0}` is empty: `not` would exclude nothing")]
     EmptyNegation(String),
     /// Lists of a rule that exclude each other.
     #[error(
-        "the rule can match nothing: `not` or `destination_zones` leaves out all that is listed"
+        "the rule can match nothing: `not` or `destination_zones` excludes everything that is listed"
     )]
     MatchesNothing,
     /// A zone in `destination_zones` without prefixes.
@@ -344,7 +344,7 @@ pub enum ConfigErrorCause {
     )]
     NoZonePrefixes(String),
     /// Services together with the keys that they replace.
-    #[error("`services` stands in place of `{0}`: write one of them")]
+    #[error("`services` replaces `{0}`: write only one of them")]
     ServicesAndMore(&'static str),
     /// A comment that is too long or has control characters.
     #[error("a comment has at most {0} bytes and no control characters")]
@@ -356,13 +356,13 @@ pub enum ConfigErrorCause {
     #[error("unknown check {0}")]
     UnknownCheck(Box<UnknownName>),
     /// A listening address that is given twice, or together with all addresses.
-    #[error("{0} is listened at already")]
+    #[error("{0} is listed already, or covered by 0.0.0.0")]
     ListensAlready(std::net::Ipv4Addr),
     /// An IPv6 prefix among the outer sources.
-    #[error("{0} is no IPv4 prefix, and tunnels are IPv4")]
+    #[error("{0} is not an IPv4 prefix, and tunnels are IPv4")]
     OuterIpv6(ipnet::IpNet),
     /// An invalid endpoint id.
-    #[error("`{0}` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`")]
+    #[error("`{0}` is not an endpoint id: 1 to 16 hexadecimal digits after `0x`")]
     BadEndpoint(String),
     /// An endpoint that is named twice, in two notations.
     #[error("the endpoint is named already, as `{0}`")]
@@ -401,7 +401,7 @@ pub enum ConfigErrorCause {
     #[error("ICMP types need `protocol` to be icmp, icmpv6 or both")]
     IcmpTypesNeedIcmp,
     /// An ICMP type that none of the rule's protocols has.
-    #[error("{kind} is no type of {protocol}")]
+    #[error("{kind} is not a type of {protocol}")]
     NoSuchIcmpType {
         /// The type.
         kind: String,
@@ -424,7 +424,7 @@ pub enum ConfigErrorCause {
     },
     /// More rule names than rule numbers, over all reloads.
     #[error(
-        "the rules have had more than {MAX_RULES} names since the start: keep their names, or start anew"
+        "the rules have had more than {MAX_RULES} names since the start: keep their names, or restart"
     )]
     TooManyNames,
     /// A setting that only a start can change.
@@ -527,7 +527,7 @@ impl fmt::Display for WarningKind {
                 write!(f, "rule `{rule}` never matches: its sets are empty, or exclude each other")
             }
             Self::Expired { rule, since } => {
-                write!(f, "rule `{rule}` has expired at {since}: it is not compared any more")
+                write!(f, "rule `{rule}` has expired at {since}: it is no longer compared")
             }
             Self::RedirectsInTunnel => f.write_str(
                 "redirects are dropped nevertheless: engine.attachment states that all packets come from a tunnel"

@@ -50,10 +50,10 @@ crate::config_section! {
             restart: true;
         }
         /// The number of tunnel endpoints that are remembered: peer, local address, and header but
-        /// for the cookie. One endpoint has a quarter of them at most, and so have all together that
-        /// `endpoints` does not name, if it names any. Beyond, packets pass, but none can be made
-        /// for them: no RST at the end of a session. A tunnel endpoint without packets for ten
-        /// minutes is evicted; of more than 32,767, none is.
+        /// for the cookie. One endpoint has a quarter of them at most, and so have all together
+        /// that `endpoints` does not name, if it names any. Beyond this number packets pass, but
+        /// the appliance can send none of its own, such as a RST at the end of a session. A tunnel
+        /// endpoint without packets for ten minutes is evicted; of more than 32,767, none is.
         max_tunnel_ends: u32 {
             default: 4_095, "1 MiB";
             bounds: 1..=Self::MAX_ENDS;
@@ -64,14 +64,15 @@ crate::config_section! {
         required: Option<Vec<MetadataField>> {
             default: None, "what the provider always sends";
         }
-        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP error.
+        /// The longest inner packet that is returned; the sender of a larger one gets an ICMP
+        /// error.
         inner_mtu: u32 {
             default: 8_500, "GWLB's";
             bounds: 1_280..=Self::MAX_INNER_MTU;
             unit: "bytes";
         }
-        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since the
-        /// header is longer by that. 0 leaves every SYN as it is.
+        /// The largest MSS that a TCP SYN over IPv4 may announce; over IPv6 it is 20 less, since
+        /// the header is longer by that. 0 leaves every SYN as it is.
         mss_clamp: u32 {
             default: 0, "allowed packets leave untouched";
             bounds: 64..=65_495;
@@ -236,15 +237,15 @@ mod tests {
             ),
             (
                 "[geneve]\nlisten = [\"10.0.0.1\", \"10.0.0.1\"]",
-                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listed already, or covered by 0.0.0.0",
             ),
             (
                 "[geneve]\nlisten = [\"0.0.0.0\", \"10.0.0.1\"]",
-                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listed already, or covered by 0.0.0.0",
             ),
             (
                 "[geneve]\nsources = [\"10.0.0.0/8\", \"fd00::/8\"]",
-                "t.toml:2: geneve.sources[1]: fd00::/8 is no IPv4 prefix, and tunnels are IPv4",
+                "t.toml:2: geneve.sources[1]: fd00::/8 is not an IPv4 prefix, and tunnels are IPv4",
             ),
             (
                 "[geneve]\nsources = \"10.0.0.1/8\"",
@@ -252,12 +253,12 @@ mod tests {
             ),
             (
                 "[geneve.endpoints]\n\"0x12345678901234567\" = \"default\"",
-                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is no endpoint id: 1 to 16 hexadecimal \
-                 digits behind `0x`",
+                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is not an endpoint id: 1 to 16 hexadecimal \
+                 digits after `0x`",
             ),
             (
                 "[geneve.endpoints]\nvpce = \"default\"",
-                "t.toml:2: geneve.endpoints.vpce: `vpce` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`",
+                "t.toml:2: geneve.endpoints.vpce: `vpce` is not an endpoint id: 1 to 16 hexadecimal digits after `0x`",
             ),
             (
                 "[geneve.endpoints]\n0x1 = \"default\"\n0x01 = \"default\"",

@@ -10,7 +10,7 @@ use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
 crate::config_section! {
-    /// `[policy]`: which new sessions are allowed.
+    /// `[policy]`: the decision on new sessions.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct PolicyConfig = "policy" {
         /// Action on a new session that no rule matches: `allow`, `deny` (silent), `reject` (with a
@@ -27,8 +27,8 @@ crate::config_section! {
         inside: Vec<IpNet> {
             default: Self::default_inside(), "RFC 1918, RFC 6598, RFC 4193";
         }
-        /// Handling of sessions that the policy of a reload would not admit: `end` ends them, `keep`
-        /// leaves them under the rule that has admitted them.
+        /// Handling of sessions that the policy of a reload would not admit: `end` ends them,
+        /// `keep` leaves them under the rule that has admitted them.
         on_reload: OnReload {
             default: OnReload::default(), "what is denied is denied";
         }
@@ -81,15 +81,14 @@ crate::config_section! {
         }
         /// Whether the rule is compared at all.
         enabled: bool {
-            default: true, "a rule is meant";
+            default: true, "a written rule is in force";
         }
         /// The purpose of the rule, for people, without control characters.
         comment: String {
             default: String::new(), "none";
             limit: "at most 512 bytes";
         }
-        /// The moment from which on the rule is not compared any more. A date is its beginning in
-        /// UTC.
+        /// The time from which the rule is no longer compared. A date is its beginning in UTC.
         expires: Option<SystemTime> {
             default: None, "never";
         }
@@ -210,7 +209,8 @@ crate::config_section! {
             default: Vec::new(), "no exception";
             never_empty: true;
         }
-        /// Ports that the responder does not have. They need `protocol` as `destination_ports` does.
+        /// Ports that the responder does not have. They need `protocol` as `destination_ports`
+        /// does.
         destination_ports: Vec<PortRange> {
             default: Vec::new(), "no exception";
             never_empty: true;

@@ -98,7 +98,7 @@ impl FromStr for Service {
         if matches!(protocol, Protocol::ICMP | Protocol::ICMPV6) {
             let kind: IcmpType = rest.parse()?;
             if kind.of(protocol).is_none() {
-                return Err(format!("`{text}`: {kind} is no type of {protocol}"));
+                return Err(format!("`{text}`: {kind} is not a type of {protocol}"));
             }
             icmp = Some(kind);
         } else if protocol.has_ports() {

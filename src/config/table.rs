@@ -6,7 +6,7 @@ use serde::Deserialize;
 use crate::packet::Checksums;
 
 crate::config_section! {
-    /// `[engine]`: how packets are read.
+    /// `[engine]`: the reading of packets.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct EngineConfig = "engine" {
         /// Whether checksums are verified: `trust` leaves them to the receiving host, `require`
@@ -17,8 +17,8 @@ crate::config_section! {
         checksums: Checksums {
             default: Checksums::default(), "in a tunnel nothing else verifies them";
         }
-        /// The source of packets: a link, or a tunnel, in which nothing of a link belongs. `auto` is
-        /// a tunnel for packets of the GENEVE front end and a link for all others.
+        /// The source of packets: a link, or a tunnel, in which nothing of a link belongs. `auto`
+        /// is a tunnel for packets of the GENEVE front end and a link for all others.
         attachment: Attachment {
             default: Attachment::default(), "a tunnel behind the GENEVE front end, else a link";
         }
@@ -83,8 +83,8 @@ crate::config_section! {
             unit: "sessions";
             restart: true;
         }
-        /// The number of parts with a lock each, at most `max_sessions`. The default is 64, or fewer
-        /// to have 1024 sessions in each.
+        /// The number of parts with a lock each, at most `max_sessions`. The default is 64, or
+        /// fewer to have 1024 sessions in each.
         shards: Option<u32> {
             default: None, "64, or fewer to have 1024 sessions in each";
             limit: "a power of two from 1 to 1024";
@@ -219,8 +219,8 @@ impl FragmentsConfig {
 }
 
 crate::config_section! {
-    /// `[gwlb]`: the timers of the Gateway Load Balancer in front, for warnings about lifetimes that
-    /// are not below them. They change nothing else.
+    /// `[gwlb]`: the timers of the Gateway Load Balancer in front, for warnings about lifetimes
+    /// that are not below them. They change nothing else.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct GwlbConfig = "gwlb" {
         /// Whether there is such a balancer. If not, no lifetime is compared with its timers.

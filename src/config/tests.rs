@@ -400,7 +400,8 @@ fn a_key_of_another_section_is_answered_with_its_path() {
             "[resets]\nsearched_zones = 7",
             Some("asymmetry.searched_zones"),
         ),
-        // Two sections have the key; tables in lists, and tables by name, have no path of their own.
+        // Two sections have the key; tables in lists, and tables by name, have no path of their
+        // own.
         ("[gwlb]\nprovider = \"gwlb\"\nmode = \"auto\"", None),
         ("[engine]\ndestination_zones = \"x\"", None),
     ] {
@@ -676,7 +677,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[zones]\n\"a b\" = 5",
-        "t.toml:2: zones.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: zones.\"a b\": `a b` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
     ),
     (
         "[zones]\na = 70000",
@@ -784,15 +785,15 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: policy.rule[0].name: `a b` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
+        "t.toml:2: policy.rule[0].name: `` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"default\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: call the rule something else",
+        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: give the rule another name",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n[[policy.rule]]\nname = \"b\"\naction = \"allow\"\n[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n",
@@ -864,7 +865,7 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"packet-too-big\"",
-        "t.toml:5: policy.rule[0].icmp_types: packet-too-big is no type of icmp",
+        "t.toml:5: policy.rule[0].icmp_types: packet-too-big is not a type of icmp",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \"ping\"",

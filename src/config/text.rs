@@ -11,8 +11,8 @@ const MAX_MESSAGE: usize = 4_096;
 /// The largest number of bytes of a name that is compared with others.
 const MAX_COMPARED: usize = 64;
 
-/// Returns a value or name as messages show it: on one line, without control characters, and at most
-/// 100 characters of it.
+/// Returns a value or name as messages show it: on one line, without control characters, and at
+/// most 100 characters of it.
 pub(super) fn shown(text: &str) -> Cow<'_, str> {
     let is_long = text.len() > MAX_SHOWN && text.chars().nth(MAX_SHOWN).is_some();
     if !is_long && !text.chars().any(is_escaped) {
@@ -84,8 +84,8 @@ impl fmt::Write for Line<'_, '_> {
     }
 }
 
-/// Returns the name that is most like another one, if one is. Nothing is like a name of more than 64
-/// bytes.
+/// Returns the name that is most like another one, if one is. Nothing is like a name of more than
+/// 64 bytes.
 pub(super) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) -> Option<String> {
     if name.len() > MAX_COMPARED {
         return None;

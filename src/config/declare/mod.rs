@@ -145,8 +145,8 @@ impl<T: Value> Key<T> {
         self
     }
 
-    /// Marks a key that only a start can change in the reference page alone: the section itself keeps
-    /// and compares the values.
+    /// Marks a key that only a start can change in the reference page alone: the section itself
+    /// keeps and compares the values.
     #[must_use]
     pub fn kept_apart(mut self, is_kept_apart: bool) -> Self {
         self.is_kept_apart = is_kept_apart;

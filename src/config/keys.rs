@@ -133,15 +133,19 @@ impl Lines {
         Self(ends.map(|(offset, _)| offset).collect())
     }
 
-    /// Returns the column of an offset, counted from 1 in characters.
+    /// Returns the column of an offset, counted from 1 in characters. A byte order mark at the
+    /// beginning does not count.
     pub(super) fn column(&self, text: &str, offset: usize) -> usize {
         let before = self.line(offset).checked_sub(2);
         let start = before
             .and_then(|line| self.0.get(line))
             .map_or(0, |end| end + 1);
-        1 + text
-            .get(start..offset)
-            .map_or(0, |text| text.chars().count())
+        let before = text.get(start..offset).unwrap_or_default();
+        let before = match start {
+            0 => before.strip_prefix('\u{feff}').unwrap_or(before),
+            _ => before,
+        };
+        1 + before.chars().count()
     }
 
     /// Returns the line of an offset, counted from 1.

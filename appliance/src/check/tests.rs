@@ -336,6 +336,7 @@ fn an_error_has_its_column_whatever_the_line_ends_and_the_letters_before() {
         ("[table]\r\nmax_sessions = 0\r\n", (2, 16)),
         ("\u{feff}[table]\nmax_sessions = 0", (2, 16)),
         ("\u{feff}table.max_sessions = 0", (1, 22)),
+        ("\u{feff}= 0", (1, 1)),
         ("table = { x = 0, max_sessions = 0 }", (1, 11)),
         (
             "tcp = { mode = \"\u{65e5}\u{672c}\", late = \"x\" }",

@@ -9,7 +9,7 @@ use portcullis::memory::Memory;
 
 use crate::config_file::{self, STANDARD_INPUT};
 use crate::memory;
-use crate::run::settings::{Settings, default_warnings, sources_warning};
+use crate::run::settings::{self, Settings};
 
 mod json;
 mod snippet;
@@ -122,9 +122,7 @@ fn values(config: &Config, settings: &Settings) -> Vec<EffectiveValue> {
 }
 
 fn warnings(config: &Config, memory: &Memory) -> Vec<String> {
-    let mut warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
-    warnings.extend(default_warnings(config));
-    warnings.extend(sources_warning(config));
+    let mut warnings = settings::warnings(config);
     warnings.extend(memory::warning(memory));
     warnings
 }

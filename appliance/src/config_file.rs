@@ -158,8 +158,8 @@ pub(crate) fn text(path: &Path) -> io::Result<String> {
 }
 
 fn read(file: impl Read, what: &str) -> io::Result<String> {
-    let mut text = String::new();
-    if file.take(MAX_FILE + 1).read_to_string(&mut text)? as u64 > MAX_FILE {
+    let mut bytes = Vec::new();
+    if file.take(MAX_FILE + 1).read_to_end(&mut bytes)? as u64 > MAX_FILE {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!(
@@ -168,7 +168,13 @@ fn read(file: impl Read, what: &str) -> io::Result<String> {
             ),
         ));
     }
-    Ok(text)
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(valid);
+        let line = 1 + before.filter(|byte| **byte == b'\n').count();
+        let why = format!("line {line} is not UTF-8");
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    })
 }
 
 /// Reads and validates the text of a configuration file; `name` is for messages.

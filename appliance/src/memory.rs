@@ -1,13 +1,13 @@
-//! The memory that a configuration takes, beside what the system has.
+//! Comparison of the memory that a configuration takes with that of the system.
 
 use std::fs;
 use std::path::Path;
 
 use portcullis::memory::Memory;
 
-/// Returns the memory that this process can still get, in bytes: what the kernel takes for
-/// available, or what is left of the limit of a control group, whichever is less. `None` if the
-/// system does not say.
+/// Returns the memory that this process can still allocate, in bytes: the kernel's `MemAvailable`,
+/// or the rest of the limit of a control group, whichever is less. Returns `None` if neither is
+/// known.
 fn available() -> Option<u64> {
     let of_host = fs::read_to_string("/proc/meminfo")
         .ok()
@@ -18,7 +18,7 @@ fn available() -> Option<u64> {
     of_host.into_iter().chain(of_groups).min()
 }
 
-/// `MemAvailable` of `/proc/meminfo`.
+/// Returns `MemAvailable` of `/proc/meminfo`, in bytes.
 fn mem_available(text: &str) -> Option<u64> {
     let line = text
         .lines()
@@ -27,8 +27,8 @@ fn mem_available(text: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Returns what the limits of a process's control group, and of those above it, leave (cgroup v2).
-/// `groups` is its `/proc/self/cgroup`.
+/// Returns the rest of the limits of a process's control group and of those above it (cgroup v2).
+/// `groups` is the text of its `/proc/self/cgroup`.
 fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let number = |directory: &Path, file: &str| {
@@ -47,7 +47,7 @@ fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     above.filter_map(left).min()
 }
 
-/// Returns one line for each part of what a configuration takes, and one for all.
+/// Returns a line for each part of the memory that a configuration takes, and one for the sum.
 pub(crate) fn lines(memory: &Memory) -> Vec<String> {
     let mut lines: Vec<String> = memory
         .parts()

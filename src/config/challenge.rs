@@ -3,19 +3,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 crate::config_section! {
-    /// `[syn_challenge]`: when the source of a SYN must prove that it is there before the SYN
-    /// passes. A SYN of an unknown source is answered by a SYN-ACK that acknowledges a wrong
-    /// number. The stack of a real source answers with a RST that carries this number, and its next
-    /// SYN passes.
+    /// `[syn_challenge]`: validation of the source of a SYN before the SYN passes. The answer to a
+    /// SYN of an unknown source is a SYN-ACK that acknowledges a wrong number. The stack of a real
+    /// source answers with a RST that carries this number, and its next SYN passes.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct SynChallengeConfig = "syn_challenge" {
-        /// When unknown sources are challenged, in zones that `zones` does not name: `auto` is
-        /// while the zone has many half-open sessions.
+        /// The times at which unknown sources are challenged, in zones that `zones` does not name.
+        /// `auto`: while the zone has many half-open sessions.
         mode: ChallengeMode {
             default: ChallengeMode::default(), "new clients wait only while there is a flood";
         }
-        /// The mode of a zone, by its name. Of several names that stand for one zone the first
-        /// counts.
+        /// The mode of a zone, by its name. If several names denote one zone, the first one
+        /// applies.
         zones: BTreeMap<String, ChallengeMode> {
             default: BTreeMap::new(), "all zones have `mode`";
         }
@@ -46,9 +45,9 @@ crate::config_section! {
             unit: "sources";
             restart: true;
         }
-        /// The rate of challenges, and as many at once. Half of them are divided by the zones, and
-        /// the other half is for whichever zone comes first. A SYN beyond them is dropped, that of
-        /// a real client too: the rate should be above that of all SYNs.
+        /// The rate of challenges, and as many at once. Half of them are divided among the zones;
+        /// the other half goes to the first zones that need it. A SYN beyond the rate is dropped,
+        /// even that of a real client. The rate should be above that of all SYNs.
         per_second: u32 {
             default: 2_000_000, "above what an appliance can receive: a flood is most of the SYNs";
             bounds: 1..=Self::MAX_RATE;

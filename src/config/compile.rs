@@ -237,10 +237,11 @@ impl Config {
         let defaults = self.policy.zones.iter();
         let defaults = defaults.filter_map(|(name, action)| Some((zones.zone(name)?, *action)));
         let defaults: Vec<_> = defaults.collect();
+        let mut actions = BTreeMap::new();
         for (zone, action) in &defaults {
-            if defaults
-                .iter()
-                .any(|(other, said)| other == zone && said != action)
+            if actions
+                .insert(zone, action)
+                .is_some_and(|earlier| earlier != action)
             {
                 let why = "two names of one zone have different actions".to_owned();
                 return Err(self.error("policy.zones", ConfigErrorCause::Syntax(why)));

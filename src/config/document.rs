@@ -4,11 +4,13 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
 use super::declare::read::{Entries, Problem, Problems, update_keys};
+use super::declare::reference::{SectionReference, sections};
 use super::declare::{Checker, Item, Table};
 use super::error::{
     ConfigError, ConfigErrorCause, ConfigErrors, Location, MAX_PROBLEMS, TextPlace,
 };
 use super::keys::{Lines, key_at, span_of};
+use super::path::cut;
 use super::{Config, Provenance};
 
 /// A parsed file, from which a program takes its own sections before the engine reads the rest. All
@@ -44,8 +46,8 @@ pub struct Document<'a> {
     provenance: Provenance,
     /// Sections that were taken, with their contents.
     taken: DeTable<'a>,
-    /// Names of sections that do not belong to the engine.
-    own: Vec<String>,
+    /// Sections that do not belong to the engine.
+    own: Vec<OwnSection>,
     errors: Vec<ConfigError>,
     /// Whether errors were left out.
     is_cut: bool,
@@ -89,7 +91,10 @@ impl<'a> Document<'a> {
     /// its default, and [`Self::finish`] returns the error.
     pub fn section<T: Table>(&mut self, name: &str) -> T {
         let mut section = T::default();
-        self.own.push(name.to_owned());
+        self.own.push(OwnSection {
+            name: name.to_owned(),
+            reference: sections::<T>,
+        });
         let Some((key, item)) = self.table.get_mut().remove_entry(name) else {
             return section;
         };
@@ -173,7 +178,7 @@ impl<'a> Document<'a> {
     pub fn finish(self) -> Result<Config, ConfigErrors> {
         let mut config = Config::default();
         let mut problems = Problems::default();
-        let own: Vec<&str> = self.own.iter().map(String::as_str).collect();
+        let own: Vec<&str> = self.own.iter().map(|own| own.name.as_str()).collect();
         let entries = Entries {
             table: self.table.get_ref(),
             span: self.table.span(),
@@ -197,9 +202,46 @@ impl<'a> Document<'a> {
                 .iter()
                 .map(|problem| self.place.error(problem)),
         );
+        name_other_sections(&mut errors, &self.own);
         match ConfigErrors::new(errors, is_cut) {
             Some(errors) => Err(errors),
             None => Ok(config),
+        }
+    }
+}
+
+/// A section that a program has taken.
+#[derive(Debug)]
+struct OwnSection {
+    name: String,
+    /// Returns the reference of the section at a path.
+    reference: fn(&str) -> Vec<SectionReference>,
+}
+
+/// Adds the paths of keys of other sections to errors about unknown keys with their names.
+fn name_other_sections(errors: &mut [ConfigError], own: &[OwnSection]) {
+    let unknown = errors
+        .iter_mut()
+        .filter_map(|error| match &mut error.cause {
+            ConfigErrorCause::UnknownKey(unknown) if unknown.similar.is_none() => Some(unknown),
+            _ => None,
+        });
+    let mut unknown = unknown.peekable();
+    if unknown.peek().is_none() {
+        return;
+    }
+    let mut sections = Config::reference();
+    sections.extend(own.iter().flat_map(|own| (own.reference)(&own.name)));
+    // Tables in lists, and tables by name, have no path of their own.
+    sections.retain(|section| !section.path.contains("[]") && !section.path.contains("NAME"));
+    for unknown in unknown {
+        let has_key = |section: &&SectionReference| {
+            let mut keys = section.keys.iter();
+            keys.any(|key| key.name == unknown.name && key.name != "NAME")
+        };
+        let mut found = sections.iter().filter(has_key);
+        if let (Some(section), None) = (found.next(), found.next()) {
+            unknown.similar = Some(format!("{}.{}", section.path, unknown.name));
         }
     }
 }
@@ -247,6 +289,8 @@ impl FileText<'_> {
         if let Some(span) = span_of(table, &location.key) {
             self.set_span(location, span);
         }
+        let kept = cut(&location.key).len();
+        location.key.truncate(kept);
     }
 
     fn set_span(&self, location: &mut Location, span: std::ops::Range<usize>) {

@@ -5,7 +5,8 @@ crate::config_section! {
     /// `[resets]`: the rate of RSTs at the end of sessions. RSTs to late packets, and answers to
     /// packets that are rejected or too large
     /// ([`Engine::write_reply`](crate::Engine::write_reply)), have a budget of this size each. With
-    /// `Z` zones, each zone has `overall / (2 * Z)` a second for certain in each of the three.
+    /// `Z` zones, each zone is guaranteed `overall / (2 * Z)` a second in each of the three
+    /// budgets.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct ResetsConfig = "resets" {
         /// The rate to one destination address, and as many at once.
@@ -56,8 +57,8 @@ impl TombstonesConfig {
 }
 
 crate::config_section! {
-    /// `[asymmetry]`: what is evidence of a path whose other half does not pass here, and how much
-    /// of it is kept.
+    /// `[asymmetry]`: the evidence of a path whose other half does not pass here, and the report of
+    /// such paths.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct AsymmetryConfig = "asymmetry" {
         /// The number of packets of one direction alone after which its path is reported, if one of

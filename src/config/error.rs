@@ -1,7 +1,7 @@
 //! Errors and warnings of a configuration, and their locations.
-use std::fmt::{self, Write};
+use std::fmt;
 
-use super::text::{Line, shown, similar};
+use super::text::{OneLine, shown, similar};
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
@@ -33,9 +33,6 @@ pub struct TextPlace {
     pub bytes: std::ops::Range<usize>,
 }
 
-/// The largest number of bytes of a message about one error, without the last character.
-const MAX_MESSAGE: usize = 4_096;
-
 /// A name that is not one of a few.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownName {
@@ -43,7 +40,8 @@ pub struct UnknownName {
     pub name: String,
     /// The known names.
     pub known: Vec<String>,
-    /// The known name that is most similar, if one is.
+    /// The known name that is most similar, if one is; or the path of the only key that has the
+    /// name in another section.
     pub similar: Option<String>,
 }
 
@@ -89,8 +87,7 @@ impl fmt::Display for Location {
     }
 }
 
-/// A configuration that cannot be used: where and why. It is displayed on one line of bounded
-/// length.
+/// An error of a configuration, with its location. It is displayed on one line of bounded length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigError {
@@ -100,10 +97,17 @@ pub struct ConfigError {
     pub cause: ConfigErrorCause,
 }
 
+impl ConfigError {
+    /// Returns the cause without the location, on one line of bounded length.
+    #[must_use]
+    pub fn message(&self) -> String {
+        OneLine(&self.cause).to_string()
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (to, left) = (f, MAX_MESSAGE);
-        write!(Line { to, left }, "{}: {}", self.location, self.cause)
+        OneLine(format_args!("{}: {}", self.location, self.cause)).fmt(f)
     }
 }
 
@@ -223,7 +227,7 @@ pub enum ConfigErrorCause {
     #[error("an empty list matches nothing: leave the key out to match anything")]
     EmptyList,
     /// Memory that could not be allocated.
-    #[error("the system does not give {bytes} bytes for {part}")]
+    #[error("the system cannot allocate {bytes} bytes for {part}")]
     NoMemory {
         /// Purpose of the table.
         part: &'static str,
@@ -239,10 +243,10 @@ pub enum ConfigErrorCause {
         bounds: String,
     },
     /// A name of a rule or zone that is too long or has characters that are not allowed.
-    #[error("`{0}` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
+    #[error("`{0}` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` and `-`")]
     BadName(String),
     /// A rule with the name of the default action.
-    #[error("`default` is the name of the default action: call the rule something else")]
+    #[error("`default` is the name of the default action: give the rule another name")]
     ReservedName,
     /// Two rules of the same name.
     #[error("the name `{name}` is taken by {first}")]
@@ -272,7 +276,7 @@ pub enum ConfigErrorCause {
         known: String,
     },
     /// A group of zones with the name of a zone.
-    #[error("`{0}` is the name of a zone: call the group something else")]
+    #[error("`{0}` is the name of a zone: give the group another name")]
     GroupIsZone(String),
     /// A group without zones.
     #[error("a group needs the names of its zones")]
@@ -294,7 +298,7 @@ pub enum ConfigErrorCause {
         known: String,
     },
     /// Sets that contain themselves, directly or via others.
-    #[error("the set holds itself: {0}")]
+    #[error("the set contains itself: {0}")]
     SetCircle(String),
     /// A value that occurs twice in a set.
     #[error("`{value}` is in the set already, at place {first}")]
@@ -322,7 +326,7 @@ pub enum ConfigErrorCause {
     #[error(
         "the rules have more than {0} prefixes, those of a set counted for each rule that names \
          it: \
-         join rules that name the same sets, or leave less out by `not`"
+         join rules that name the same sets, or exclude less by `not`"
     )]
     TooManyPrefixes(usize),
     /// More parts of rules than can be compiled.
@@ -332,11 +336,12 @@ pub enum ConfigErrorCause {
     )]
     TooManyParts(usize),
     /// An empty set after `not`.
-    #[error("the set `@{0}` is empty: `not` would leave out nothing")]
+    #[error("the set `@{0}` is empty: `not` would exclude nothing")]
     EmptyNegation(String),
     /// Lists of a rule that exclude each other.
     #[error(
-        "the rule can match nothing: `not` or `destination_zones` leaves out all that is listed"
+        "the rule can match nothing: `not` or `destination_zones` excludes everything that is \
+         listed"
     )]
     MatchesNothing,
     /// A zone in `destination_zones` without prefixes.
@@ -345,7 +350,7 @@ pub enum ConfigErrorCause {
     )]
     NoZonePrefixes(String),
     /// Services together with the keys that they replace.
-    #[error("`services` stands in place of `{0}`: write one of them")]
+    #[error("`services` replaces `{0}`: write only one of them")]
     ServicesAndMore(&'static str),
     /// A comment that is too long or has control characters.
     #[error("a comment has at most {0} bytes and no control characters")]
@@ -357,13 +362,13 @@ pub enum ConfigErrorCause {
     #[error("unknown check {0}")]
     UnknownCheck(Box<UnknownName>),
     /// A listening address that is given twice, or together with all addresses.
-    #[error("{0} is listened at already")]
+    #[error("{0} is listed already, or covered by 0.0.0.0")]
     ListensAlready(std::net::Ipv4Addr),
     /// An IPv6 prefix among the outer sources.
-    #[error("{0} is no IPv4 prefix, and tunnels are IPv4")]
+    #[error("{0} is not an IPv4 prefix, and tunnels are IPv4")]
     OuterIpv6(ipnet::IpNet),
     /// An invalid endpoint id.
-    #[error("`{0}` is no endpoint id: 1 to 16 hexadecimal digits behind `0x`")]
+    #[error("`{0}` is not an endpoint id: 1 to 16 hexadecimal digits after `0x`")]
     BadEndpoint(String),
     /// An endpoint that is named twice, in two notations.
     #[error("the endpoint is named already, as `{0}`")]
@@ -402,7 +407,7 @@ pub enum ConfigErrorCause {
     #[error("ICMP types need `protocol` to be icmp, icmpv6 or both")]
     IcmpTypesNeedIcmp,
     /// An ICMP type that none of the rule's protocols has.
-    #[error("{kind} is no type of {protocol}")]
+    #[error("{kind} is not a type of {protocol}")]
     NoSuchIcmpType {
         /// The type.
         kind: String,
@@ -426,7 +431,7 @@ pub enum ConfigErrorCause {
     /// More rule names than rule numbers, over all reloads.
     #[error(
         "the rules have had more than {MAX_RULES} names since the start: keep their names, or \
-         start anew"
+         restart"
     )]
     TooManyNames,
     /// A setting that only a start can change.
@@ -542,7 +547,7 @@ impl fmt::Display for WarningKind {
             Self::Expired { rule, since } => {
                 write!(
                     f,
-                    "rule `{rule}` has expired at {since}: it is not compared any more"
+                    "rule `{rule}` has expired at {since}: it is no longer compared"
                 )
             }
             Self::RedirectsInTunnel => f.write_str(

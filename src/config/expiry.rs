@@ -17,7 +17,7 @@ const EXPECTED: &str =
 /// Returns the moment of a TOML date or time.
 #[cfg(feature = "toml")]
 fn moment(text: &str) -> Result<SystemTime, String> {
-    let wrong = || format!("`{text}` is no moment: write {EXPECTED}");
+    let wrong = || format!("`{text}` is not a date or time: write {EXPECTED}");
     let value: Datetime = text.trim().parse().map_err(|_| wrong())?;
     let (date, time) = (value.date.ok_or_else(wrong)?, value.time);
     let shift = match (time, value.offset) {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::ftp::helper::{ActiveOpening, CONTROL_PORT, Settings};
 
 crate::config_section! {
-    /// `[ftp]`: which sessions are control sessions of FTP, and what they may announce.
+    /// `[ftp]`: the control sessions of FTP, and the sessions that they may announce.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct FtpConfig = "ftp" {
         /// The ports of servers; an empty list turns the helper off.
@@ -77,15 +77,15 @@ crate::config_section! {
             unit: "commands";
         }
         /// Handling of a packet with an announcement that is refused: `pass` opens nothing, `drop`
-        /// ends the control session. A rule can say otherwise.
+        /// ends the control session. A rule can override this.
         refused: RefusedAnnouncement {
             default: RefusedAnnouncement::default(),
                 "nothing is opened, and the server answers for itself";
         }
-        /// The memory of all control sessions together. With several zones each has a part for
-        /// certain, and one source leaves some to others. Beyond its share a control session gives
-        /// up what waits for missing segments. One that is new, or still takes too much, is not
-        /// inspected.
+        /// The memory of all control sessions together. With several zones, each is guaranteed a
+        /// part, and one source leaves a part to others. Beyond its share, a control session
+        /// discards the data that waits for missing segments. A session that is new, or still takes
+        /// too much, is not inspected.
         max_memory: u32 {
             default: 64 << 20, "64 MiB";
             bounds: Self::MIN_MEMORY..=u32::MAX;

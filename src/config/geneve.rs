@@ -1,5 +1,5 @@
 //! `[geneve]`: the tunnel in front of the engine.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::Ipv4Addr;
 
 use super::declare::Table;
@@ -51,9 +51,9 @@ crate::config_section! {
         }
         /// The number of tunnel endpoints that are remembered: peer, local address, and header but
         /// for the cookie. One endpoint has a quarter of them at most, and so have all together
-        /// that `endpoints` does not name, if it names any. Beyond, packets pass, but none can be
-        /// made for them: no RST at the end of a session. A tunnel endpoint without packets for ten
-        /// minutes is evicted; of more than 32,767, none is.
+        /// that `endpoints` does not name, if it names any. Beyond this number packets pass, but
+        /// the appliance can send none of its own, such as a RST at the end of a session. A tunnel
+        /// endpoint without packets for ten minutes is evicted; of more than 32,767, none is.
         max_tunnel_ends: u32 {
             default: 4_095, "1 MiB";
             bounds: 1..=Self::MAX_ENDS;
@@ -154,15 +154,13 @@ impl Config {
     }
 
     fn check_listen(&self) -> Checked {
-        let listen = &self.geneve.listen;
-        for (place, address) in listen.iter().enumerate() {
-            let earlier = listen.get(..place).unwrap_or_default();
-            if earlier.contains(address)
-                || (place > 0 && earlier.iter().any(Ipv4Addr::is_unspecified))
-            {
+        let mut earlier = HashSet::new();
+        for (place, address) in self.geneve.listen.iter().enumerate() {
+            if earlier.contains(address) || earlier.contains(&Ipv4Addr::UNSPECIFIED) {
                 let key = format!("geneve.listen[{place}]");
                 return Err(self.error(&key, ConfigErrorCause::ListensAlready(*address)));
             }
+            earlier.insert(*address);
         }
         Ok(())
     }
@@ -239,15 +237,15 @@ mod tests {
             ),
             (
                 "[geneve]\nlisten = [\"10.0.0.1\", \"10.0.0.1\"]",
-                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listed already, or covered by 0.0.0.0",
             ),
             (
                 "[geneve]\nlisten = [\"0.0.0.0\", \"10.0.0.1\"]",
-                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listened at already",
+                "t.toml:2: geneve.listen[1]: 10.0.0.1 is listed already, or covered by 0.0.0.0",
             ),
             (
                 "[geneve]\nsources = [\"10.0.0.0/8\", \"fd00::/8\"]",
-                "t.toml:2: geneve.sources[1]: fd00::/8 is no IPv4 prefix, and tunnels are IPv4",
+                "t.toml:2: geneve.sources[1]: fd00::/8 is not an IPv4 prefix, and tunnels are IPv4",
             ),
             (
                 "[geneve]\nsources = \"10.0.0.1/8\"",
@@ -255,14 +253,14 @@ mod tests {
             ),
             (
                 "[geneve.endpoints]\n\"0x12345678901234567\" = \"default\"",
-                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is no \
+                "t.toml:2: geneve.endpoints.0x12345678901234567: `0x12345678901234567` is not an \
                  endpoint id: 1 to 16 hexadecimal \
-                 digits behind `0x`",
+                 digits after `0x`",
             ),
             (
                 "[geneve.endpoints]\nvpce = \"default\"",
-                "t.toml:2: geneve.endpoints.vpce: `vpce` is no endpoint id: 1 to 16 hexadecimal \
-                 digits behind `0x`",
+                "t.toml:2: geneve.endpoints.vpce: `vpce` is not an endpoint id: 1 to 16 \
+                 hexadecimal digits after `0x`",
             ),
             (
                 "[geneve.endpoints]\n0x1 = \"default\"\n0x01 = \"default\"",

@@ -12,7 +12,7 @@ use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
 
 crate::config_section! {
-    /// `[policy]`: which new sessions are allowed.
+    /// `[policy]`: the decision on new sessions.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct PolicyConfig = "policy" {
         /// Action on a new session that no rule matches: `allow`, `deny` (silent), `reject` (with a
@@ -83,15 +83,14 @@ crate::config_section! {
         }
         /// Whether the rule is compared at all.
         enabled: bool {
-            default: true, "a rule is meant";
+            default: true, "a written rule is in force";
         }
         /// The purpose of the rule, for people, without control characters.
         comment: String {
             default: String::new(), "none";
             limit: "at most 512 bytes";
         }
-        /// The moment from which on the rule is not compared any more. A date is its beginning in
-        /// UTC.
+        /// The time from which the rule is no longer compared. A date is its beginning in UTC.
         expires: Option<SystemTime> {
             default: None, "never";
         }

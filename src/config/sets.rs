@@ -99,7 +99,7 @@ impl FromStr for Service {
         if matches!(protocol, Protocol::ICMP | Protocol::ICMPV6) {
             let kind: IcmpType = rest.parse()?;
             if kind.of(protocol).is_none() {
-                return Err(format!("`{text}`: {kind} is no type of {protocol}"));
+                return Err(format!("`{text}`: {kind} is not a type of {protocol}"));
             }
             icmp = Some(kind);
         } else if protocol.has_ports() {
@@ -467,6 +467,18 @@ pub(super) fn set_key(section: &str, name: &str) -> String {
     format!("{section}.{}", key_segment(name))
 }
 
+/// Returns the sets of a circle, each naming the next one; only the beginning of a long circle.
+fn circle_text(circle: Vec<&str>) -> String {
+    const MAX_NAMES: usize = 10;
+    let names = circle.iter().take(MAX_NAMES);
+    let names: Vec<_> = names.map(|name| format!("{SET}{name}")).collect();
+    let text = names.join(" names ");
+    match circle.len().saturating_sub(MAX_NAMES) {
+        0 => text,
+        more => format!("{text}, and so on: {more} more names"),
+    }
+}
+
 /// Members of the sets of a section: the values as written, and the names of nested sets.
 struct References<'a> {
     section: &'static str,
@@ -521,15 +533,9 @@ impl<'a> References<'a> {
                 continue;
             };
             if on_path.contains(next) {
-                let names = path
-                    .iter()
-                    .map(|(name, _)| *name)
-                    .skip_while(|name| *name != next);
-                let circle: Vec<_> = names
-                    .chain([next])
-                    .map(|name| format!("{SET}{name}"))
-                    .collect();
-                let cause = ConfigErrorCause::SetCircle(circle.join(" names "));
+                let names = path.iter().map(|(name, _)| *name);
+                let circle = names.skip_while(|name| *name != next).chain([next]);
+                let cause = ConfigErrorCause::SetCircle(circle_text(circle.collect()));
                 return Err(config.error(&set_key(self.section, next), cause));
             }
             if !done.contains(next) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 use crate::packet::Checksums;
 
 crate::config_section! {
-    /// `[engine]`: how packets are read.
+    /// `[engine]`: the reading of packets.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct EngineConfig = "engine" {
         /// Whether checksums are verified: `trust` leaves them to the receiving host, `require`

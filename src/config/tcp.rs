@@ -9,8 +9,7 @@ use super::replaced::LOOSE;
 use crate::policy::handling::{Asymmetric, Handling, LatePacket, Midstream, TcpHandling, TcpMode};
 
 crate::config_section! {
-    /// `[tcp]`: how TCP is tracked. Settings that a rule or a zone can have too hold where neither
-    /// of them has one.
+    /// `[tcp]`: the tracking of TCP. Settings of a rule or a zone take precedence.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct TcpConfig = "tcp" {
         /// The strictness of tracking. `strict`: a connection begins with its SYN, and segments
@@ -20,12 +19,12 @@ crate::config_section! {
         }
         /// Whether a RST is sent to each end of an established session that ends by its lifetime.
         timeout_reset: bool {
-            default: true, "both ends shall know";
+            default: true, "both ends should know";
         }
         /// Handling of a packet that comes after the end of its session: `reset` answers with a
         /// RST, `readmit` asks the policy again.
         late: LatePacket {
-            default: LatePacket::default(), "the end shall know";
+            default: LatePacket::default(), "the sender should know";
         }
         /// Handling of a packet of a connection whose beginning was not seen: `reject` answers with
         /// a RST, `adopt` begins a session if the policy admits it.
@@ -68,8 +67,8 @@ impl TcpConfig {
 }
 
 crate::config_keys! {
-    /// Settings of `[tcp]` for a zone or a rule. The rule's setting counts before the zone's, the
-    /// zone's before the global one.
+    /// Settings of `[tcp]` for a zone or a rule. The rule's setting takes precedence over the
+    /// zone's, and the zone's over the global one.
     TcpHandling = "" {
         /// The strictness of tracking.
         mode: Option<TcpMode> { why: "`tcp.mode`"; }

@@ -397,6 +397,111 @@ fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
     assert!(!error("[nonsense]").contains("did you mean"));
 }
 
+#[test]
+fn a_key_of_another_section_is_answered_with_its_path() {
+    for (text, meant) in [
+        ("[table]\nmidstream = \"drop\"", Some("tcp.midstream")),
+        ("port_floor = 7", Some("ftp.port_floor")),
+        (
+            "[resets]\nsearched_zones = 7",
+            Some("asymmetry.searched_zones"),
+        ),
+        // Two sections have the key; tables in lists, and tables by name, have no path of their
+        // own.
+        ("[gwlb]\nprovider = \"gwlb\"\nmode = \"auto\"", None),
+        ("[engine]\ndestination_zones = \"x\"", None),
+    ] {
+        let error = error(text);
+        match meant {
+            Some(meant) => {
+                let meant = format!("did you mean `{meant}`?");
+                assert!(error.contains(&meant), "{error}");
+            }
+            None => assert!(
+                !error.contains("`tcp.mode`") && !error.contains("NAME"),
+                "{error}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn names_are_compared_by_letters_and_not_by_bytes() {
+    let error = error("tcp.mode = \"\u{65e5}\u{672c}\u{8a9e}\u{65e5}\u{672c}\u{8a9e}\"");
+    assert!(!error.contains("did you mean"), "{error}");
+}
+
+#[test]
+fn the_message_of_an_error_is_bounded_without_its_location() {
+    let sets: String = (0..10_000)
+        .map(|n| format!("s{n} = [\"@s{}\"]\n", (n + 1) % 10_000))
+        .collect();
+    let long = "n".repeat(100_000);
+    for text in [
+        format!("[address_sets]\n{sets}"),
+        format!("zones.\"{long}\" = 1"),
+        format!("[geneve.endpoints]\n\"{long}\" = \"default\""),
+        format!("[geneve.endpoints]\n\"a\\nb{long}\" = \"default\""),
+    ] {
+        let error = Config::from_toml(&text, "t.toml").unwrap_err();
+        let message = error.message();
+        assert!(message.len() < 5_000, "{}", message.len());
+        assert!(!message.contains(char::is_control), "{message}");
+        assert!(
+            error.location.key.len() <= 1_024,
+            "{}",
+            error.location.key.len()
+        );
+        assert!(error.to_string().len() < 6_000, "{error}");
+        let start: String = message.chars().take(12).collect();
+        assert!(
+            error.to_string().contains(&start),
+            "the cause has room: {error}"
+        );
+    }
+    let circle = error(&format!("[address_sets]\n{sets}"));
+    assert!(circle.contains("@s1 names @s"), "{circle}");
+    assert!(circle.ends_with(", and so on: 9991 more names"), "{circle}");
+}
+
+#[test]
+fn a_syntax_error_names_the_key_of_its_value() {
+    let text = "[table]\nmax_sessions = 1\n[zones]\na = {b = [1, 2,, 3]}\n";
+    let errors = Document::parse(text, "t.toml").unwrap_err();
+    let first = errors.iter().next().unwrap();
+    assert_eq!(
+        (first.location.line, first.location.key.as_str()),
+        (Some(4), "zones.a.b")
+    );
+}
+
+#[test]
+fn many_zones_and_addresses_are_checked_in_one_pass() {
+    let zones: String = (1..=65_535).map(|n| format!("z{n} = {n}\n")).collect();
+    let each = |value: &dyn Fn(u32) -> String| -> String {
+        (1..=65_535).map(|n| format!("{}\n", value(n))).collect()
+    };
+    let groups = each(&|n| format!("g{n} = [\"z{n}\"]"));
+    let actions = each(&|n| format!("z{n} = \"reject\""));
+    let text = format!("[zones]\n{zones}[zone_groups]\n{groups}[policy.zones]\n{actions}");
+    let compiled = parse(&text).compile().unwrap();
+    assert_eq!(compiled.zones.zone("g65535"), Some(Zone(65_535)));
+    let both = format!("{text}g7 = \"allow\"\n");
+    let error = parse(&both).compile().unwrap_err().to_string();
+    assert!(
+        error.contains("two names of one zone have different actions"),
+        "{error}"
+    );
+    let address = |n: u32| format!("\"{}\"", std::net::Ipv4Addr::from(n));
+    let listen: Vec<String> = (1..=65_535).chain([7]).map(address).collect();
+    let error = Config::from_toml(&format!("geneve.listen = [{}]", listen.join(",")), "t.toml");
+    let errors = error.unwrap_err().to_string();
+    assert!(
+        errors.contains("a list of 65536 is out of bounds: 1 to 64 entries"),
+        "{errors}"
+    );
+}
+
 /// Files and their error messages.
 const ERRORS: &[(&str, &str)] = &[
     ("[table", "t.toml:1: unclosed table, expected `]`"),
@@ -548,7 +653,8 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:2: checks.policy_deny: unknown check `policy_deny`: expected one of `tcp_state`, \
          `tcp_seq_above_window`, `tcp_ack_of_unseen`, `tcp_rst_below_window`, \
          `tcp_split_handshake`, `icmp_error_not_to_sender`, `icmp_error_sequence`, \
-         `icmp_error_mtu_fits`, `icmp_redirect`, `sctp_state`, `sctp_tag`, `dccp_state`, `dccp_ack_of_unseen`",
+         `icmp_error_mtu_fits`, `icmp_redirect`, `sctp_state`, `sctp_tag`, `dccp_state`, \
+         `dccp_ack_of_unseen`",
     ),
     (
         "[fragments]\nmax_datagrams = 0",
@@ -592,8 +698,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[zones]\n\"a b\" = 5",
-        "t.toml:2: zones.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, `.` \
-         and `-`",
+        "t.toml:2: zones.\"a b\": `a b` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, \
+         `.` and `-`",
     ),
     (
         "[zones]\na = 70000",
@@ -719,18 +825,18 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `a b` is no name: 1 to 64 characters of A-Z, a-z, 0-9, \
+        "t.toml:2: policy.rule[0].name: `a b` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, \
          `_`, `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `` is no name: 1 to 64 characters of A-Z, a-z, 0-9, `_`, \
-         `.` and `-`",
+        "t.toml:2: policy.rule[0].name: `` is not a name: 1 to 64 characters of A-Z, a-z, 0-9, \
+         `_`, `.` and `-`",
     ),
     (
         "[[policy.rule]]\nname = \"default\"\naction = \"allow\"\n",
-        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: call the rule \
-         something else",
+        "t.toml:2: policy.rule[0].name: `default` is the name of the default action: give the \
+         rule another name",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\n[[policy.rule]]\nname = \"b\"\n\
@@ -819,9 +925,9 @@ const ERRORS: &[(&str, &str)] = &[
          both",
     ),
     (
-        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
-         icmp_types = \"packet-too-big\"",
-        "t.toml:5: policy.rule[0].icmp_types: packet-too-big is no type of icmp",
+        "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\nicmp_types = \
+         \"packet-too-big\"",
+        "t.toml:5: policy.rule[0].icmp_types: packet-too-big is not a type of icmp",
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\n\

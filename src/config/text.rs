@@ -6,6 +6,8 @@ use std::fmt;
 const MAX_SHOWN: usize = 100;
 /// The largest number of names that a message lists.
 const MAX_KNOWN: usize = 20;
+/// The largest number of bytes of a message about one error, without the last character.
+const MAX_MESSAGE: usize = 4_096;
 /// The largest number of bytes of a name that is compared with others.
 const MAX_COMPARED: usize = 64;
 
@@ -46,10 +48,21 @@ pub(super) fn listed<'n>(names: impl Iterator<Item = &'n str>, count: usize) -> 
 }
 
 /// Writes a message as one line of bounded length.
-pub(super) struct Line<'a, 'f> {
-    pub(super) to: &'a mut fmt::Formatter<'f>,
+struct Line<'a, 'f> {
+    to: &'a mut fmt::Formatter<'f>,
     /// The number of bytes that may follow.
-    pub(super) left: usize,
+    left: usize,
+}
+
+/// A message that is displayed on one line: control characters are escaped, and at most 4096 bytes
+/// of it are shown.
+pub(super) struct OneLine<T>(pub(super) T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (to, left) = (f, MAX_MESSAGE);
+        fmt::Write::write_fmt(&mut Line { to, left }, format_args!("{}", self.0))
+    }
 }
 
 impl fmt::Write for Line<'_, '_> {
@@ -78,7 +91,8 @@ pub(super) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) 
         return None;
     }
     let known: Vec<&str> = known.into_iter().collect();
-    let begins = |other: &&&str| name.len() >= 3 && other.starts_with(name);
+    let letters = name.chars().count();
+    let begins = |other: &&&str| letters >= 3 && other.starts_with(name);
     if let Some(longer) = known.iter().find(begins) {
         return Some((*longer).to_owned());
     }
@@ -87,5 +101,5 @@ pub(super) fn similar<'n>(name: &str, known: impl IntoIterator<Item = &'n str>) 
         .map(|other| (strsim::damerau_levenshtein(name, other), *other));
     let (distance, best) = scored.min()?;
     // At most a third of the letters may differ.
-    (distance <= name.len().max(best.len()).div_ceil(3)).then(|| best.to_owned())
+    (distance <= letters.max(best.chars().count()).div_ceil(3)).then(|| best.to_owned())
 }

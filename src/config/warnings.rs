@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use super::declare::duration;
 use super::error::{Warning, WarningKind};
 use super::sets::set_key;
+use super::text::listed;
 use super::{Attachment, CheckMode, Config, RuleConfig, Zones, expiry};
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
 use crate::packet::{IpVersion, may_open};
@@ -15,8 +16,8 @@ impl Config {
     /// the keys.
     ///
     /// They concern lifetimes that are not below the load balancer's idle timer, redirects that are
-    /// only counted in a tunnel, and ICMP types that no rule can match. They also concern empty sets,
-    /// rules that have expired, and rules that an earlier rule covers.
+    /// only counted in a tunnel, and ICMP types that no rule can match. They also concern empty
+    /// sets, rules that have expired, and rules that an earlier rule covers.
     ///
     /// Rules are compared only in a configuration that compiles, and each with single earlier
     /// rules: a rule that several earlier rules cover together is not found. If too many rules
@@ -64,12 +65,13 @@ impl Config {
                 .map(ToString::to_string)
                 .collect();
             if !types.is_empty() {
+                let shown = types.iter().map(String::as_str);
                 warnings.push(Warning {
                     location: self
                         .provenance
                         .locate(&format!("policy.rule[{place}].icmp_types")),
                     kind: WarningKind::IcmpTypesNeverAsk {
-                        types: types.join(", "),
+                        types: listed(shown, types.len()),
                     },
                 });
             }

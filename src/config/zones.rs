@@ -38,12 +38,13 @@ impl Zones {
             names.insert(group.clone(), first);
             members.extend(zones.into_iter().map(|zone| (zone, first)));
         }
+        members.sort_unstable();
         for zone in names.values_mut() {
-            if let Some((_, first)) = members.iter().find(|(member, _)| member == zone) {
+            let place = members.binary_search_by_key(zone, |(member, _)| *member);
+            if let Some((_, first)) = place.ok().and_then(|place| members.get(place)) {
                 *zone = *first;
             }
         }
-        members.sort_unstable();
         let mut zones = Self {
             names,
             members: members.into(),

@@ -40,7 +40,7 @@ use crate::flow::{Direction, Flow};
 use crate::packet::plain::{Ack, Plain, Usual};
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::session::history::Letter;
-use crate::session::{Cold, Held, Micros, KeyPlace, Shard, Slot, SlotId};
+use crate::session::{Cold, Held, KeyPlace, Micros, Shard, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
 use crate::verdict::{Tracked, Verdict};

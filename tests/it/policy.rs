@@ -180,8 +180,7 @@ fn an_empty_set_matches_nothing_and_cannot_be_negated() {
     );
     assert_eq!(
         error(&rule("not.source = \"@feed\""), &[("f", "")]),
-        "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would leave out \
-         nothing"
+        "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would exclude nothing"
     );
     // An override of a rule that admits nothing is for no session, and not for all.
     let with_override = rule("source = \"@feed\"")
@@ -624,7 +623,7 @@ expires = "2027-02-01T00:00:00+01:00"
     assert_eq!(config.next_expiry(), Some(moment("2027-01-31T23:00:00Z")));
     let warned: Vec<_> = config.warnings().iter().map(ToString::to_string).collect();
     let told = "t.toml:10: policy.rule[0].expires: rule `contractor` has expired at \
-                2027-01-31T00:00:00Z: it is not compared any more";
+                2027-01-31T00:00:00Z: it is no longer compared";
     assert!(warned.contains(&told.to_owned()), "{warned:?}");
     config.policy.as_of = Some(moment("2028-01-01T00:00:00Z"));
     assert_eq!(config.next_expiry(), None);
@@ -764,15 +763,15 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("a = [\"@a\"]"),
-            "t.toml:2: address_sets.a: the set holds itself: @a names @a",
+            "t.toml:2: address_sets.a: the set contains itself: @a names @a",
         ),
         (
             sets("a = [\"@b\"]\nb = [\"@c\", \"10.0.0.0/8\"]\nc = [\"@b\"]"),
-            "t.toml:3: address_sets.b: the set holds itself: @b names @c names @b",
+            "t.toml:3: address_sets.b: the set contains itself: @b names @c names @b",
         ),
         (
             "[service_sets]\na = [\"@a\"]\n".to_owned(),
-            "t.toml:2: service_sets.a: the set holds itself: @a names @a",
+            "t.toml:2: service_sets.a: the set contains itself: @a names @a",
         ),
         (
             sets("a = [\"10.0.0.0/8\", \"10.0.0.0/8\"]"),
@@ -793,7 +792,7 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             sets("\"a b\" = [\"10.0.0.0/8\"]"),
-            "t.toml:2: address_sets.\"a b\": `a b` is no name: 1 to 64 characters of A-Z, a-z, \
+            "t.toml:2: address_sets.\"a b\": `a b` is not a name: 1 to 64 characters of A-Z, a-z, \
              0-9, `_`, `.` and `-`",
         ),
         (
@@ -811,8 +810,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("services = [\"tcp/80\"]\nprotocol = \"tcp\""),
-            "t.toml:5: policy.rule[0].protocol: `services` stands in place of `protocol`: write \
-             one of them",
+            "t.toml:5: policy.rule[0].protocol: `services` replaces `protocol`: write only one of \
+             them",
         ),
         (
             rule("services = \"tcp/90-80\""),
@@ -824,8 +823,8 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("services = \"icmp/packet-too-big\""),
-            "t.toml:4: policy.rule[0].services: `icmp/packet-too-big`: packet-too-big is no type \
-             of icmp",
+            "t.toml:4: policy.rule[0].services: `icmp/packet-too-big`: packet-too-big is not a \
+             type of icmp",
         ),
         (
             rule("not.destination_ports = 80"),
@@ -835,21 +834,21 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         (
             rule("source = \"10.0.0.0/8\"\nnot.source = \"0.0.0.0/0\""),
             "t.toml:1: policy.rule[0]: the rule can match nothing: `not` or `destination_zones` \
-             leaves out all that is listed",
+             excludes everything that is listed",
         ),
         (
             rule("protocol = \"tcp\"\nnot.protocol = \"tcp\""),
             "t.toml:5: policy.rule[0].not: the rule can match nothing: `not` or \
-             `destination_zones` leaves out all that is listed",
+             `destination_zones` excludes everything that is listed",
         ),
         (
             rule("protocol = \"tcp\"\ndestination_ports = 80\nnot.destination_ports = \"70-90\""),
             "t.toml:6: policy.rule[0].not: the rule can match nothing: `not` or \
-             `destination_zones` leaves out all that is listed",
+             `destination_zones` excludes everything that is listed",
         ),
         (
             rule("expires = \"soon\""),
-            "t.toml:4: policy.rule[0].expires: `soon` is no moment: write a date such as \
+            "t.toml:4: policy.rule[0].expires: `soon` is not a date or time: write a date such as \
              2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z",
         ),
         (

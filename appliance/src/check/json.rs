@@ -63,7 +63,7 @@ fn error(error: &ConfigError) -> Value {
         "line": location.line,
         "column": location.text.as_ref().map(|text| text.column),
         "key": location.key,
-        "message": error.cause.to_string(),
+        "message": error.message(),
     })
 }
 

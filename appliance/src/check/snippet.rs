@@ -10,6 +10,9 @@ const MAX_LINES: usize = 8;
 /// The largest number of bytes of the lines of a snippet.
 const MAX_BYTES: usize = 64 << 10;
 
+/// The mark with which some editors begin a file, which is not part of the first line.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Returns an error with its file, line and column, and the lines around with carets below the
 /// value. `is_terminal` adds colors. An error about very long lines has no snippet.
 pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
@@ -18,8 +21,8 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
     else {
         return format!("error: {error}");
     };
-    let span = place.bytes.clone();
-    let lines = lines_around(text, &span);
+    let lines = lines_around(text, &place.bytes);
+    let span = place.bytes.start.max(lines.start)..place.bytes.end;
     let Some(shown) = text
         .get(lines.clone())
         .filter(|shown| shown.len() <= MAX_BYTES)
@@ -29,8 +32,8 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
     let end = span.end.clamp(span.start, lines.end);
     let within = span.start - lines.start..end - lines.start;
     let title = match location.key.is_empty() {
-        true => error.cause.to_string(),
-        false => format!("{}: {}", location.key, error.cause),
+        true => error.message(),
+        false => format!("{}: {}", location.key, error.message()),
     };
     let snippet = Snippet::source(shown)
         .path(file.as_ref())
@@ -47,7 +50,13 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
 /// Returns the bytes of the lines that a span is on, at most [`MAX_LINES`].
 fn lines_around(text: &str, span: &Range<usize>) -> Range<usize> {
     let before = text.get(..span.start).unwrap_or_default();
-    let start = before.rfind('\n').map_or(0, |end| end + 1);
+    let is_marked = text.starts_with(BYTE_ORDER_MARK);
+    let first = if is_marked {
+        BYTE_ORDER_MARK.len_utf8()
+    } else {
+        0
+    };
+    let start = before.rfind('\n').map_or(first, |end| end + 1);
     let rest = text.get(start..).unwrap_or_default();
     let mut end = start;
     for line in rest.split_inclusive('\n').take(MAX_LINES) {

@@ -1,5 +1,6 @@
 //! Printed values read back, and errors name their places.
 
+use portcullis::config::Origin;
 use proptest::prelude::*;
 
 use super::*;
@@ -187,6 +188,23 @@ fn every_printed_value_has_an_origin() {
     let lists = ["lifetimes.override = [", "policy.rule = ["];
     let values: Vec<&str> = values.filter(|line| !lists.contains(line)).collect();
     assert!(values.len() > 130, "{}", values.len());
+    assert_origins(values);
+    let all = values_of("");
+    assert!(all.len() > 130, "{}", all.len());
+    for value in all {
+        assert!(!matches!(value.origin, Origin::File { .. }), "{value}");
+        let reason = value.origin.to_string();
+        let reason = reason.trim_start_matches("default:").trim();
+        assert!(!reason.is_empty(), "{value}");
+    }
+}
+
+fn values_of(text: &str) -> Vec<EffectiveValue> {
+    let (config, settings) = config_file::parse(text, "f").unwrap();
+    values(&config, &settings)
+}
+
+fn assert_origins(values: Vec<&str>) {
     for line in values {
         let (_, origin) = line.rsplit_once("  # ").unwrap_or_else(|| panic!("{line}"));
         let is_origin = |start: &&str| origin.starts_with(start);
@@ -306,6 +324,48 @@ fn json_of_an_unreadable_file_has_its_error() {
     assert_eq!(object["errors"][0]["file"], "binary.toml");
     let message = object["errors"][0]["message"].as_str().unwrap();
     assert!(message.contains("UTF-8"), "{message}");
+}
+
+#[test]
+fn a_file_that_is_not_utf8_is_answered_with_the_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("binary.toml");
+    std::fs::write(&path, b"[table]\r\nmax_sessions = 5\n# \xff\n").unwrap();
+    let error = config_file::text(&path).unwrap_err().to_string();
+    assert_eq!(error, "line 3 is not UTF-8");
+}
+
+#[test]
+fn an_error_has_its_column_whatever_the_line_ends_and_the_letters_before() {
+    for (text, place) in [
+        ("[table]\r\nmax_sessions = 0\r\n", (2, 16)),
+        ("\u{feff}[table]\nmax_sessions = 0", (2, 16)),
+        ("\u{feff}table.max_sessions = 0", (1, 22)),
+        ("\u{feff}= 0", (1, 1)),
+        ("table = { x = 0, max_sessions = 0 }", (1, 11)),
+        (
+            "tcp = { mode = \"\u{65e5}\u{672c}\", late = \"x\" }",
+            (1, 16),
+        ),
+        ("\ttcp.late\t=\t\"x\"", (1, 13)),
+        ("table.max_sessions = \"\"\"\n\n0\"\"\"", (1, 22)),
+        (
+            "[[policy.rule]]\nname = 'r'\naction = 'deny'\nzones = [\n'default',\n 'x']",
+            (6, 2),
+        ),
+    ] {
+        let errors = errors(text);
+        let location = &errors.iter().next().unwrap().location;
+        let column = location.text.as_ref().unwrap().column;
+        assert_eq!(
+            (location.line, column),
+            (Some(place.0), place.1),
+            "{text:?}"
+        );
+        let shown = snippet::render(errors.iter().next().unwrap(), text, false);
+        let place = format!("--> f.toml:{}:{}", place.0, place.1);
+        assert!(shown.contains(&place), "{shown}");
+    }
 }
 
 #[test]

@@ -66,7 +66,7 @@ use self::event_queue::EventQueue;
 use self::instance::{Instance, Taken};
 use self::operations::{OperateError, Operations, SessionsFileError, Start};
 use self::overrides::Overrides;
-use self::settings::{RunSettings, Settings, sources_warning};
+use self::settings::{RunSettings, Settings};
 use self::shared::Shared;
 use self::socket::SocketError;
 use self::worker::Worker;
@@ -352,30 +352,46 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
     result
 }
 
+/// The largest number of warnings about the configuration at the start.
+const MAX_WARNINGS: usize = 100;
+
 /// Reports the configuration in force, and its warnings.
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
     let config = shared.config.read();
+    for line in announcement(&config, settings, without_file) {
+        notice(&line);
+    }
+}
+
+/// Returns the lines about a configuration at the start.
+fn announcement(config: &Config, settings: &Settings, without_file: bool) -> Vec<String> {
+    let mut lines = Vec::new();
     if without_file {
-        notice(
+        lines.push(
             "no configuration file: safe defaults hold, and every new session is denied \
-         (policy.default)",
+             (policy.default)"
+                .to_owned(),
         );
-        for value in config.effective() {
-            let shown = ["policy.", "geneve.", "table."];
-            if shown.iter().any(|section| value.key.starts_with(section)) {
-                notice(&value.to_string());
-            }
-        }
-        for value in settings.effective(&config) {
-            notice(&value.to_string());
-        }
+        let is_shown = |key: &str| {
+            let mut shown = ["policy.", "geneve.", "table."].into_iter();
+            shown.any(|section| key.starts_with(section))
+        };
+        let values = config.effective().into_iter();
+        let values = values.filter(|value| is_shown(&value.key));
+        let values = values.chain(settings.effective(config));
+        lines.extend(values.map(|value| value.to_string()));
     }
-    for warning in config.warnings() {
-        notice(&format!("warning: {warning}"));
+    // Those of default actions come last, and are never left out.
+    let warnings = settings::warnings(config);
+    let left_out = warnings.len().saturating_sub(MAX_WARNINGS);
+    if left_out > 0 {
+        lines.push(format!(
+            "{left_out} warnings are left out here: `portcullis check` prints all"
+        ));
     }
-    if let Some(warning) = sources_warning(&config) {
-        notice(&format!("warning: {warning}"));
-    }
+    let warnings = warnings.into_iter().skip(left_out);
+    lines.extend(warnings.map(|warning| format!("warning: {warning}")));
+    lines
 }
 
 /// Reports that the appliance accepts packets now.
@@ -395,6 +411,45 @@ fn listening(shared: &Shared) {
         shared.workers.len(),
         config.geneve.endpoints.len(),
     ));
+}
+
+#[cfg(test)]
+mod announcements {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        let (config, settings) = crate::config_file::parse(text, "f").unwrap();
+        announcement(&config, &settings, false)
+    }
+
+    #[test]
+    fn a_policy_that_allows_by_default_is_warned_of_at_the_start() {
+        let narrow = "geneve.sources = \"10.1.0.0/24\"\n";
+        assert_eq!(lines(narrow), [""; 0]);
+        let allowing = lines(&format!("{narrow}policy.default = \"allow\""));
+        assert_eq!(
+            allowing,
+            [
+                "warning: policy.default is \"allow\": sessions that no rule names pass; \"deny\" \
+                 drops them"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_warnings_at_the_start_are_bounded_and_keep_that_of_the_default() {
+        let rule = |n: usize| format!("[[policy.rule]]\nname = \"r{n}\"\naction = \"deny\"\n");
+        let rules: String = (0..200).map(rule).collect();
+        let lines = lines(&format!("policy.default = \"allow\"\n{rules}"));
+        assert_eq!(lines.len(), MAX_WARNINGS + 1);
+        assert!(
+            lines[0].starts_with("101 warnings are left out"),
+            "{}",
+            lines[0]
+        );
+        let is_default = |line: &String| line.starts_with("warning: policy.default is \"allow\"");
+        assert!(lines.iter().any(is_default), "{lines:?}");
+    }
 }
 
 #[cfg(test)]

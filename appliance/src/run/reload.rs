@@ -8,7 +8,7 @@ use portcullis::{Config, EndReason, SessionRecord};
 
 use super::appliance::Appliance;
 use super::saved;
-use super::settings::Settings;
+use super::settings::{Settings, default_warnings};
 use crate::config_file;
 use crate::output::notice;
 
@@ -54,7 +54,12 @@ impl Appliance {
     pub(crate) fn reload(&self) -> Result<String, String> {
         let outcome = self.reload_in_turn();
         match &outcome {
-            Ok(done) => notice(&format!("reload: {done}")),
+            Ok(done) => {
+                notice(&format!("reload: {done}"));
+                for warning in default_warnings(&self.data_path.shared.config.read()) {
+                    notice(&format!("warning: {warning}"));
+                }
+            }
             Err(error) => notice(&format!(
                 "warning: reload refused, the old configuration stays in force: {error}"
             )),

@@ -7,12 +7,9 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::scalar::Wrong;
 use super::{Change, Key, Table, Value, Visit};
 use crate::config::error::{ConfigErrorCause, MAX_PROBLEMS, UnknownName};
-use crate::config::path::push_segment;
+use crate::config::path::{cut, push_segment};
 use crate::config::replaced::replacement;
 use crate::config::text::shown;
-
-/// The largest number of bytes of a path that an error keeps.
-const MAX_PATH: usize = 4_096;
 
 /// A value of a file.
 #[derive(Debug, Clone, Copy)]
@@ -86,9 +83,7 @@ impl Problems {
         if self.is_full() {
             self.is_cut = true;
         } else {
-            let mut ends = (0..=MAX_PATH.min(self.path.len())).rev();
-            let path = ends.find_map(|end| self.path.get(..end));
-            let path = path.unwrap_or_default().to_owned();
+            let path = cut(&self.path).to_owned();
             self.list.push(Problem { path, span, cause });
         }
     }

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{Children, KeyTree, Node, Provenance, item};
-use crate::config::path::key_segment;
+use crate::config::path::push_segment;
 
 impl Provenance {
     /// Returns the provenance of a document that was parsed from `text`.
@@ -97,15 +97,19 @@ impl Lines {
         Self(ends.map(|(offset, _)| offset).collect())
     }
 
-    /// Returns the column of an offset, counted from 1 in characters.
+    /// Returns the column of an offset, counted from 1 in characters. A byte order mark at the
+    /// beginning does not count.
     pub(in crate::config) fn column(&self, text: &str, offset: usize) -> usize {
         let before = self.line(offset).checked_sub(2);
         let start = before
             .and_then(|line| self.0.get(line))
             .map_or(0, |end| end + 1);
-        1 + text
-            .get(start..offset)
-            .map_or(0, |text| text.chars().count())
+        let before = text.get(start..offset).unwrap_or_default();
+        let before = match start {
+            0 => before.strip_prefix('\u{feff}').unwrap_or(before),
+            _ => before,
+        };
+        1 + before.chars().count()
     }
 
     /// Returns the line of an offset, counted from 1.
@@ -204,63 +208,74 @@ impl TreeBuilder {
 /// span.
 pub(in crate::config) fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     let mut search = SpanSearch {
-        span: span.clone(),
-        path: String::new(),
+        span,
+        path: Vec::new(),
         key: None,
         innermost: None,
     };
     search.table(table);
-    search.key.or(search.innermost.map(|(_, path)| path))
+    let innermost = search.innermost.map(|(_, path)| path);
+    search.key.or(innermost).map(|path| path_of(&path))
 }
 
-/// Searches a document for a span.
-struct SpanSearch {
-    span: Range<usize>,
+/// A part of a path.
+#[derive(Clone, Copy)]
+enum Segment<'t> {
+    Key(&'t str),
+    Item(usize),
+}
+
+/// Returns the text of a path.
+fn path_of(path: &[Segment<'_>]) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Key(name) => push_segment(&mut text, name),
+            Segment::Item(place) => text.push_str(&format!("[{place}]")),
+        }
+    }
+    text
+}
+
+/// Searches a document for a span. The search visits every value, so it builds no text.
+struct SpanSearch<'s, 't> {
+    span: &'s Range<usize>,
     /// The path of the current value.
-    path: String,
+    path: Vec<Segment<'t>>,
     /// The first key or item that has the span.
-    key: Option<String>,
+    key: Option<Vec<Segment<'t>>>,
     /// The length and the path of the shortest value that contains the span.
-    innermost: Option<(usize, String)>,
+    innermost: Option<(usize, Vec<Segment<'t>>)>,
 }
 
-impl SpanSearch {
-    fn table(&mut self, table: &DeTable<'_>) {
+impl<'t> SpanSearch<'_, 't> {
+    fn table(&mut self, table: &'t DeTable<'_>) {
         for (key, value) in table {
-            let above = self.path.len();
-            if above > 0 {
-                self.path.push('.');
-            }
-            self.path.push_str(&key_segment(key.get_ref()));
+            self.path.push(Segment::Key(key.get_ref()));
             self.at(key.span(), value);
-            self.path.truncate(above);
+            self.path.pop();
         }
     }
 
-    fn at(&mut self, key: Range<usize>, value: &Spanned<DeValue<'_>>) {
-        if self.key.is_none() && key == self.span {
+    fn at(&mut self, key: Range<usize>, value: &'t Spanned<DeValue<'_>>) {
+        if self.key.is_none() && key == *self.span {
             self.key = Some(self.path.clone());
         }
         match value.get_ref() {
             DeValue::Table(table) => self.table(table),
             DeValue::Array(items) => {
                 for (place, item) in items.iter().enumerate() {
-                    let above = self.path.len();
-                    self.path.push_str(&format!("[{place}]"));
+                    self.path.push(Segment::Item(place));
                     self.at(item.span(), item);
-                    self.path.truncate(above);
+                    self.path.pop();
                 }
             }
             _ => {}
         }
         let own = value.span();
         let holds = own.start <= self.span.start && self.span.end <= own.end;
-        if holds
-            && self
-                .innermost
-                .as_ref()
-                .is_none_or(|(len, _)| own.len() < *len)
-        {
+        let best = self.innermost.as_ref().map(|(length, _)| *length);
+        if holds && best.is_none_or(|best| own.len() < best) {
             self.innermost = Some((own.len(), self.path.clone()));
         }
     }

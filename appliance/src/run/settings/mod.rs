@@ -112,7 +112,7 @@ portcullis::config_section! {
         }
         /// Whether each of them is bound to a processor.
         pin: bool {
-            default: false, "the scheduler knows better";
+            default: false, "the scheduler balances load";
             restart: true;
         }
         /// The size of the receive queue that each worker asks the system for.
@@ -131,9 +131,9 @@ portcullis::config_section! {
             restart: true;
         }
         /// The longest time that a datagram may have waited in the receive queue when a worker
-        /// takes it: older ones are refused (`queue_delay`). From a quarter of it on, a packet that
-        /// would open a session is dropped (`overload`), so that packets of sessions come first; a
-        /// SYN is not, unless SYNs are the flood. 0 is no bound.
+        /// reads it: older ones are refused (`queue_delay`). From a quarter of this time, a packet
+        /// that would open a session is dropped (`overload`), so that packets of sessions come
+        /// first. A SYN is not dropped, unless SYNs are the flood. 0 is no bound.
         queue_delay: Duration {
             default: Duration::from_millis(10), "late packets help nobody";
             bounds: Duration::from_millis(1)..=Duration::from_secs(10);
@@ -156,7 +156,7 @@ portcullis::config_section! {
             default: Interval(None), "needs `sessions_file`";
             bounds: Duration::from_secs(1)..=Duration::from_secs(86_400);
         }
-        /// The age from which on saved sessions are not restored. Lifetimes continue while the
+        /// The age from which saved sessions are not restored. Lifetimes continue while the
         /// appliance is down, so an hour leaves few except those of settings with long ones.
         max_saved_age: Duration {
             default: Duration::from_secs(3_600), "few lifetimes are longer";
@@ -195,15 +195,15 @@ portcullis::config_section! {
             default: Listen(None), "one kind of check is enough";
             restart: true;
         }
-        /// The share of the session table from which on the appliance is unhealthy; 0 is never.
-        /// Only sessions that no new one can evict count. New sessions that find no room are a
-        /// reason at any share, if they are a tenth of all.
+        /// The share of the session table from which the appliance is unhealthy; 0 is never. Only
+        /// sessions that no new one can evict count. At any share, the appliance is unhealthy if a
+        /// tenth of all new sessions find no room.
         full_table: u8 {
             default: 98, "a full table refuses sessions";
             bounds: 0..=100;
             unit: "percent";
         }
-        /// The time without progress of a worker from which on the appliance is unhealthy.
+        /// The time without progress of a worker from which the appliance is unhealthy.
         stall: Duration {
             default: Duration::from_secs(2), "far above any wait of a healthy worker";
             bounds: Duration::from_millis(100)..=Duration::from_secs(300);
@@ -316,8 +316,16 @@ impl LogSettings {
     }
 }
 
+/// Returns all warnings about a configuration, except for those about memory.
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(default_warnings(config));
+    warnings.extend(sources_warning(config));
+    warnings
+}
+
 /// Returns a warning if `geneve.sources` is not narrowed down to the subnets of the load balancer.
-pub(crate) fn sources_warning(config: &Config) -> Option<String> {
+fn sources_warning(config: &Config) -> Option<String> {
     let who = if config.geneve.sources.is_empty() {
         "empty: whoever reaches the appliance"
     } else if config.geneve.sources == GeneveConfig::default().sources {
@@ -332,7 +340,7 @@ pub(crate) fn sources_warning(config: &Config) -> Option<String> {
     ))
 }
 
-/// Returns a warning for each default action that lets sessions pass which no rule names.
+/// Returns a warning for each default action that allows sessions that no rule names.
 pub(crate) fn default_warnings(config: &Config) -> Vec<String> {
     let zones = config.policy.zones.iter();
     let zones = zones.map(|(zone, action)| (format!("policy.zones.{zone}"), *action));

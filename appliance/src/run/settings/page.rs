@@ -151,3 +151,70 @@ fn every_printed_key_is_on_the_page() {
         assert!(is_there(&value.key), "{}", value.key);
     }
 }
+
+/// Returns the sample with its commented keys, as lines such as `# key = value`, in force.
+fn uncommented() -> String {
+    let is_key = |line: &str| {
+        let name = line.split([' ', '=']).next().unwrap_or_default();
+        let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
+        line.starts_with("[[") || !name.is_empty() && name.chars().all(is_letter)
+    };
+    let line = |line: &'static str| match line.strip_prefix("# ") {
+        Some(key) if is_key(key) && (key.contains(" = ") || key.starts_with("[[")) => key,
+        _ => line,
+    };
+    let lines = include_str!("../../../portcullis.sample.toml").lines();
+    lines.map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Returns whether a value has a path of the reference page, in some entry of each map and list.
+fn has(value: &toml::Value, path: &[&str]) -> bool {
+    let Some((name, rest)) = path.split_first() else {
+        return true;
+    };
+    match (value, name.strip_suffix("[]")) {
+        (toml::Value::Table(table), Some(list)) => {
+            let items = table.get(list).and_then(toml::Value::as_array);
+            items.is_some_and(|items| items.iter().any(|item| has(item, rest)))
+        }
+        (toml::Value::Table(table), None) if *name == "NAME" => {
+            table.values().any(|value| has(value, rest))
+        }
+        (toml::Value::Table(table), None) => table.get(*name).is_some_and(|value| has(value, rest)),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_sample_has_every_key() {
+    let sample = uncommented();
+    let value: toml::Value = toml::from_str(&sample).unwrap();
+    let sections = Config::reference().into_iter().chain(Settings::reference());
+    let mut missing = Vec::new();
+    for section in sections {
+        for key in &section.keys {
+            let path = format!("{}.{}", section.path, key.name);
+            let parts: Vec<&str> = path.split('.').filter(|part| !part.is_empty()).collect();
+            if !has(&value, &parts) {
+                missing.push(path);
+            }
+        }
+    }
+    let checks = portcullis::DropReason::CHECKS.map(portcullis::DropReason::name);
+    let checks = checks.map(|check| format!("checks.{check}"));
+    let is_missing = |path: &&String| !has(&value, &path.split('.').collect::<Vec<_>>());
+    missing.extend(checks.iter().filter(is_missing).cloned());
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn the_commented_keys_of_the_sample_are_valid_together() {
+    let sample = uncommented();
+    assert!(
+        sample.contains("\ntunnel_references = false") && sample.contains("\nrule = \"web-in\"")
+    );
+    let (mut config, _) =
+        crate::config_file::parse(&sample, "sample").unwrap_or_else(|errors| panic!("{errors}"));
+    config.load_sets(|_| Ok(String::new())).unwrap();
+    config.compile().unwrap_or_else(|error| panic!("{error}"));
+}

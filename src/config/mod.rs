@@ -162,9 +162,9 @@ crate::config_section! {
         /// `[ftp]`.
         ftp: FtpConfig { default: FtpConfig::default(), ""; }
         /// `[checks]`: handling of packets that do not pass a check
-        /// ([`DropReason::CHECKS`](crate::DropReason::CHECKS)), by its name. `drop` drops the packet.
-        /// `count` forwards it and counts it by reason and rule; it changes no session, but a
-        /// handshake that `tcp_split_handshake` only counts is completed. Redirects
+        /// ([`DropReason::CHECKS`](crate::DropReason::CHECKS)), by its name. `drop` drops the
+        /// packet. `count` forwards it and counts it by reason and rule; it changes no session, but
+        /// a handshake that `tcp_split_handshake` only counts is completed. Redirects
         /// (`icmp_redirect`) are dropped in a tunnel in any case.
         checks: BTreeMap<String, CheckMode> {
             default: BTreeMap::new(), "a check drops";

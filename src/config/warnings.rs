@@ -15,8 +15,8 @@ impl Config {
     /// the keys.
     ///
     /// They concern lifetimes that are not below the load balancer's idle timer, redirects that are
-    /// only counted in a tunnel, and ICMP types that no rule can match. They also concern empty sets,
-    /// rules that have expired, and rules that an earlier rule covers.
+    /// only counted in a tunnel, and ICMP types that no rule can match. They also concern empty
+    /// sets, rules that have expired, and rules that an earlier rule covers.
     ///
     /// Rules are compared only in a configuration that compiles, and each with single earlier
     /// rules: a rule that several earlier rules cover together is not found. If too many rules

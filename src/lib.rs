@@ -38,6 +38,15 @@
 //! The folder `examples` has whole programs: `bump_in_the_wire` (two TUN devices), `nfqueue`,
 //! `af_packet`, `read_capture` and `minimal_appliance` (GENEVE).
 //!
+//! # Features
+//!
+//! All are on by default, and each only adds items:
+//!
+//! - `toml` reads configuration files: [`Config::from_toml`]. A [`Config`] can be built in code
+//!   without it.
+//! - `snapshot` saves and restores sessions: [`Engine::save_to`].
+//! - `geneve` adds the [`Gateway`] and the [codec of its tunnel](geneve).
+//!
 //! # The path of a packet
 //!
 //! ```text
@@ -78,6 +87,17 @@
 //! | [`gateway`] | engine and front end as one: the [`Gateway`] |
 //! | [`memory`] | the memory that a configuration takes |
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(feature = "geneve", feature = "snapshot", feature = "toml")),
+    allow(
+        dead_code,
+        rustdoc::broken_intra_doc_links,
+        rustdoc::private_intra_doc_links,
+        reason = "one feature alone uses some private functions, and pages link to items of all \
+                  features; the default set is checked"
+    )
+)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod asymmetry;
 mod atomic;
@@ -89,8 +109,12 @@ pub mod explain;
 pub mod flow;
 pub mod fragment;
 pub mod ftp;
+#[cfg(feature = "geneve")]
 pub mod gateway;
+#[cfg(feature = "geneve")]
 pub mod geneve;
+#[cfg(not(feature = "geneve"))]
+mod geneve;
 pub mod lifetime;
 pub mod limits;
 pub mod memory;
@@ -101,6 +125,7 @@ mod reasons;
 mod reserve;
 pub mod reset;
 pub mod session;
+#[cfg(feature = "snapshot")]
 pub mod snapshot;
 mod stats;
 pub mod track;
@@ -113,11 +138,13 @@ pub use engine::{
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
+#[cfg(feature = "geneve")]
 pub use gateway::Gateway;
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::{Reset, Unsent};
 pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
+#[cfg(feature = "snapshot")]
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};
 pub use verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};

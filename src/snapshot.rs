@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::Variant;
 use crate::ftp::SessionEnds;
-use crate::ftp::helper::Progress;
+pub use crate::ftp::helper::SavedControl;
 use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
@@ -81,25 +81,6 @@ pub struct SavedSession {
     pub control: Option<SavedControl>,
     /// Tunnel of the newest packet of each direction, as the engine's caller encodes it.
     pub tunnels: [u64; 2],
-}
-
-/// Position at which a control session continues. Directions are original first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct SavedControl {
-    /// The number of the next byte of each direction, if a line begins with both.
-    pub lines: Option<[u32; 2]>,
-    /// The server has answered every command.
-    pub at_rest: bool,
-    /// The ends have agreed on encryption, or inspection has ended permanently: no more data is
-    /// read.
-    pub encrypted: bool,
-    /// Sequence number of each direction from which on no data passes, because an announcement was
-    /// refused.
-    pub stopped: [Option<u32>; 2],
-    /// The responder ends lines with a line feed alone.
-    pub bare_lf: bool,
-    /// Commands without an answer, and announcements, if they are known.
-    pub progress: Option<Progress>,
 }
 
 /// State of a tracker.

@@ -2,8 +2,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
-
 crate::config_section! {
     /// `[syn_challenge]`: when the source of a SYN must prove that it is there before the SYN
     /// passes. A SYN of an unknown source is answered by a SYN-ACK that acknowledges a wrong
@@ -69,8 +67,7 @@ impl SynChallengeConfig {
 }
 
 /// The times at which unknown sources are challenged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ChallengeMode {
     /// Never.
@@ -98,4 +95,4 @@ impl ChallengeMode {
 }
 
 crate::config_table_values!(SynChallengeConfig);
-crate::config_choices!(ChallengeMode);
+crate::config_choices!(ChallengeMode [Off, Auto, Always]);

@@ -3,9 +3,11 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer};
 
-use super::declare::read::{Entries, MAX_PROBLEMS, Problem, Problems, update_keys};
+use super::declare::read::{Entries, Problem, Problems, update_keys};
 use super::declare::{Checker, Item, Table};
-use super::error::{ConfigError, ConfigErrorCause, ConfigErrors, Location, TextPlace};
+use super::error::{
+    ConfigError, ConfigErrorCause, ConfigErrors, Location, MAX_PROBLEMS, TextPlace,
+};
 use super::keys::{Lines, key_at, span_of};
 use super::{Config, Provenance};
 

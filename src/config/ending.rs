@@ -1,8 +1,6 @@
 //! `[resets]`, `[tombstones]` and `[asymmetry]`: the end of sessions, and half-seen paths.
 use std::time::Duration;
 
-use serde::Deserialize;
-
 crate::config_section! {
     /// `[resets]`: the rate of RSTs at the end of sessions. RSTs to late packets, and answers to
     /// packets that are rejected or too large
@@ -119,8 +117,7 @@ impl AsymmetryConfig {
 }
 
 /// Effect of a reload on sessions that the new policy would not admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnReload {
     /// The sessions end at once.
     #[default]
@@ -141,4 +138,4 @@ impl OnReload {
 }
 
 crate::config_table_values!(ResetsConfig, TombstonesConfig, AsymmetryConfig);
-crate::config_choices!(OnReload);
+crate::config_choices!(OnReload [End, Keep]);

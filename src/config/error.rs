@@ -5,6 +5,9 @@ use super::text::{Line, shown, similar};
 use crate::lifetime::MAX_OVERRIDES;
 use crate::policy::MAX_RULES;
 
+/// The largest number of errors that are kept.
+pub(in crate::config) const MAX_PROBLEMS: usize = 100;
+
 /// A location in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -1,15 +1,21 @@
 //! Expiry of a rule: a moment, written as a date or with time and offset.
-use std::time::{Duration, SystemTime};
+#[cfg(feature = "toml")]
+use std::time::Duration;
+use std::time::SystemTime;
 
+#[cfg(feature = "toml")]
 use toml::value::{Datetime, Offset};
 
-use super::declare::{Scalar, Wrong};
+use super::declare::Scalar;
+#[cfg(feature = "toml")]
+use super::declare::Wrong;
 use super::{Config, PolicyConfig, RuleConfig};
 
 const EXPECTED: &str =
     "a date such as 2027-01-31 (its beginning, in UTC), or a time such as 2027-01-31T18:00:00Z";
 
 /// Returns the moment of a TOML date or time.
+#[cfg(feature = "toml")]
 fn moment(text: &str) -> Result<SystemTime, String> {
     let wrong = || format!("`{text}` is no moment: write {EXPECTED}");
     let value: Datetime = text.trim().parse().map_err(|_| wrong())?;
@@ -53,10 +59,12 @@ impl Scalar for SystemTime {
         "date or time".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn from_text(text: &str) -> Result<Self, Wrong> {
         moment(text).map_err(Wrong::Other)
     }
 
+    #[cfg(feature = "toml")]
     fn from_moment(text: &str) -> Result<Self, Wrong> {
         moment(text).map_err(Wrong::Other)
     }

@@ -3,7 +3,6 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::ftp::helper::{ActiveOpening, CONTROL_PORT, Settings};
 
@@ -101,8 +100,7 @@ fn size(bytes: usize) -> u32 {
 
 /// Handling of a packet with an announcement that is refused, such as one of a foreign address or a
 /// low port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum RefusedAnnouncement {
     /// The packet is forwarded, and nothing is opened.
@@ -181,4 +179,4 @@ impl FtpConfig {
 }
 
 crate::config_table_values!(FtpConfig, FtpHandling);
-crate::config_choices!(RefusedAnnouncement, ActiveOpening);
+crate::config_choices!(RefusedAnnouncement [Pass, Drop], ActiveOpening [Command, Reply]);

@@ -7,7 +7,7 @@ use super::error::{ConfigError, ConfigErrorCause};
 use super::path::key_segment;
 use super::validate::{Checked, Errors};
 use super::{Config, DEFAULT_ZONE};
-use crate::geneve::metadata::{EndpointId, MetadataField, Provider};
+use crate::geneve::{EndpointId, MetadataField, Provider};
 use ipnet::IpNet;
 
 crate::config_section! {
@@ -216,7 +216,7 @@ impl Config {
 }
 
 crate::config_table_values!(GeneveConfig);
-crate::config_choices!(Provider, MetadataField);
+crate::config_choices!(Provider [Gwlb, Gcp, Tencent], MetadataField [Endpoint, Attachment, Cookie]);
 
 #[cfg(test)]
 mod tests {

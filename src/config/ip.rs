@@ -2,7 +2,6 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use super::Config;
 use super::path::key_segment;
@@ -39,8 +38,7 @@ crate::config_section! {
 }
 
 /// Handling of a packet that a setting allows or drops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Permission {
     /// The packet is dropped.
     #[default]
@@ -73,4 +71,4 @@ impl Config {
 }
 
 crate::config_table_values!(IpConfig);
-crate::config_choices!(Permission, OptionsMode);
+crate::config_choices!(Permission [Drop, Allow], OptionsMode [Allow, Strict]);

@@ -1,15 +1,19 @@
 //! `[lifetimes]` and its overrides.
+#[cfg(feature = "toml")]
 use std::borrow::Cow;
 
 use ipnet::IpNet;
-use toml::Spanned;
-use toml::de::DeTable;
+#[cfg(feature = "toml")]
+use toml::{Spanned, de::DeTable};
 
 use super::declare::print::{inline, written_keys};
+#[cfg(feature = "toml")]
 use super::declare::read::{Entries, Kind, names, tables, unknown_key, update_keys, wrong_type};
 use super::declare::reference::{nested, push_row};
 use super::declare::{Checker, quoted};
-use super::declare::{Item, KeyReference, Printer, Problems, SectionReference, Value, duration};
+#[cfg(feature = "toml")]
+use super::declare::{Item, Problems};
+use super::declare::{KeyReference, Printer, SectionReference, Value, duration};
 use super::origin::Origin;
 use crate::lifetime::{LifetimeClass, LifetimeSet, Lifetimes, MAX_LIFETIME, MIN_LIFETIME};
 use crate::policy::{PortRange, Protocol};
@@ -55,6 +59,7 @@ crate::config_section! {
 }
 
 /// Returns the class of a path below `lifetimes`.
+#[cfg(feature = "toml")]
 fn class_of(path: &str) -> Option<LifetimeClass> {
     LifetimeClass::ALL
         .into_iter()
@@ -62,6 +67,7 @@ fn class_of(path: &str) -> Option<LifetimeClass> {
 }
 
 /// Returns the names that follow a prefix of paths below `lifetimes`.
+#[cfg(feature = "toml")]
 fn names_below(prefix: &str) -> Vec<&'static str> {
     let mut names: Vec<&str> = LifetimeClass::ALL
         .into_iter()
@@ -73,6 +79,7 @@ fn names_below(prefix: &str) -> Vec<&'static str> {
 }
 
 /// Reads a lifetime, or a table of lifetimes; `others` are the other known keys of the table.
+#[cfg(feature = "toml")]
 fn read_lifetimes(
     set: &mut LifetimeSet,
     name: &Spanned<Cow<'_, str>>,
@@ -108,6 +115,7 @@ fn read_lifetimes(
     }
 }
 
+#[cfg(feature = "toml")]
 fn read_lifetime(
     set: &mut LifetimeSet,
     class: LifetimeClass,
@@ -126,6 +134,7 @@ impl Value for LifetimesConfig {
         "table".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::Table(entries) = item.kind() else {
             problems.push(item, wrong_type(item, "a table"));
@@ -226,6 +235,7 @@ impl Value for LifetimeOverride {
         "table".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::Table(entries) = item.kind() else {
             problems.push(item, wrong_type(item, "a table"));

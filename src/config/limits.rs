@@ -157,4 +157,4 @@ impl Config {
 }
 
 crate::config_table_values!(LimitsConfig, LimitSet);
-crate::config_choices!(LimitAction);
+crate::config_choices!(LimitAction [Drop, Reject]);

@@ -44,8 +44,7 @@
 //! ```
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
-
+pub use crate::geneve::{EndpointId, MetadataField, Provider};
 pub use crate::limits::LimitSet;
 pub use crate::packet::Checksums;
 use crate::policy::Action;
@@ -57,6 +56,7 @@ use crate::verdict::DropReason;
 mod challenge;
 mod compile;
 pub mod declare;
+#[cfg(feature = "toml")]
 mod document;
 mod effective;
 mod ending;
@@ -89,6 +89,7 @@ mod zones;
 pub use self::challenge::{ChallengeMode, SynChallengeConfig};
 pub use self::compile::{Compiled, Fixed};
 pub use self::declare::{KeyReference, SectionReference};
+#[cfg(feature = "toml")]
 pub use self::document::Document;
 pub use self::effective::effective_toml;
 pub use self::ending::{AsymmetryConfig, OnReload, ResetsConfig, TombstonesConfig};
@@ -193,8 +194,7 @@ fn implied_checks() -> BTreeMap<String, CheckMode> {
 }
 
 /// Handling of a packet that does not pass a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CheckMode {
     /// The packet is dropped.
     #[default]
@@ -214,7 +214,7 @@ impl CheckMode {
     }
 }
 
-crate::config_choices!(CheckMode);
+crate::config_choices!(CheckMode [Drop, Count]);
 
 impl Config {
     /// Returns the defaults with a policy that allows every session, for captures, measurements and
@@ -231,6 +231,7 @@ impl Config {
     /// # Errors
     /// Returns the first error of the file; [`Document::finish`] returns all of them. The error
     /// names the file, the line and the key.
+    #[cfg(feature = "toml")]
     pub fn from_toml(text: &str, file_name: &str) -> Result<Self, ConfigError> {
         Document::parse(text, file_name)?.config()
     }

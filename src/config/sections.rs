@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use ipnet::IpNet;
 
-use super::declare::{self, Item, KeyReference, Printer, Problems, SectionReference, Value};
+use super::declare::{self, KeyReference, Printer, SectionReference, Value};
+#[cfg(feature = "toml")]
+use super::declare::{Item, Problems};
 use super::sets::{AddressTerm, ServiceTerm};
 use super::{FtpHandling, LimitSet, OnReload, OptionsMode, TcpHandling};
 use crate::policy::{Action, IcmpType, PortRange, Protocol, RuleDirection};
@@ -228,7 +230,7 @@ impl RuleExceptions {
 }
 
 crate::config_table_values!(PolicyConfig, RuleConfig, RuleExceptions);
-crate::config_choices!(Action, RuleDirection);
+crate::config_choices!(Action [Allow, Deny, Reject, Audit], RuleDirection [Outbound, Inbound, Any]);
 
 /// An array of tables. A table with errors keeps its index, so that later ones keep theirs.
 impl Value for Vec<RuleConfig> {
@@ -238,6 +240,7 @@ impl Value for Vec<RuleConfig> {
         "list of tables".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         Some(declare::read::tables(item, problems))
     }

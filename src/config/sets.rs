@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Config;
-use super::declare::read::{Kind, wrong_type};
-use super::declare::{self, Item, Problems, Scalar, Value, Wrong, quoted};
+#[cfg(feature = "toml")]
+use super::declare::read::{Item, Kind, Problems, wrong_type};
+use super::declare::{self, Scalar, Value, Wrong, quoted};
 use super::error::{ConfigError, ConfigErrorCause, Location};
 use super::path::key_segment;
 use super::text::{listed, shown};
@@ -225,6 +226,7 @@ impl Value for AddressSet {
             .to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let set: Self = match item.kind() {
             Kind::Table(_) => declare::read::table(item, problems)?,

@@ -1,8 +1,6 @@
 //! `[engine]`, `[table]`, `[fragments]` and `[gwlb]`.
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::packet::Checksums;
 
 crate::config_section! {
@@ -36,8 +34,7 @@ crate::config_section! {
 /// A layer-3 tunnel connects hosts of other links. Discovery and link-local addresses do not belong
 /// in a tunnel, so the engine drops them with specific reasons. On a link they are allowed, once
 /// they are validated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Attachment {
     /// A tunnel for packets that are marked as tunneled
     /// ([`Packet::tunneled`](crate::Packet::tunneled)), as those of the GENEVE front end are, and a
@@ -241,4 +238,4 @@ crate::config_section! {
 }
 
 crate::config_table_values!(EngineConfig, TableConfig, FragmentsConfig, GwlbConfig);
-crate::config_choices!(Attachment, Checksums);
+crate::config_choices!(Attachment [Auto, Link, Tunnel], Checksums [Verify, Require, Trust]);

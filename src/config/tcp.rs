@@ -2,9 +2,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::declare::quoted;
-use super::declare::read::{Kind, wrong_type};
-use super::declare::{self, Item, KeyReference, Problems, Scalar, SectionReference, Value, Wrong};
+#[cfg(feature = "toml")]
+use super::declare::read::{Item, Kind, Problems, wrong_type};
+use super::declare::{self, KeyReference, Scalar, SectionReference, Value, Wrong, quoted};
 use super::replaced::LOOSE;
 use crate::policy::handling::{Asymmetric, Handling, LatePacket, Midstream, TcpHandling, TcpMode};
 
@@ -92,6 +92,7 @@ impl Value for TcpHandling {
         "table, or a mode alone".to_owned()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         match item.kind() {
             Kind::Table(_) => declare::read::table(item, problems),
@@ -127,9 +128,10 @@ impl Scalar for TcpMode {
     }
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
+        const NAMES: &[&str] = &[TcpMode::Strict.name(), TcpMode::Liberal.name()];
         match text {
             "loose" => Err(Wrong::Other(LOOSE.to_owned())),
-            _ => declare::choice(text),
+            _ => declare::choice(text, &[Self::Strict, Self::Liberal], NAMES),
         }
     }
 
@@ -139,4 +141,8 @@ impl Scalar for TcpMode {
 }
 
 crate::config_table_values!(TcpConfig);
-crate::config_choices!(LatePacket, Midstream, Asymmetric);
+crate::config_choices! {
+    LatePacket [Reset, Drop, Readmit],
+    Midstream [Drop, Reject, Adopt],
+    Asymmetric [Drop, Report, Bypass],
+}

@@ -14,9 +14,9 @@ use super::matched::{Judged, Matched, Passage, Reading};
 use crate::event::HelperNote;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
+use crate::ftp::helper::SavedControl;
 use crate::packet::Transport;
 use crate::session::EndReason;
-use crate::snapshot::SavedControl;
 use crate::track::tcp::Track;
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 

@@ -21,14 +21,13 @@ use super::settings::Settings;
 use crate::config::OnReload;
 use crate::flow::{Direction, Zone};
 use crate::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
-use crate::ftp::helper::Ftp;
+use crate::ftp::helper::{Ftp, SavedControl};
 use crate::ftp::urgent::Urgent;
 use crate::ftp::{Control, EventCounts, Expectation, HelperEvent, SessionEnds};
 use crate::limits::Prefixes;
 use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
-use crate::snapshot::SavedControl;
 use crate::track::tcp::State;
 
 /// Parts of the table of control sessions, each with its own lock.
@@ -336,6 +335,7 @@ impl Helpers {
     }
 
     /// Returns what another engine needs to continue a control session.
+    #[cfg(feature = "snapshot")]
     pub(super) fn saved_control(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
             return None;

@@ -42,10 +42,12 @@ mod record;
 mod reload;
 mod replies;
 mod resets;
+#[cfg(feature = "snapshot")]
 mod restore;
 mod rule_use;
 mod screen;
 mod settings;
+#[cfg(feature = "snapshot")]
 mod snapshot;
 mod zone_hints;
 

@@ -3,6 +3,7 @@
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 use super::Zone;
@@ -77,7 +78,8 @@ pub(super) const fn words(address: u128) -> [u64; 2] {
 }
 
 /// Distinction between conversations of the same two ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 #[non_exhaustive]
 pub enum Variant {
     /// No further distinction.

@@ -18,6 +18,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 use crate::flow::{Direction, Flow, FlowKey, Zone};
@@ -34,10 +35,11 @@ pub use stream::{Fit, Limits, Line, Trouble};
 
 /// Initiator and responder of a TCP session, by its first packet. Addresses are canonical (an
 /// IPv4-mapped IPv6 address is the IPv4 address) if they were made with [`SessionEnds::new`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 pub struct SessionEnds {
     /// The zone.
-    #[serde(with = "ZoneNumber")]
+    #[cfg_attr(feature = "snapshot", serde(with = "ZoneNumber"))]
     pub zone: Zone,
     /// Address of the host that sent the first packet: an FTP client.
     pub initiator: SocketAddr,
@@ -99,11 +101,13 @@ impl SessionEnds {
 }
 
 /// A [`Zone`] as a number, for records.
+#[cfg(feature = "snapshot")]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Zone")]
 struct ZoneNumber(u16);
 
 /// Durations in records: whole milliseconds.
+#[cfg(feature = "snapshot")]
 mod milliseconds {
     use std::time::Duration;
 
@@ -124,6 +128,7 @@ mod milliseconds {
 }
 
 /// Directions in records: by name.
+#[cfg(feature = "snapshot")]
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Direction", rename_all = "lowercase")]
 enum DirectionName {
@@ -132,7 +137,8 @@ enum DirectionName {
 }
 
 /// A session that a control session has announced: the one TCP connection that it allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 pub struct Expectation {
     /// The control session that announced it; its zone is the zone of the expected session.
     pub parent: SessionEnds,
@@ -146,10 +152,10 @@ pub struct Expectation {
     pub protocol: u8,
     /// The end of the parent that initiates. [`Direction::Original`]: its initiator (FTP passive:
     /// client to server); [`Direction::Reply`]: its responder (FTP active: server to client).
-    #[serde(with = "DirectionName")]
+    #[cfg_attr(feature = "snapshot", serde(with = "DirectionName"))]
     pub direction: Direction,
     /// Remaining lifetime. In an exported record, the rest of it, in milliseconds.
-    #[serde(with = "milliseconds")]
+    #[cfg_attr(feature = "snapshot", serde(with = "milliseconds"))]
     pub lifetime: Duration,
 }
 

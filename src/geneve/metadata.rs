@@ -13,8 +13,8 @@
 //! The lengths of GCP's options are those that Wireshark knows for types 1 and 3. No better source
 //! was found, so other lengths are accepted too. Type 1 may have 8 bytes, which are the identifier
 //! unchanged; types 2 and 3 may have any number.
-use serde::Deserialize;
 
+use super::provider::{EndpointId, MetadataField, Provider};
 use super::{FIXED, Header, OPTION_HEADER, TunnelOption};
 use crate::reasons::reasons;
 
@@ -46,104 +46,13 @@ reasons! {
     }
 }
 
-/// The provider of the load balancer in front.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// AWS Gateway Load Balancer.
-    #[default]
-    Gwlb,
-    /// Google Cloud Network Security Integration. Its network id distinguishes address spaces, and
-    /// is the [`Metadata::endpoint`] here. There is no flow cookie.
-    Gcp,
-    /// Tencent Cloud Gateway Load Balancer.
-    Tencent,
-}
-
-impl Provider {
-    /// All providers.
-    pub const ALL: [Self; 3] = [Self::Gwlb, Self::Gcp, Self::Tencent];
-
-    /// Returns the name in the configuration file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Gwlb => "gwlb",
-            Self::Gcp => "gcp",
-            Self::Tencent => "tencent",
-        }
-    }
-
-    /// Returns the class of the provider's options.
-    #[must_use]
-    pub const fn class(self) -> u16 {
-        match self {
-            Self::Gwlb => 0x0108,
-            Self::Gcp => 0x0132,
-            Self::Tencent => 0x0167,
-        }
-    }
-
-    /// Returns the mask of the bits of [`Metadata::cookie`] that identify a flow; 0 if there are
-    /// none.
-    #[must_use]
-    pub const fn cookie_mask(self) -> u32 {
-        match self {
-            Self::Gwlb => u32::MAX,
-            Self::Gcp => 0,
-            Self::Tencent => u32::MAX >> 3,
-        }
-    }
-
-    /// Returns the metadata that a header must have by default.
-    #[must_use]
-    pub const fn required(self) -> &'static [MetadataField] {
-        match self {
-            Self::Gwlb | Self::Tencent => &[MetadataField::Endpoint, MetadataField::Cookie],
-            Self::Gcp => &[MetadataField::Endpoint],
-        }
-    }
-}
-
-/// A part of the metadata.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MetadataField {
-    /// Option type 1.
-    Endpoint,
-    /// Option type 2.
-    Attachment,
-    /// Option type 3, for providers that have a flow cookie there.
-    Cookie,
-}
-
 impl MetadataField {
-    /// Returns the name in the configuration file.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Endpoint => "endpoint",
-            Self::Attachment => "attachment",
-            Self::Cookie => "cookie",
-        }
-    }
-
     const fn missing(self) -> MetadataError {
         match self {
             Self::Endpoint => MetadataError::EndpointMissing,
             Self::Attachment => MetadataError::AttachmentMissing,
             Self::Cookie => MetadataError::CookieMissing,
         }
-    }
-}
-
-/// The identifier of an endpoint, which distinguishes address spaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(pub u64);
-
-impl core::fmt::Display for EndpointId {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "{:#018x}", self.0)
     }
 }
 

@@ -8,20 +8,32 @@
 //! [`Gateway`](crate::Gateway) is an appliance without sockets; [`front`] is its front end, for
 //! callers with an engine of their own.
 
+#[cfg(feature = "geneve")]
 mod encode;
+#[cfg(feature = "geneve")]
 mod error;
+#[cfg(feature = "geneve")]
 pub mod front;
+#[cfg(feature = "geneve")]
 mod header;
+#[cfg(feature = "geneve")]
 pub mod metadata;
-
-#[cfg(test)]
+mod provider;
+#[cfg(all(test, feature = "geneve"))]
 mod tests;
 
-pub use encode::encode;
-pub use error::GeneveError;
+pub use provider::{EndpointId, MetadataField, Provider};
+
+#[cfg(feature = "geneve")]
+pub use self::{
+    encode::encode,
+    error::GeneveError,
+    header::{Header, Inner, InnerProtocol, TunnelOption, TunnelOptions},
+    metadata::{Metadata, MetadataError},
+};
+#[cfg(feature = "geneve")]
 use header::{FIXED, OPTION_HEADER};
-pub use header::{Header, Inner, InnerProtocol, TunnelOption, TunnelOptions};
-pub use metadata::{EndpointId, Metadata, MetadataError, MetadataField, Provider};
 
 /// The UDP port of GENEVE (RFC 8926 section 3.3).
+#[cfg(feature = "geneve")]
 pub const PORT: u16 = 6081;

@@ -152,8 +152,7 @@ pub struct Exceeded {
 }
 
 /// Action on a packet whose session would exceed a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum LimitAction {
     /// Drops the packet.

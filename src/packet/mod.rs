@@ -33,7 +33,6 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::IpNumber;
-use serde::Deserialize;
 
 pub use dccp::{DccpPacket, DccpType};
 pub(crate) use discovery::REDIRECT as ICMPV6_REDIRECT;
@@ -336,8 +335,7 @@ impl Fragment {
 }
 
 /// Whether checksums are checked. In configuration `verify`, `require` or `trust`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Checksums {
     /// The checksums of the IPv4 header and of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (if it
     /// has one) must be right. A UDP checksum of 0 passes: over IPv4 it means that there is none

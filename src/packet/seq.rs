@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 /// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and
 /// [`after`](Self::after) compare two numbers that are less than 2^31 apart; at exactly 2^31 each
 /// is before and after the other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 pub struct SeqNum(pub u32);
 
 impl SeqNum {

@@ -1,7 +1,5 @@
 //! Handling of TCP and of IP options that a rule or a zone can choose.
 
-use serde::Deserialize;
-
 /// Settings of a rule or a zone for the TCP sessions in it. The rule's word counts before the
 /// zone's, the zone's before the global one. In a file: a mode alone (`"liberal"`), or a table of
 /// these keys.
@@ -64,8 +62,7 @@ macro_rules! choice {
         $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+
     }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-        #[serde(rename_all = "lowercase")]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
         #[non_exhaustive]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)+
@@ -141,8 +138,7 @@ choice! {
 }
 
 /// Treatment of packets with IP options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OptionsMode {
     /// Well-formed options pass.
     #[default]

@@ -15,8 +15,7 @@ use crate::flow::Zone;
 use crate::limits::LimitSet;
 
 /// Action for a new session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The session is made and its packets are forwarded.
     Allow,
@@ -55,8 +54,7 @@ impl fmt::Display for Action {
 
 /// Side that must be the initiator. An initiator is inside if the policy's `inside` prefixes
 /// contain it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RuleDirection {
     /// The initiator is inside.
     Outbound,

@@ -2,9 +2,8 @@
 use std::ops::RangeInclusive;
 
 use super::bound::{Bound, range_text};
-use super::read::MAX_PROBLEMS;
 use super::{Key, Table, Value, Visit};
-use crate::config::error::{ConfigError, ConfigErrorCause};
+use crate::config::error::{ConfigError, ConfigErrorCause, MAX_PROBLEMS};
 use crate::config::keys::Provenance;
 use crate::config::path::push_segment;
 

@@ -38,6 +38,7 @@ mod bound;
 pub mod check;
 mod notation;
 pub mod print;
+#[cfg(feature = "toml")]
 pub mod read;
 pub mod reference;
 mod scalar;
@@ -48,6 +49,7 @@ pub use self::bound::Bound;
 pub use self::check::Checker;
 pub(super) use self::notation::{duration, quoted};
 pub use self::print::Printer;
+#[cfg(feature = "toml")]
 pub use self::read::{Item, Problems};
 pub use self::reference::{KeyReference, SectionReference};
 pub use self::scalar::{Scalar, Wrong, choice, choices_text};
@@ -224,12 +226,14 @@ pub trait Value: Clone + PartialEq {
     fn kind() -> String;
 
     /// Reads the value of a file. On an error, adds it to `problems` and returns `None`.
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self>;
 
     /// Returns the value as TOML; empty if there is none.
     fn toml(&self) -> String;
 
     /// Replaces the value with that of a file, if it can be read.
+    #[cfg(feature = "toml")]
     fn update(&mut self, item: &Item<'_, '_>, problems: &mut Problems) {
         if let Some(value) = Self::read(item, problems) {
             *self = value;
@@ -416,20 +420,7 @@ macro_rules! config_table_values {
                 "table".to_owned()
             }
 
-            fn read(
-                item: &$crate::config::declare::Item<'_, '_>,
-                problems: &mut $crate::config::declare::Problems,
-            ) -> Option<Self> {
-                $crate::config::declare::read::table(item, problems)
-            }
-
-            fn update(
-                &mut self,
-                item: &$crate::config::declare::Item<'_, '_>,
-                problems: &mut $crate::config::declare::Problems,
-            ) {
-                $crate::config::declare::read::update_table(self, item, problems);
-            }
+            $crate::config_table_reading!();
 
             fn toml(&self) -> String {
                 $crate::config::declare::print::inline_table(self)
@@ -460,4 +451,35 @@ macro_rules! config_table_values {
             }
         })*
     };
+}
+
+/// Reads a declared table, for [`config_table_values!`](crate::config_table_values).
+#[cfg(feature = "toml")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! config_table_reading {
+    () => {
+        fn read(
+            item: &$crate::config::declare::Item<'_, '_>,
+            problems: &mut $crate::config::declare::Problems,
+        ) -> Option<Self> {
+            $crate::config::declare::read::table(item, problems)
+        }
+
+        fn update(
+            &mut self,
+            item: &$crate::config::declare::Item<'_, '_>,
+            problems: &mut $crate::config::declare::Problems,
+        ) {
+            $crate::config::declare::read::update_table(self, item, problems);
+        }
+    };
+}
+
+/// Reads nothing, since no file can be parsed without the feature `toml`.
+#[cfg(not(feature = "toml"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! config_table_reading {
+    () => {};
 }

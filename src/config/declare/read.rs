@@ -6,13 +6,10 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::scalar::Wrong;
 use super::{Change, Key, Table, Value, Visit};
-use crate::config::error::{ConfigErrorCause, UnknownName};
+use crate::config::error::{ConfigErrorCause, MAX_PROBLEMS, UnknownName};
 use crate::config::path::push_segment;
 use crate::config::replaced::replacement;
 use crate::config::text::shown;
-
-/// The largest number of errors that are kept.
-pub(in crate::config) const MAX_PROBLEMS: usize = 100;
 
 /// The largest number of bytes of a path that an error keeps.
 const MAX_PATH: usize = 4_096;

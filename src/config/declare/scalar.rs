@@ -1,8 +1,4 @@
 //! Single values: strings, numbers, booleans and dates.
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::value::StrDeserializer;
 
 use super::bound::Bound;
 
@@ -85,35 +81,18 @@ impl From<String> for Wrong {
     }
 }
 
-/// Reads the name of a choice with the type's own implementation of [`Deserialize`].
+/// Returns the choice of a name; `choices` and `names` are in the same order.
 ///
 /// # Errors
 /// Returns the known names.
-pub fn choice<'t, T: Deserialize<'t>>(text: &'t str) -> Result<T, Wrong> {
-    T::deserialize(StrDeserializer::<UnknownName>::new(text))
-        .map_err(|UnknownName(known)| Wrong::Choice(known))
-}
-
-/// Collects the names of a choice, from the error about an unknown one.
-#[derive(Debug)]
-struct UnknownName(&'static [&'static str]);
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join(", "))
-    }
-}
-
-impl std::error::Error for UnknownName {}
-
-impl serde::de::Error for UnknownName {
-    fn custom<M: fmt::Display>(_: M) -> Self {
-        Self(&[])
-    }
-
-    fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
-        Self(expected)
-    }
+pub fn choice<T: Copy>(
+    text: &str,
+    choices: &[T],
+    names: &'static [&'static str],
+) -> Result<T, Wrong> {
+    let mut named = names.iter().zip(choices);
+    let found = named.find(|(name, _)| **name == text);
+    found.map_or(Err(Wrong::Choice(names)), |(_, choice)| Ok(*choice))
 }
 
 /// Returns the choices of a type for the reference page.
@@ -128,10 +107,11 @@ pub fn choices_text<T: Scalar>() -> String {
     }
 }
 
-/// Implements the key values for enums that implement [`Deserialize`] and have a `name`.
+/// Implements the key values for enums with a `const fn name`. Each enum has a list of its
+/// variants, and one that is missing there does not compile.
 #[macro_export]
 macro_rules! config_choices {
-    ($($name:ty),* $(,)?) => {
+    ($($name:ident [$($choice:ident),+ $(,)?]),* $(,)?) => {
         $(impl $crate::config::declare::Scalar for $name {
             type Bound = ();
 
@@ -142,11 +122,16 @@ macro_rules! config_choices {
             }
 
             fn from_text(text: &str) -> Result<Self, $crate::config::declare::Wrong> {
-                $crate::config::declare::choice(text)
+                const NAMES: &[&str] = &[$($name::$choice.name()),+];
+                $crate::config::declare::choice(text, &[$(Self::$choice),+], NAMES)
             }
 
             fn written(&self) -> String {
-                format!("\"{}\"", self.name())
+                // Complete only if the list of choices is.
+                let name = match self {
+                    $(Self::$choice => Self::$choice.name(),)+
+                };
+                format!("\"{name}\"")
             }
         })*
     };

@@ -1,10 +1,13 @@
 //! Values of keys: single values, lists, values that may be missing, and entries by name.
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::read::Kind;
-use super::scalar::{Scalar, Wrong};
-use super::{Checker, Item, KeyReference, Printer, Problems, SectionReference, Value};
-use super::{print, read, reference};
+#[cfg(feature = "toml")]
+use super::read::{self, Item, Kind, Problems};
+use super::scalar::Scalar;
+#[cfg(feature = "toml")]
+use super::scalar::Wrong;
+use super::{Checker, KeyReference, Printer, SectionReference, Value};
+use super::{print, reference};
 use crate::config::path::key_segment;
 
 impl<T: Scalar> Value for T {
@@ -14,6 +17,7 @@ impl<T: Scalar> Value for T {
         T::kind()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let result = match item.kind() {
             Kind::Text(text) => T::from_text(text),
@@ -54,6 +58,7 @@ impl<T: Scalar> Value for Vec<T> {
         format!("list of: {}", T::kind())
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::List(items) = item.kind() else {
             return T::read(item, problems).map(|value| vec![value]);
@@ -94,6 +99,7 @@ impl<T: Value> Value for Option<T> {
         T::kind()
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         T::read(item, problems).map(Some)
     }
@@ -117,6 +123,7 @@ impl<V: Value> Value for BTreeMap<String, V> {
         format!("table; by name: {}", V::kind())
     }
 
+    #[cfg(feature = "toml")]
     fn read(item: &Item<'_, '_>, problems: &mut Problems) -> Option<Self> {
         let Kind::Table(table) = item.kind() else {
             problems.push(item, read::wrong_type(item, "a table"));

@@ -3,6 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 use super::announce::{self, ReplyAnnouncement};
@@ -16,7 +17,8 @@ use crate::ftp::{HelperEvent, Line, SessionEnds};
 const MAX_PENDING: usize = 15;
 
 /// Position of a control session between commands and replies, as it is saved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 pub struct Progress {
     /// Commands without a reply, four bits each, the oldest lowest; 0 after the last.
     pending: u64,
@@ -45,6 +47,26 @@ pub struct Progress {
     passive: Option<u16>,
     /// The listed address at which the client is expected to call as well.
     passive_address: Option<IpAddr>,
+}
+
+/// Position at which a control session continues. Directions are original first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
+pub struct SavedControl {
+    /// The number of the next byte of each direction, if a line begins with both.
+    pub lines: Option<[u32; 2]>,
+    /// The server has answered every command.
+    pub at_rest: bool,
+    /// The ends have agreed on encryption, or inspection has ended permanently: no more data is
+    /// read.
+    pub encrypted: bool,
+    /// Sequence number of each direction from which on no data passes, because an announcement was
+    /// refused.
+    pub stopped: [Option<u32>; 2],
+    /// The responder ends lines with a line feed alone.
+    pub bare_lf: bool,
+    /// Commands without an answer, and announcements, if they are known.
+    pub progress: Option<Progress>,
 }
 
 impl Pending {

@@ -4,7 +4,6 @@ use core::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use crate::flow::Direction;
 use crate::ftp::stream::Limits;
@@ -13,8 +12,7 @@ use crate::packet::PROTOCOL_TCP;
 use crate::policy::address::AddressMap;
 
 /// When the expectation of PORT and EPRT opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ActiveOpening {
     /// When the client's command was read, as in Linux. The server's refusal withdraws it. The
     /// default, because there are servers (pyftpdlib) that connect as soon as they have read the

@@ -192,15 +192,11 @@ fn a_parsed_packet_fits_two_cache_lines() {
 
 #[test]
 fn checksums_are_named_in_lowercase_and_verified_by_default() {
-    #[derive(Deserialize)]
-    struct Section {
-        #[serde(default)]
-        checksums: Checksums,
-    }
-    let read = |text| toml::from_str::<Section>(text).map(|section| section.checksums);
-    assert_eq!(read("checksums = 'verify'"), Ok(Checksums::Verify));
-    assert_eq!(read("checksums = 'trust'"), Ok(Checksums::Trust));
-    assert_eq!(read("checksums = 'require'"), Ok(Checksums::Require));
-    assert_eq!(read(""), Ok(Checksums::Verify));
-    assert!(read("checksums = 'Verify'").is_err());
+    use crate::config::declare::Scalar;
+
+    assert_eq!(Checksums::from_text("verify"), Ok(Checksums::Verify));
+    assert_eq!(Checksums::from_text("trust"), Ok(Checksums::Trust));
+    assert_eq!(Checksums::from_text("require"), Ok(Checksums::Require));
+    assert_eq!(Checksums::default(), Checksums::Verify);
+    assert!(Checksums::from_text("Verify").is_err());
 }

@@ -18,6 +18,7 @@ pub use state::{Cell, Event, State, transition};
 pub use window::{Bound, BoundCheck, Peer, PeerFlags, Side, WindowVerdict};
 
 use self::judgement::StateChange;
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
@@ -121,7 +122,8 @@ pub enum Step {
 }
 
 /// The state of one TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 #[repr(C)]
 pub struct Track {
     peers: [Peer; 2],

@@ -17,6 +17,7 @@
 //! old: the receiver discards it and answers, and a sender whose ACK was lost needs that answer. So
 //! the segment passes and carries no new information.
 
+#[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
 use crate::packet::{Segment, SeqNum, TcpFlags};
@@ -25,7 +26,8 @@ use crate::packet::{Segment, SeqNum, TcpFlags};
 pub const MIN_ACK_WINDOW: u32 = 66_000;
 
 /// Numbers that one end of a connection has sent and allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 #[repr(C)]
 pub struct Peer {
     /// The end of the furthest segment that it has sent: its next new byte.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis::config::declare::{Scalar, Wrong};
-use serde::Deserialize;
 
 use super::DEFAULT_CONTROL;
 
@@ -15,8 +14,7 @@ const OFF: &str = "off";
 
 /// Effect of a refused configuration file on health, while the running configuration stays in
 /// force.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum FailedReload {
     /// None: the appliance works as before. A metric and the log show the refusal.
     #[default]
@@ -35,8 +33,7 @@ impl FailedReload {
 }
 
 /// Format of a line of the session log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum LogFormat {
     /// An object of JSON.
     #[default]
@@ -55,8 +52,7 @@ impl LogFormat {
 }
 
 /// Sessions that are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Logged {
     /// All sessions.
     #[default]
@@ -75,8 +71,7 @@ impl Logged {
 }
 
 /// Sessions that are logged although the policy does not admit them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum LoggedDenied {
     /// None.
     None,
@@ -97,7 +92,12 @@ impl LoggedDenied {
     }
 }
 
-portcullis::config_choices!(FailedReload, LogFormat, Logged, LoggedDenied);
+portcullis::config_choices! {
+    FailedReload [Ignore, Unhealthy],
+    LogFormat [Json, AwsVpcFlowV2],
+    Logged [All, Marked],
+    LoggedDenied [None, Marked, All],
+}
 
 /// An address to listen at, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

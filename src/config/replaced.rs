@@ -4,7 +4,8 @@
 const KEYS: [(&str, &str); 2] = [
     (
         "tcp.split_handshake",
-        "`checks.tcp_split_handshake` has replaced `tcp.split_handshake`: write `\"count\"` in place \
+        "`checks.tcp_split_handshake` has replaced `tcp.split_handshake`: write `\"count\"` in \
+         place \
          of `\"allow\"`",
     ),
     (

@@ -872,7 +872,8 @@ const ERRORS: &[(&str, &str)] = &[
     ),
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tpc\"",
-        "t.toml:4: policy.rule[0].protocol: `tpc` is no protocol: a number from 0 to 255 or one of \
+        "t.toml:4: policy.rule[0].protocol: `tpc` is not a protocol: a number from 0 to 255 or one \
+         of \
          icmp, igmp, ipip, tcp, udp, dccp, ipv6, rsvp, gre, esp, ah, icmpv6, eigrp, ospf, pim, \
          vrrp, l2tp, sctp, udplite",
     ),
@@ -904,7 +905,8 @@ const ERRORS: &[(&str, &str)] = &[
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
          source_ports = [1, \"20-\"]",
-        "t.toml:5: policy.rule[0].source_ports[1]: `20-` is no port (0 to 65535) or range of ports \
+        "t.toml:5: policy.rule[0].source_ports[1]: `20-` is not a port (0 to 65535) or a range of \
+         ports \
          such as `8000-8999`",
     ),
     (
@@ -932,7 +934,8 @@ const ERRORS: &[(&str, &str)] = &[
     (
         "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmp\"\n\
          icmp_types = \"ping\"",
-        "t.toml:5: policy.rule[0].icmp_types: `ping` is no ICMP type: a number from 0 to 255 or \
+        "t.toml:5: policy.rule[0].icmp_types: `ping` is not an ICMP type: a number from 0 to 255 \
+         or \
          one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, \
          router-advertisement, router-solicitation, time-exceeded, parameter-problem, \
          timestamp-request, timestamp-reply, information-request, information-reply, \

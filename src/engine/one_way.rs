@@ -148,9 +148,7 @@ impl Engine {
                 }))
             }
             Asymmetric::Bypass => {
-                trace.step(|| {
-                    Step::Note("bypass: the session goes on without the half that is missing")
-                });
+                trace.step(|| Step::Note("bypass: the session continues without its missing half"));
                 live.hot_mut()
                     .track
                     .go_on_without(matched.direction.opposite());

@@ -63,7 +63,7 @@ impl FromStr for Protocol {
             .ok_or_else(|| {
                 let names: Vec<&str> = Self::NAMES.iter().map(|(name, _)| *name).collect();
                 format!(
-                    "`{text}` is no protocol: a number from 0 to 255 or one of {}",
+                    "`{text}` is not a protocol: a number from 0 to 255 or one of {}",
                     names.join(", ")
                 )
             })
@@ -119,7 +119,7 @@ impl FromStr for PortRange {
             None => port(text).map(Self::single),
         };
         range.map_err(|_| {
-            format!("`{text}` is no port (0 to 65535) or range of ports such as `8000-8999`")
+            format!("`{text}` is not a port (0 to 65535) or a range of ports such as `8000-8999`")
         })
     }
 }
@@ -214,7 +214,7 @@ impl FromStr for IcmpType {
             let code = code.parse::<u8>();
             return code
                 .map(|code| kind.with_code(code))
-                .map_err(|_| format!("`{text}` has no ICMP code from 0 to 255 behind its slash"));
+                .map_err(|_| format!("`{text}` has no ICMP code from 0 to 255 after its slash"));
         }
         Self::NAMES
             .iter()
@@ -229,7 +229,7 @@ impl FromStr for IcmpType {
             .ok_or_else(|| {
                 let names: Vec<&str> = Self::NAMES.iter().map(|(name, _, _)| *name).collect();
                 format!(
-                    "`{text}` is no ICMP type: a number from 0 to 255 or one of {}",
+                    "`{text}` is not an ICMP type: a number from 0 to 255 or one of {}",
                     names.join(", ")
                 )
             })

@@ -869,7 +869,7 @@ fn a_bad_set_rule_or_file_is_an_error_that_names_its_place() {
         ),
         (
             rule("protocol = \"icmp\"\nicmp_types = \"8/256\""),
-            "t.toml:5: policy.rule[0].icmp_types: `8/256` has no ICMP code from 0 to 255 behind \
+            "t.toml:5: policy.rule[0].icmp_types: `8/256` has no ICMP code from 0 to 255 after \
              its slash",
         ),
         (

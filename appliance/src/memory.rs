@@ -8,7 +8,7 @@ use portcullis::memory::Memory;
 /// Returns the memory that this process can still get, in bytes: what the kernel takes for
 /// available, or what is left of the limit of a control group, whichever is less. `None` if the
 /// system does not say.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let of_host = fs::read_to_string("/proc/meminfo")
         .ok()
         .as_deref()

@@ -85,7 +85,8 @@ impl Table {
     fn fill(&self) {
         for position in 0..self.sessions {
             let session = Session(self.order.at(u32::MAX, position));
-            for frame in session.handshake(self.protocol) {
+            for step in 0..self.protocol.handshake_len() {
+                let frame = session.handshake_packet(self.protocol, step);
                 let verdict = self
                     .engine
                     .verdict_only(Packet::new(frame.bytes(), self.now));
@@ -213,14 +214,8 @@ fn parse(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     let tcp4 = Session(7).packet(Protocol::Tcp, 2);
     let udp4 = Session(7).packet(Protocol::Udp, 2);
-    let mut tcp6 = Vec::new();
-    PacketBuilder::ipv6([0x20; 16], [0x21; 16], 64)
-        .tcp(443, 40_000, 1_000, 65_535)
-        .ack(2_000)
-        .options_raw(&[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2])
-        .unwrap()
-        .write(&mut tcp6, &[0; 14])
-        .unwrap();
+    let tcp6 = Session(7).packet(Protocol::Tcp6, 2);
+    let udp6 = Session(7).packet(Protocol::Udp6, 2);
     let full = |len: usize| {
         let mut packet = Vec::new();
         PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
@@ -235,8 +230,9 @@ fn parse(c: &mut Criterion) {
         ("tcp_ipv4_timestamps", tcp4.bytes()),
         ("tcp_ipv4_1500", &tcp4_1500),
         ("tcp_ipv4_8500", &tcp4_8500),
-        ("tcp_ipv6_timestamps", &tcp6),
+        ("tcp_ipv6_timestamps", tcp6.bytes()),
         ("udp_ipv4", udp4.bytes()),
+        ("udp_ipv6", udp6.bytes()),
     ];
     for checksums in [Checksums::Trust, Checksums::Verify] {
         for (name, bytes) in packets {

@@ -8,7 +8,7 @@ use portcullis::memory::Memory;
 /// Returns the memory that this process can still allocate, in bytes: the kernel's `MemAvailable`,
 /// or the rest of the limit of a control group, whichever is less. Returns `None` if neither is
 /// known.
-fn available() -> Option<u64> {
+pub(crate) fn available() -> Option<u64> {
     let of_host = fs::read_to_string("/proc/meminfo")
         .ok()
         .as_deref()

@@ -3,9 +3,20 @@
 use portcullis::{ConfigError, DropReason};
 use thiserror::Error;
 
-/// Reason why a measurement is not valid.
+/// Reason why a measurement is not possible, or not valid.
 #[derive(Debug, Error)]
 pub(crate) enum BenchError {
+    /// Arguments of which a part would have no effect.
+    #[error("{0}")]
+    Senseless(&'static str),
+    /// The sessions do not fit in the memory of the machine.
+    #[error("the table takes {needed} MiB when it is full, and {available} MiB are available")]
+    Memory {
+        /// MiB of all tables.
+        needed: u64,
+        /// MiB that the system or the control group has left.
+        available: u64,
+    },
     /// The engine cannot be created.
     #[error("cannot create the engine: {0}")]
     Config(#[from] ConfigError),
@@ -25,6 +36,19 @@ pub(crate) enum BenchError {
         /// Number of sessions that it holds.
         found: usize,
     },
+    /// An operation on the table did not do what it must do.
+    #[error("{operation}: {found} sessions instead of {expected}")]
+    Operation {
+        /// Name of the operation.
+        operation: &'static str,
+        /// Number of sessions that the operation must concern.
+        expected: u32,
+        /// Number of sessions that it concerned.
+        found: u64,
+    },
+    /// A histogram has bounds that are not possible.
+    #[error("cannot create a histogram: {0}")]
+    Histogram(#[from] hdrhistogram::CreationError),
     /// No sample was taken.
     #[error("nothing was measured")]
     NoSample,

@@ -7,8 +7,11 @@
 
 mod args;
 mod error;
+mod latency;
 mod memory;
+mod mix;
 mod report;
+mod rules;
 #[cfg(test)]
 mod tests;
 #[path = "../../../benches/traffic/mod.rs"]
@@ -22,8 +25,10 @@ use portcullis::config::{ChallengeMode, Checksums};
 use portcullis::{Config, Engine};
 
 pub(crate) use self::args::BenchArgs;
+use self::args::Mode;
 use self::error::BenchError;
-use self::report::Report;
+use self::latency::Latency;
+use self::report::{Measured, Report};
 
 /// Fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
@@ -31,7 +36,8 @@ const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
 /// Measures, and prints the report on standard output.
 ///
 /// # Errors
-/// A packet that was not forwarded, or a report that cannot be written.
+/// Arguments without sense, a packet that was not forwarded, an operation that did not do what it
+/// must do, or a report that cannot be written.
 pub(crate) fn run(args: &BenchArgs) -> Result<(), BenchError> {
     let report = measure(args, Duration::from_secs(u64::from(args.seconds)))?;
     let mut out = std::io::stdout().lock();
@@ -46,6 +52,31 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), BenchError> {
 
 /// Fills a table and measures for about as long as `time`.
 fn measure(args: &BenchArgs, time: Duration) -> Result<Report, BenchError> {
+    args.check()?;
+    let config = config(args);
+    fits(&config)?;
+    let before = memory::resident_bytes();
+    let engine = Engine::with_seed(&config, SEED)?;
+    let run = worker::Run::new(&engine, args, time);
+    let (after, measured) = if args.mode == Mode::Latency {
+        let latency = Latency::new(&run, &config)?;
+        latency.fill()?;
+        let after = memory::resident_bytes();
+        (after, Measured::Latency(latency.measure()?))
+    } else {
+        run.fill();
+        run.check()?;
+        let after = memory::resident_bytes();
+        (after, Measured::Samples(run.measure()?))
+    };
+    let bytes_per_session = before
+        .zip(after)
+        .map(|(before, after)| after.saturating_sub(before) as f64 / f64::from(args.sessions));
+    Report::new(args, measured, bytes_per_session).ok_or(BenchError::NoSample)
+}
+
+/// Returns the engine's configuration.
+fn config(args: &BenchArgs) -> Config {
     let mut config = Config::allow_all();
     config.table.max_sessions = args.sessions;
     config.table.shards = args.shards;
@@ -56,15 +87,19 @@ fn measure(args: &BenchArgs, time: Duration) -> Result<Report, BenchError> {
     } else {
         Checksums::Trust
     };
-    let before = memory::resident_bytes();
-    let engine = Engine::with_seed(&config, SEED)?;
-    let run = worker::Run::new(&engine, args, time);
-    run.fill();
-    run.check()?;
-    let after = memory::resident_bytes();
-    let samples = run.measure()?;
-    let bytes_per_session = before
-        .zip(after)
-        .map(|(before, after)| after.saturating_sub(before) as f64 / f64::from(args.sessions));
-    Report::new(args, &samples, bytes_per_session).ok_or(BenchError::NoSample)
+    rules::set(&mut config, args.rules, args.family);
+    config
+}
+
+/// Checks that the machine has memory for the full table.
+fn fits(config: &Config) -> Result<(), BenchError> {
+    const MIB: u64 = 1 << 20;
+    let needed = config.compile()?.memory().total();
+    match crate::memory::available() {
+        Some(available) if available < needed => Err(BenchError::Memory {
+            needed: needed / MIB,
+            available: available / MIB,
+        }),
+        _ => Ok(()),
+    }
 }

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::args::{BenchArgs, Mode};
+use super::args::{BenchArgs, Mode, name_of};
+use super::latency::Times;
+use super::mix::{Shares, Traffic};
 use super::worker::Samples;
 
 /// The least and the middle sample.
@@ -25,14 +27,58 @@ impl Spread {
     }
 }
 
+/// Times of the calls with packets during one operation on the table.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct DuringOperation {
+    pub(super) operation: &'static str,
+    /// Runs of the operation.
+    pub(super) runs: usize,
+    /// Median time of a run, in milliseconds; `None` without an operation.
+    pub(super) run_ms: Option<f64>,
+    /// Calls that were timed.
+    pub(super) calls: u64,
+    pub(super) p50_ns: u64,
+    pub(super) p99_ns: u64,
+    pub(super) p999_ns: u64,
+    pub(super) max_ns: u64,
+}
+
+impl DuringOperation {
+    fn new(times: &Times) -> Self {
+        let runs = times.runs.iter().map(|run| run.as_secs_f64() * 1e3);
+        let at = |percent: f64| times.calls.value_at_quantile(percent / 100.0);
+        Self {
+            operation: times.operation,
+            runs: times.runs.len(),
+            run_ms: Spread::of(runs).map(|spread| spread.median),
+            calls: times.calls.len(),
+            p50_ns: at(50.0),
+            p99_ns: at(99.0),
+            p999_ns: at(99.9),
+            max_ns: times.calls.max(),
+        }
+    }
+}
+
+/// What a mode has measured.
+pub(super) enum Measured {
+    /// The samples of each thread.
+    Samples(Vec<Samples>),
+    /// The times of calls during each operation.
+    Latency(Vec<Times>),
+}
+
 /// Result of a measurement. Figures that a mode does not measure are `None`.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Report {
-    mode: &'static str,
-    protocol: &'static str,
+    mode: String,
+    protocol: String,
+    family: u8,
+    mix: Option<String>,
     sessions: u32,
     threads: u32,
     batch: u32,
+    rules: u32,
     checksums_verified: bool,
     /// Packets, or ended sessions, that were measured.
     measured: u64,
@@ -46,58 +92,88 @@ pub(super) struct Report {
     pub(super) sessions_per_second: Option<f64>,
     /// Growth of the resident memory by the full table, divided by its sessions.
     pub(super) bytes_per_session: Option<f64>,
+    /// Shares of the kinds of packets of a mix.
+    pub(super) shares: Option<Shares>,
+    /// Times of calls during operations on the table.
+    pub(super) latency: Option<Vec<DuringOperation>>,
 }
 
 impl Report {
     /// Returns `None` without a sample.
     pub(super) fn new(
         args: &BenchArgs,
-        samples: &[Samples],
+        measured: Measured,
         bytes_per_session: Option<f64>,
     ) -> Option<Self> {
-        let spread = Spread::of(
-            samples
-                .iter()
-                .flat_map(|each| each.nanos_each.iter().copied()),
-        )?;
-        let per_second: f64 = samples.iter().map(Samples::per_second).sum();
-        let (packets, sessions) = (args.mode != Mode::Expire, args.mode != Mode::Packets);
-        Some(Self {
-            mode: args.mode.name(),
-            protocol: args.protocol.name(),
+        let mut report = Self {
+            mode: name_of(&args.mode),
+            protocol: match args.mix {
+                None => name_of(&args.protocol),
+                Some(_) => "mixed".to_owned(),
+            },
+            family: args.family.number(),
+            mix: args.mix.as_ref().map(name_of),
             sessions: args.sessions,
             threads: args.threads,
             batch: args.batch,
+            rules: args.rules,
             checksums_verified: args.verify_checksums,
-            measured: samples.iter().map(|each| each.count).sum(),
-            ns_per_packet: packets.then_some(spread),
-            ns_per_session: sessions.then_some(spread),
-            packets_per_second: packets.then_some(per_second),
-            sessions_per_second: sessions.then_some(per_second),
+            measured: 0,
+            ns_per_packet: None,
+            ns_per_session: None,
+            packets_per_second: None,
+            sessions_per_second: None,
             bytes_per_session,
-        })
+            shares: Traffic::new(args).shares(),
+            latency: None,
+        };
+        match measured {
+            Measured::Samples(samples) => report.add_samples(args, &samples)?,
+            Measured::Latency(times) => {
+                let latency: Vec<_> = times.iter().map(DuringOperation::new).collect();
+                let calls: u64 = latency.iter().map(|each| each.calls).sum();
+                report.measured = calls * u64::from(args.batch);
+                report.latency = Some(latency);
+            }
+        }
+        (report.measured > 0).then_some(report)
+    }
+
+    fn add_samples(&mut self, args: &BenchArgs, samples: &[Samples]) -> Option<()> {
+        let each = samples.iter().flat_map(|each| &each.nanos_each);
+        let spread = Spread::of(each.copied())?;
+        let per_second: f64 = samples.iter().map(Samples::per_second).sum();
+        let (packets, sessions) = (args.mode != Mode::Expire, args.mode != Mode::Packets);
+        self.measured = samples.iter().map(|each| each.count).sum();
+        self.ns_per_packet = packets.then_some(spread);
+        self.ns_per_session = sessions.then_some(spread);
+        self.packets_per_second = packets.then_some(per_second);
+        self.sessions_per_second = sessions.then_some(per_second);
+        Some(())
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
+        let kind = self.mix.as_ref().unwrap_or(&self.protocol);
+        let checksums = if self.checksums_verified {
+            "verified"
+        } else {
+            "trusted"
+        };
+        write!(
             f,
-            "{}: {} {} sessions, {} thread(s), batches of {}, checksums {}",
-            self.mode,
-            self.sessions,
-            self.protocol,
-            self.threads,
-            self.batch,
-            if self.checksums_verified {
-                "verified"
-            } else {
-                "trusted"
-            }
+            "{}: {} sessions ({kind}, IPv{}), {} thread(s), batches of {}, checksums {checksums}",
+            self.mode, self.sessions, self.family, self.threads, self.batch
         )?;
-        let (what, verb) = match self.ns_per_packet {
-            Some(_) => ("packet", "decided"),
-            None => ("session", "ended"),
+        if self.rules > 0 {
+            write!(f, ", {} rules", self.rules)?;
+        }
+        writeln!(f)?;
+        let (what, verb) = if self.ns_per_packet.is_some() || self.latency.is_some() {
+            ("packet", "decided")
+        } else {
+            ("session", "ended")
         };
         writeln!(f, "{:>14} {what}s {verb}", self.measured)?;
         if let Some(Spread { min, median }) = self.ns_per_packet.or(self.ns_per_session) {
@@ -110,8 +186,40 @@ impl fmt::Display for Report {
             writeln!(f, "{rate:>14.0} sessions per second")?;
         }
         match self.bytes_per_session {
-            Some(bytes) => writeln!(f, "{bytes:>14.1} bytes per session"),
-            None => writeln!(f, "{:>14} bytes per session", "unknown"),
+            Some(bytes) => writeln!(f, "{bytes:>14.1} bytes per session")?,
+            None => writeln!(f, "{:>14} bytes per session", "unknown")?,
+        }
+        if let Some(shares) = &self.shares {
+            for (share, name) in shares.named() {
+                writeln!(f, "{:>14.1} % {name}", share * 100.0)?;
+            }
+        }
+        self.latency
+            .as_ref()
+            .map_or(Ok(()), |latency| write_latency(f, latency))
+    }
+}
+
+/// Writes the times of calls as a table, in microseconds.
+fn write_latency(f: &mut fmt::Formatter<'_>, latency: &[DuringOperation]) -> fmt::Result {
+    writeln!(
+        f,
+        "us per call     p50       p99     p99.9       max   during"
+    )?;
+    for each in latency {
+        let us = |ns: u64| ns as f64 / 1e3;
+        write!(
+            f,
+            "{:>19.2}{:>10.2}{:>10.2}{:>10.1}   ",
+            us(each.p50_ns),
+            us(each.p99_ns),
+            us(each.p999_ns),
+            us(each.max_ns)
+        )?;
+        match each.run_ms {
+            None => writeln!(f, "no operation")?,
+            Some(ms) => writeln!(f, "{} ({} runs of {ms:.1} ms)", each.operation, each.runs)?,
         }
     }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Threads that measure.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use portcullis::{Discard, DropReason, Engine, Packet, Verdict};
 
 use super::args::{BenchArgs, Mode, SLICE};
 use super::error::BenchError;
-use super::traffic::{Frame, Order, Protocol, Session};
+use super::mix::Traffic;
+use super::traffic::{Frame, Order, Session};
 
 /// Step of the engine's time from one round to the next: longer than the lifetime of any session of
 /// the benchmark (340 s for an established TCP connection).
@@ -16,7 +17,10 @@ const ROUND: Duration = Duration::from_secs(400);
 
 /// Rounds before the measurement of packets: the first data and the first ACK of each end are news
 /// to a session, and cost more than all that follow.
-const WARM_UP: usize = 4;
+pub(super) const WARM_UP: usize = 4;
+
+/// Packets that are decided together outside the timed part.
+const UNTIMED_BATCH: usize = 64;
 
 /// Samples of a thread.
 #[derive(Debug, Default)]
@@ -51,15 +55,22 @@ impl Samples {
 
 /// A thread's share of the sessions.
 #[derive(Debug, Clone, Copy)]
-struct Share {
+pub(super) struct Share {
     first: u32,
     order: Order,
-    len: u32,
+    pub(super) len: u32,
+}
+
+/// Place in the order of a share's packets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) round: u32,
+    position: u32,
 }
 
 impl Share {
     /// Share `number` of `of`; they differ by one session at the most.
-    fn new(sessions: u32, number: u32, of: u32) -> Self {
+    pub(super) fn new(sessions: u32, number: u32, of: u32) -> Self {
         let cut = |number: u32| (u64::from(sessions) * u64::from(number) / u64::from(of)) as u32;
         let (first, end) = (cut(number), cut(number + 1));
         Self {
@@ -69,23 +80,30 @@ impl Share {
         }
     }
 
-    fn session(&self, round: u32, position: u32) -> Session {
-        Session(self.first + self.order.at(round, position))
+    /// Returns the session at a place.
+    pub(super) fn session(&self, place: Place) -> Session {
+        Session(self.first + self.order.at(place.round, place.position))
+    }
+
+    /// Returns the places of round after round.
+    pub(super) fn rounds(&self) -> impl Iterator<Item = Place> + use<> {
+        let len = self.len;
+        (0..).flat_map(move |round| (0..len).map(move |position| Place { round, position }))
     }
 }
 
 /// Measurement by several threads.
 pub(super) struct Run<'e> {
-    engine: &'e Engine,
-    protocol: Protocol,
+    pub(super) engine: &'e Engine,
+    pub(super) traffic: Traffic,
     mode: Mode,
-    sessions: u32,
-    threads: u32,
-    batch: usize,
-    time: Duration,
+    pub(super) sessions: u32,
+    pub(super) threads: u32,
+    pub(super) batch: usize,
+    pub(super) time: Duration,
     start: Instant,
-    /// Number of steps of [`ROUND`] that the engine's time is ahead.
-    round: AtomicU32,
+    /// Seconds that the engine's time is ahead.
+    ahead: AtomicU64,
     not_forwarded: AtomicU64,
     first_reason: OnceLock<DropReason>,
     /// Expected and found number of sessions, where they differed.
@@ -96,14 +114,14 @@ impl<'e> Run<'e> {
     pub(super) fn new(engine: &'e Engine, args: &BenchArgs, time: Duration) -> Self {
         Self {
             engine,
-            protocol: args.protocol.into(),
+            traffic: Traffic::new(args),
             mode: args.mode,
             sessions: args.sessions,
             threads: args.threads,
             batch: args.batch as usize,
             time,
             start: Instant::now(),
-            round: AtomicU32::new(0),
+            ahead: AtomicU64::new(0),
             not_forwarded: AtomicU64::new(0),
             first_reason: OnceLock::new(),
             miscounted: OnceLock::new(),
@@ -111,26 +129,47 @@ impl<'e> Run<'e> {
     }
 
     /// Returns the engine's time.
-    fn now(&self) -> Instant {
-        Instant::now() + ROUND * self.round.load(Ordering::Relaxed)
+    pub(super) fn now(&self) -> Instant {
+        Instant::now() + Duration::from_secs(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Establishes all sessions, in an order that no later round has.
+    /// Advances the engine's time.
+    pub(super) fn advance(&self, step: Duration) {
+        self.ahead.fetch_add(step.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Establishes all sessions.
     pub(super) fn fill(&self) {
-        let order = Order::new(self.sessions);
-        for position in 0..self.sessions {
-            let now = self.now();
-            let session = Session(order.at(u32::MAX, position));
-            for frame in session.handshake(self.protocol) {
-                self.decide(&frame, now);
+        self.fill_first(self.sessions);
+    }
+
+    /// Establishes the first sessions, in an order that no later round has.
+    pub(super) fn fill_first(&self, count: u32) {
+        let order = Order::new(count);
+        let mut positions = 0..count;
+        let mut frames = Vec::with_capacity(UNTIMED_BATCH);
+        while !positions.is_empty() {
+            let sessions: Vec<_> = positions
+                .by_ref()
+                .take(UNTIMED_BATCH)
+                .map(|position| Session(order.at(u32::MAX, position)))
+                .collect();
+            for step in 0..3 {
+                frames.clear();
+                frames.extend(sessions.iter().filter_map(|session| {
+                    let protocol = self.traffic.protocol(*session);
+                    (step < protocol.handshake_len())
+                        .then(|| session.handshake_packet(protocol, step))
+                }));
+                self.decide_all(&frames);
             }
         }
-        self.count_sessions(self.sessions);
+        self.count_sessions(count);
     }
 
     /// Lets time pass until no session is left.
     fn drain(&self) {
-        self.round.fetch_add(1, Ordering::Relaxed);
+        self.advance(ROUND);
         while self
             .engine
             .expire_with(self.now(), SLICE, &mut Discard)
@@ -139,7 +178,8 @@ impl<'e> Run<'e> {
         self.count_sessions(0);
     }
 
-    fn count_sessions(&self, expected: u32) {
+    /// Notes an error if the table holds another number of sessions.
+    pub(super) fn count_sessions(&self, expected: u32) {
         let found = self.engine.sessions();
         if found != expected as usize {
             self.miscounted.get_or_init(|| (expected, found));
@@ -160,9 +200,29 @@ impl<'e> Run<'e> {
         }
     }
 
+    /// Decides packets outside the timed part.
+    pub(super) fn decide_all(&self, frames: &[Frame]) {
+        let now = self.now();
+        for frames in frames.chunks(UNTIMED_BATCH) {
+            let packets: Vec<_> = frames
+                .iter()
+                .map(|frame| Packet::new(frame.bytes(), now))
+                .collect();
+            self.decide(&packets);
+        }
+    }
+
+    /// Decides packets together, or a single one by itself.
     #[inline]
-    fn decide(&self, frame: &Frame, now: Instant) {
-        self.check_verdict(self.engine.verdict_only(Packet::new(frame.bytes(), now)));
+    pub(super) fn decide(&self, packets: &[Packet<'_>]) {
+        if let [packet] = packets {
+            self.check_verdict(self.engine.verdict_only(*packet));
+        } else {
+            self.engine
+                .process_batch_with(packets, &mut Discard, |_, verdict, _| {
+                    self.check_verdict(verdict)
+                });
+        }
     }
 
     #[inline]
@@ -186,7 +246,8 @@ impl<'e> Run<'e> {
                     let share = Share::new(self.sessions, number, self.threads);
                     let (barrier, stop) = (&barrier, &stop);
                     scope.spawn(move || match self.mode {
-                        Mode::Packets => self.packets(&share, barrier),
+                        // Latency has threads of its own.
+                        Mode::Packets | Mode::Latency => self.packets(&share, barrier),
                         Mode::Setup | Mode::Expire => self.rounds(&share, barrier, stop),
                     })
                 })
@@ -203,20 +264,46 @@ impl<'e> Run<'e> {
     fn packets(&self, share: &Share, barrier: &Barrier) -> Samples {
         let mut samples = Samples::default();
         let mut frames = vec![Frame::EMPTY; SLICE];
-        let mut at = (0..).flat_map(|round| (0..share.len).map(move |position| (round, position)));
-        for (round, position) in at.by_ref().take(share.len as usize * WARM_UP) {
-            let frame = share.session(round, position).packet(self.protocol, round);
-            self.decide(&frame, self.now());
-        }
+        let mut at = share.rounds();
+        self.warm_up(share, &mut at, share.len as usize * WARM_UP);
         barrier.wait();
         let start = Instant::now();
         while start.elapsed() < self.time && self.check().is_ok() {
-            for (frame, (round, position)) in frames.iter_mut().zip(&mut at) {
-                *frame = share.session(round, position).packet(self.protocol, round);
-            }
+            self.make(share, &mut at, &mut frames);
             self.time_slice(&frames, &mut samples);
         }
         samples
+    }
+
+    /// Decides the next `count` packets of a share.
+    pub(super) fn warm_up(
+        &self,
+        share: &Share,
+        at: &mut impl Iterator<Item = Place>,
+        count: usize,
+    ) {
+        let mut frames = vec![Frame::EMPTY; SLICE];
+        let mut left = count;
+        while left > 0 && self.check().is_ok() {
+            let now = left.min(SLICE);
+            if let Some(frames) = frames.get_mut(..now) {
+                self.make(share, at, frames);
+                self.decide_all(frames);
+            }
+            left -= now;
+        }
+    }
+
+    /// Writes the next packets of a share.
+    pub(super) fn make(
+        &self,
+        share: &Share,
+        at: &mut impl Iterator<Item = Place>,
+        frames: &mut [Frame],
+    ) {
+        for (frame, place) in frames.iter_mut().zip(at) {
+            *frame = self.traffic.packet(share.session(place), place.round);
+        }
     }
 
     fn time_slice(&self, frames: &[Frame], samples: &mut Samples) {
@@ -228,14 +315,12 @@ impl<'e> Run<'e> {
         let start = Instant::now();
         if self.batch == 1 {
             for frame in frames {
-                self.decide(frame, now);
+                let packet = Packet::new(frame.bytes(), now);
+                self.check_verdict(self.engine.verdict_only(packet));
             }
         } else {
             for batch in packets.chunks(self.batch) {
-                self.engine
-                    .process_batch_with(batch, &mut Discard, |_, verdict, _| {
-                        self.check_verdict(verdict)
-                    });
+                self.decide(batch);
             }
         }
         samples.add(start.elapsed(), frames.len());
@@ -259,7 +344,7 @@ impl<'e> Run<'e> {
                     self.drain();
                 } else {
                     self.count_sessions(0);
-                    self.round.fetch_add(1, Ordering::Relaxed);
+                    self.advance(ROUND);
                     self.fill();
                 }
                 let over = self.start.elapsed() >= self.time || self.check().is_err();
@@ -278,7 +363,8 @@ impl<'e> Run<'e> {
         while position < share.len {
             let mut made = 0;
             for frame in frames.iter_mut().take((share.len - position) as usize) {
-                *frame = share.session(round, position).opening(self.protocol);
+                let session = share.session(Place { round, position });
+                *frame = session.opening(self.traffic.protocol(session));
                 position += 1;
                 made += 1;
             }

@@ -103,6 +103,7 @@ pub mod reset;
 pub mod session;
 pub mod snapshot;
 mod stats;
+mod stripe;
 pub mod track;
 mod verdict;
 

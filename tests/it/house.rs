@@ -8,6 +8,7 @@ mod floors;
 /// The floors of the library, the lowest first.
 const FLOORS: &[&str] = &[
     "atomic",
+    "stripe",
     "reasons",
     "packet",
     "flow",

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::accounts::Standing;
+use super::zone_counts::Standing;
 use crate::flow::Zone;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
@@ -122,8 +122,8 @@ impl Holding {
 }
 
 /// Bounds that one more session of a prefix is held against.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ask {
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ask<'a> {
     /// The bound on sessions.
     pub(crate) sessions: Option<u32>,
     /// The new session takes the place of one of the prefix, which is not counted against it.
@@ -133,8 +133,8 @@ pub(crate) struct Ask {
     /// New sessions per second.
     pub(crate) rate: Option<u32>,
     /// Places that are free, or hold sessions that may be evicted: a large source must leave them
-    /// to others.
-    pub(crate) room: Option<usize>,
+    /// to others. Called for large sources alone.
+    pub(crate) room: Option<&'a dyn Fn() -> usize>,
     pub(crate) standing: Standing,
     pub(crate) now: Micros,
 }
@@ -149,7 +149,7 @@ pub(crate) enum Excess {
     Share(u32),
 }
 
-impl Ask {
+impl Ask<'_> {
     fn check(&self, entry: &Entry) -> Result<(), Excess> {
         let Holding {
             sessions,
@@ -165,7 +165,7 @@ impl Ask {
         }
         if let Some(room) = self.room
             && sessions >= SMALL_SOURCE
-            && sessions as usize >= room.saturating_sub(entry.holding.evictable() as usize)
+            && sessions as usize >= room().saturating_sub(entry.holding.evictable() as usize)
         {
             return Err(Excess::Share(sessions));
         }
@@ -300,7 +300,7 @@ impl CountedTable {
     }
 
     /// Counts one more session of a prefix, if that exceeds nothing that it is held against.
-    pub(crate) fn begin(&self, key: &Key, ask: &Ask) -> Result<(), Excess> {
+    pub(crate) fn begin(&self, key: &Key, ask: &Ask<'_>) -> Result<(), Excess> {
         let Some(set) = self.set(key) else {
             return Ok(());
         };
@@ -398,7 +398,7 @@ mod tests {
         Key::new(Kind::Source, Zone::DEFAULT, RuleId::DEFAULT, address, false)
     }
 
-    fn ask() -> Ask {
+    fn ask() -> Ask<'static> {
         Ask {
             standing: OPEN,
             now: Micros(1),
@@ -471,20 +471,25 @@ mod tests {
     #[test]
     fn a_large_source_leaves_as_much_as_it_has() {
         let table = table();
-        let with = |room| Ask {
-            room: Some(room),
-            standing: DONE,
-            ..ask()
-        };
+        fn with(room: &dyn Fn() -> usize) -> Ask<'_> {
+            Ask {
+                room: Some(room),
+                standing: DONE,
+                ..ask()
+            }
+        }
         for _ in 0..SMALL_SOURCE {
             assert_eq!(
-                table.begin(&source(1), &with(0)),
+                table.begin(&source(1), &with(&|| 0)),
                 Ok(()),
                 "small sources are not bound"
             );
         }
-        assert_eq!(table.begin(&source(1), &with(64)), Err(Excess::Share(64)));
-        assert_eq!(table.begin(&source(1), &with(65)), Ok(()));
+        assert_eq!(
+            table.begin(&source(1), &with(&|| 64)),
+            Err(Excess::Share(64))
+        );
+        assert_eq!(table.begin(&source(1), &with(&|| 65)), Ok(()));
         // Places that the source itself could lose are not left to others.
         for _ in 0..10 {
             table
@@ -497,8 +502,11 @@ mod tests {
                 )
                 .unwrap();
         }
-        assert_eq!(table.begin(&source(1), &with(85)), Err(Excess::Share(75)));
-        assert_eq!(table.begin(&source(1), &with(86)), Ok(()));
+        assert_eq!(
+            table.begin(&source(1), &with(&|| 85)),
+            Err(Excess::Share(75))
+        );
+        assert_eq!(table.begin(&source(1), &with(&|| 86)), Ok(()));
     }
 
     proptest! {

@@ -5,6 +5,27 @@ pub(crate) mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
+/// Two stripes: that of a model's first thread, and that of its second.
+pub(crate) mod stripe {
+    use std::cell::Cell;
+
+    pub(crate) const STRIPES: usize = 2;
+    /// Zones 0 and 2 share an entry.
+    pub(crate) const ENTRIES: usize = 2;
+
+    loom::thread_local! {
+        static MINE: Cell<usize> = Cell::new(0);
+    }
+
+    pub(crate) fn stripe_number() -> usize {
+        MINE.with(Cell::get)
+    }
+
+    pub(crate) fn use_stripe(number: usize) {
+        MINE.with(|mine| mine.set(number));
+    }
+}
+
 pub(crate) mod flow {
     /// A zone. There are few: each one's atomics cost time in every interleaving.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -126,8 +147,8 @@ pub(crate) mod limits {
 
 /// Nothing is counted by prefix here: that is behind locks.
 pub(crate) mod counted {
-    use crate::accounts::Standing;
     use crate::reserve::NoMemory;
+    use crate::zone_counts::Standing;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     pub(crate) struct Key;

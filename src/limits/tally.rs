@@ -94,7 +94,7 @@ impl Accounts {
         if let Some(broken) = broken {
             return Err(broken);
         }
-        if self.counted.forgotten() > 0 {
+        if self.counted.has_forgotten() {
             return Ok(());
         }
         // Where nothing was forgotten, counts are exact.

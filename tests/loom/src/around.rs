@@ -174,8 +174,8 @@ pub(crate) mod counted {
 
         pub(crate) fn for_each(&self, _: impl FnMut(&Key, Holding)) {}
 
-        pub(crate) const fn forgotten(&self) -> u64 {
-            0
+        pub(crate) const fn has_forgotten(&self) -> bool {
+            false
         }
 
         pub(crate) fn holding(&self, _: &Key) -> Holding {

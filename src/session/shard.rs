@@ -261,11 +261,15 @@ impl Shard {
         self.index.prefetch(hash);
     }
 
-    /// Prefetches the memory of the session that a hash most likely refers to.
+    /// Prefetches the memory of the session that a hash most likely refers to, or of the slot that a
+    /// new session would take.
     #[inline]
     pub(crate) fn prefetch_slot(&self, hash: u32) {
         if let Some(number) = self.index.candidate(hash) {
             self.slab.prefetch(number as usize);
+        } else if self.free != NIL {
+            self.slab.prefetch(self.free as usize);
+            prefetch_index(&self.slab.cold, self.free as usize);
         }
     }
 

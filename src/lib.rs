@@ -128,6 +128,7 @@ pub mod session;
 #[cfg(feature = "snapshot")]
 pub mod snapshot;
 mod stats;
+mod stripe;
 pub mod track;
 mod verdict;
 

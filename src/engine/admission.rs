@@ -36,11 +36,15 @@ struct Applicant<'a, 'c> {
     settings: &'c Settings,
     candidate: &'c Candidate<'c>,
     subject: Subject<'a>,
-    permit: &'c Permit,
+    permit: &'c Permit<'c>,
 }
 
 /// A permission of the policy to open a session.
-struct Permit {
+///
+/// It is completed in place, and passed on by reference as the plan is: both are large, and a copy
+/// of data that was just written waits for the stores.
+struct Permit<'p> {
+    plan: &'p Plan,
     query: NewSession,
     rule: RuleId,
     /// The announcement that admits the session regardless of the policy.
@@ -51,10 +55,22 @@ struct Permit {
     tracked: Tracked,
 }
 
-/// A session that is admitted and has a place.
-struct Admission {
-    plan: Plan,
-    permit: Permit,
+impl<'p> Permit<'p> {
+    /// Returns the permission before the policy has decided.
+    fn undecided(query: NewSession, plan: &'p Plan) -> Self {
+        Self {
+            plan,
+            query,
+            rule: RuleId::DEFAULT,
+            announced: None,
+            audited: None,
+            tracked: Tracked {
+                direction: Some(plan.direction),
+                late: plan.late,
+                ..Tracked::class(Class::New)
+            },
+        }
+    }
 }
 
 impl Engine {
@@ -69,18 +85,21 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let settings = locked.settings;
-        let plan = match self.plan(settings, candidate, effects, trace) {
+        let planned = self.plan(settings, candidate, effects, trace);
+        let plan = match &planned {
             Ok(plan) => plan,
-            Err(verdict) => return verdict,
+            Err(verdict) => return *verdict,
         };
         let zone = candidate.flow.key.zone();
         if settings.is_outside(zone, &candidate.parsed.ip) {
             return invalid(DropReason::AddressOutside);
         }
-        let permit = match self.permit::<S, T>(settings, candidate, &plan, effects, trace) {
-            Ok(permit) => permit,
-            Err(verdict) => return verdict,
-        };
+        let query = new_session(zone, candidate.parsed, plan.direction);
+        let mut permit = Permit::undecided(query, plan);
+        let denied = self.permit::<S, T>(settings, candidate, &mut permit, effects, trace);
+        if let Err(verdict) = denied {
+            return verdict;
+        }
         if let Some(verdict) = self.bars(settings, candidate, &permit) {
             return verdict;
         }
@@ -122,8 +141,7 @@ impl Engine {
                 counts: admitted.keep(),
             },
         );
-        let admission = Admission { plan, permit };
-        self.open::<S, T>(&mut locked.live(slot), candidate, admission, effects, trace)
+        self.open::<S, T>(&mut locked.live(slot), candidate, &permit, effects, trace)
     }
 
     /// Evaluates the policy, unless a control session has announced the new session.
@@ -135,46 +153,30 @@ impl Engine {
         &self,
         settings: &Settings,
         candidate: &Candidate<'_>,
-        plan: &Plan,
+        permit: &mut Permit<'_>,
         effects: &mut Effects,
         trace: &mut T,
-    ) -> Result<Permit, Verdict> {
-        let parsed = candidate.parsed;
-        let query = new_session(candidate.flow.key.zone(), parsed, plan.direction);
+    ) -> Result<(), Verdict> {
+        let plan = permit.plan;
         if T::ON {
-            trace_policy(&settings.policy, &query, trace);
+            trace_policy(&settings.policy, &permit.query, trace);
         }
-        let announced = match plan.opening {
-            Opening::Tcp(_) if plan.marks.is_empty() => {
-                self.helpers.announced(&query, settings, candidate.instant)
-            }
-            _ => None,
-        };
-        let tracked = Tracked {
-            class: if announced.is_some() {
-                Class::Related
-            } else {
-                Class::New
-            },
-            direction: Some(plan.direction),
-            session: None,
-            tolerated: None,
-            late: plan.late,
-        };
-        let mut permit = Permit {
-            query,
-            rule: RuleId::DEFAULT,
-            announced,
-            audited: None,
-            tracked,
-        };
-        if let Some(announced) = &permit.announced {
+        let is_tcp = matches!(plan.opening, Opening::Tcp(_));
+        if is_tcp
+            && plan.marks.is_empty()
+            && let Some(announced) =
+                self.helpers
+                    .announced(&permit.query, settings, candidate.instant)
+        {
             trace.step(|| {
                 Step::Note("announced by a control session: admitted by the rule of that one")
             });
+            permit.tracked.class = Class::Related;
             permit.rule = announced.rule;
-            return Ok(permit);
+            permit.announced = Some(announced);
+            return Ok(());
         }
+        let tracked = permit.tracked;
         if candidate.sheddable && !self.passes_under_overload(settings, candidate) {
             trace.step(|| {
                 Step::Note(
@@ -186,7 +188,7 @@ impl Engine {
         }
         let decision = settings.policy.decide(&permit.query);
         self.rule_counters.matched(decision.rule, candidate.now);
-        if !decision.action.admits() && !matches!(plan.opening, Opening::Tcp(_)) {
+        if !decision.action.admits() && !is_tcp {
             // The packet is evidence if it answers a packet that went through another zone; the
             // policy stands.
             effects.search_other_zones(settings);
@@ -199,10 +201,13 @@ impl Engine {
             Action::Allow => {}
             Action::Audit => permit.audited = Some(decision),
             Action::Deny => return Err(Verdict::Drop(DropReason::PolicyDeny, tracked)),
-            Action::Reject => return Err(reject(DropReason::PolicyReject, parsed, tracked)),
+            Action::Reject => {
+                let parsed = candidate.parsed;
+                return Err(reject(DropReason::PolicyReject, parsed, tracked));
+            }
         }
         permit.rule = decision.rule;
-        Ok(permit)
+        Ok(())
     }
 
     /// Returns the verdict on a packet that may not be the first of its session although the policy
@@ -212,7 +217,7 @@ impl Engine {
         &self,
         settings: &Settings,
         candidate: &Candidate<'_>,
-        permit: &Permit,
+        permit: &Permit<'_>,
     ) -> Option<Verdict> {
         if settings.bars_options(&candidate.parsed.ip, permit.rule) {
             if let Some(announced) = &permit.announced {
@@ -312,13 +317,12 @@ impl Engine {
         &self,
         live: &mut Live<'_>,
         candidate: &Candidate<'_>,
-        admission: Admission,
+        permit: &Permit<'_>,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
-        let Admission { plan, permit } = admission;
-        let settings = live.settings;
-        self.begin(live, candidate, &plan, permit.rule, effects);
+        let (plan, settings) = (permit.plan, live.settings);
+        self.begin(live, candidate, plan, permit.rule, effects);
         let slot = live.hot_mut();
         if plan.direction == Direction::Reply {
             slot.set_seen_reply();

@@ -248,7 +248,8 @@ impl Settings {
             profile: slot.profile,
         });
         if lifetime.class.may_be_unanswered() && slot.eviction_class() == EvictionClass::Embryonic {
-            let sessions = self.accounts.len();
+            // The idle places that this includes are few beside the table.
+            let sessions = self.accounts.taken();
             let whole = millis;
             millis = self.adaptive.scale(whole, sessions);
             if millis < whole {

@@ -50,6 +50,7 @@ use self::address::AddressMap;
 use self::compiled::Tables;
 use self::cover::{CoverSearch, MAX_STEPS, OutOfSteps};
 use self::handling::{Handling, OptionsMode, TcpHandling};
+use self::hits::Hits;
 use crate::flow::Zone;
 use crate::limits::{Bounds, Limit, LimitScope};
 
@@ -60,6 +61,7 @@ mod compiled;
 mod cover;
 mod field;
 pub(crate) mod handling;
+mod hits;
 pub(crate) mod id;
 pub(crate) mod origin;
 pub(crate) mod ranges;
@@ -149,8 +151,8 @@ pub struct Policy {
     zone_defaults: Box<[(Zone, Action)]>,
     inside: AddressMap<()>,
     tables: Tables,
-    hits: Box<[AtomicU64]>,
-    default_hits: AtomicU64,
+    /// Hits by the places of the rules; those of the default action last.
+    hits: Hits,
     /// New sessions that would have exceeded a limit, by rule and limit; those of the default
     /// action last.
     limited: Box<[[AtomicU64; Limit::ALL.len()]]>,
@@ -195,8 +197,7 @@ impl Policy {
             prefixes.at(*prefix);
         }
         let tables = Tables::new(&rules).ok_or(TooLarge)?;
-        let hits = rules.iter().map(|_| AtomicU64::new(0)).collect();
-        let default_hits = AtomicU64::new(0);
+        let hits = Hits::new(rules.len() + 1);
         let limited = (0..=rules.len()).map(|_| Default::default()).collect();
         let mut numbers: Vec<u16> = Vec::with_capacity(rules.len());
         let mut names: Vec<(String, Option<u16>)> = Vec::with_capacity(rules.len());
@@ -215,7 +216,6 @@ impl Policy {
             inside: prefixes,
             tables,
             hits,
-            default_hits,
             limited,
         })
     }
@@ -242,11 +242,8 @@ impl Policy {
     }
 
     fn count_hit(&self, rule: RuleId) {
-        let hits = self
-            .place(rule)
-            .and_then(|place| self.hits.get(usize::from(place)));
-        hits.unwrap_or(&self.default_hits)
-            .fetch_add(1, Ordering::Relaxed);
+        let place = self.place(rule).map_or(self.rules.len(), usize::from);
+        self.hits.add(place, 1);
     }
 
     /// Returns the TCP handling of sessions that a rule admits: the rule's own settings first, then
@@ -366,8 +363,8 @@ impl Policy {
 
     /// Takes over the hits that a policy before has counted, by the names of the rules.
     pub(crate) fn take_hits(&self, previous: &Self) {
-        let before = previous.default_hits.swap(0, Ordering::Relaxed);
-        self.default_hits.fetch_add(before, Ordering::Relaxed);
+        let before = previous.hits.take(previous.rules.len());
+        self.hits.add(self.rules.len(), before);
         let numbers = previous.numbers.iter().map(|number| RuleId(*number));
         for (rule, counts) in numbers.chain([RuleId::DEFAULT]).zip(&previous.limited) {
             let place = match rule {
@@ -379,12 +376,9 @@ impl Policy {
                 own.fetch_add(before.swap(0, Ordering::Relaxed), Ordering::Relaxed);
             }
         }
-        for (number, hits) in previous.numbers.iter().zip(&previous.hits) {
-            let own = self
-                .place(RuleId(*number))
-                .and_then(|place| self.hits.get(usize::from(place)));
-            if let Some(own) = own {
-                own.fetch_add(hits.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        for (place, number) in previous.numbers.iter().enumerate() {
+            if let Some(own) = self.place(RuleId(*number)) {
+                self.hits.add(usize::from(own), previous.hits.take(place));
             }
         }
     }
@@ -425,20 +419,15 @@ impl Policy {
             RuleId::DEFAULT,
             DEFAULT_NAME,
             self.default,
-            &self.default_hits,
+            self.rules.len(),
         );
         let rules = self.numbered().filter_map(|(rule, name)| {
             let place = usize::from(self.place(rule)?);
-            Some((
-                rule,
-                name,
-                self.rules.get(place)?.action,
-                self.hits.get(place)?,
-            ))
+            Some((rule, name, self.rules.get(place)?.action, place))
         });
         rules
             .chain([default])
-            .map(|(rule, name, action, hits)| (rule, name, action, hits.load(Ordering::Relaxed)))
+            .map(|(rule, name, action, place)| (rule, name, action, self.hits.get(place)))
     }
 
     /// Returns the result of [`Self::decide`], and the reason for which each earlier rule did not
@@ -523,11 +512,12 @@ impl Policy {
     /// Returns the bytes that the policy takes: its rules with their names and counters, and the
     /// tables by which a new session finds its rule.
     pub(crate) fn bytes(&self) -> usize {
-        let per_rule = size_of::<AtomicU64>() * (1 + Limit::ALL.len())
+        let per_rule = size_of::<AtomicU64>() * Limit::ALL.len()
             + size_of::<u16>()
             + size_of::<(String, Option<u16>)>();
         let lists = self.rules.iter().map(|rule| rule.bytes() + rule.name.len());
-        self.tables.bytes() + per_rule * self.rules.len() + lists.sum::<usize>()
+        let hits = Hits::bytes(self.rules.len() + 1);
+        self.tables.bytes() + hits + per_rule * self.rules.len() + lists.sum::<usize>()
     }
 
     fn rule(&self, rule: RuleId) -> Option<&Rule> {

@@ -14,6 +14,8 @@ mod paths;
 mod record;
 mod shard;
 mod slot;
+#[cfg(test)]
+mod spread;
 mod table;
 pub(crate) mod time;
 mod tombstone;
@@ -42,7 +44,12 @@ pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>
 
 #[cfg(test)]
 pub(crate) mod testing {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+
+    use super::Table;
     use crate::flow::{Flow, FlowKey, Zone};
+    use crate::limits::{Accounts, Prefixes};
     use crate::packet::{Ip, IpVersion, Parsed, Transport};
 
     /// Returns the key of a UDP conversation between two hosts, distinguished by `n`.
@@ -52,11 +59,29 @@ pub(crate) mod testing {
 
     /// Returns the key of the conversation of [`key`] in a zone.
     pub(crate) fn key_in(zone: Zone, n: u32) -> FlowKey {
+        let src = Ipv4Addr::from_bits(0x0a00_0000 | n);
+        let dst = Ipv4Addr::from_bits(0xc000_0201);
+        key_of(
+            zone,
+            SocketAddr::from((src, 4000)),
+            SocketAddr::from((dst, 53)),
+        )
+    }
+
+    /// Returns the key of a UDP conversation between two endpoints.
+    pub(crate) fn key_of(zone: Zone, src: SocketAddr, dst: SocketAddr) -> FlowKey {
+        let bits = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+            IpAddr::V6(address) => address.to_bits(),
+        };
         let parsed = Parsed {
             ip: Ip {
-                version: IpVersion::V4,
-                src: 0xffff_0a00_0000 | u128::from(n),
-                dst: 0xffff_c000_0201,
+                version: match src {
+                    SocketAddr::V4(_) => IpVersion::V4,
+                    SocketAddr::V6(_) => IpVersion::V6,
+                },
+                src: bits(src.ip()),
+                dst: bits(dst.ip()),
                 protocol: 17,
                 ttl: 64,
                 options: crate::packet::IpOptions::NONE,
@@ -64,11 +89,18 @@ pub(crate) mod testing {
                 total_len: 28,
             },
             transport: Transport::Udp {
-                src_port: 4000,
-                dst_port: 53,
+                src_port: src.port(),
+                dst_port: dst.port(),
                 payload_len: 0,
             },
         };
         Flow::of(zone, &parsed).expect("UDP has a flow").key
+    }
+
+    /// Returns an empty table.
+    pub(crate) fn table(max_sessions: usize, shards: usize, seed: [u64; 4]) -> Table<()> {
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let accounts = Accounts::new(max_sessions, Prefixes::DEFAULT, hasher).unwrap();
+        Table::new(&Arc::new(accounts), shards, false, &Arc::new(()), seed).unwrap()
     }
 }

@@ -11,6 +11,7 @@ mod measures;
 /// The floors of the library, the lowest first.
 const FLOORS: &[&str] = &[
     "atomic",
+    "stripe",
     "reasons",
     "packet",
     "flow",

@@ -756,3 +756,52 @@ fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_
         );
     }
 }
+
+/// Opens UDP sessions from four hosts at once, `each` by every host. Returns how many were
+/// forwarded.
+fn flood(engine: &Engine, zone: Zone, dst_port: u16, each: u16) -> usize {
+    let now = Instant::now();
+    let opened = |src: u8| {
+        let opens = |port: &u16| {
+            let bytes = udp(
+                Ends {
+                    dst_port,
+                    ..of(src, *port)
+                },
+                b"x",
+            );
+            engine
+                .verdict_only(Packet::new(&bytes, now).zone(zone))
+                .is_forward()
+        };
+        (1..=each).filter(opens).count()
+    };
+    std::thread::scope(|scope| {
+        let hosts = [11, 12, 13, 14].map(|src| scope.spawn(move || opened(src)));
+        hosts.map(|host| host.join().unwrap()).iter().sum()
+    })
+}
+
+/// The table is large enough for threads to take several places at a time.
+#[test]
+fn bounds_are_hard_and_reached_while_threads_take_places_in_lots() {
+    let config = config(
+        "[table]\nmax_sessions = 40000\n[zones]\nblue = 1\ngreen = 2\n\
+         [limits.zones.blue]\nmax_sessions = 500\n[policy]\ndefault = \"allow\"\n\
+         [[policy.rule]]\nname = \"dns\"\naction = \"allow\"\nprotocol = \"udp\"\n\
+         destination_ports = [53]\nlimits.max_sessions = 300\n",
+    );
+    let engine = Engine::with_seed(&config, [1, 2, 3, 4]).unwrap();
+    assert_eq!(flood(&engine, GREEN, 53, 200), 300, "the bound of the rule");
+    assert_eq!(engine.sessions(), 300);
+    let blue = flood(&engine, BLUE, 80, 300);
+    // Threads that open a session at the same moment may pass the bound of a zone together.
+    assert!((500..504).contains(&blue), "{blue}");
+    engine.check_invariants().unwrap();
+    flood(&engine, GREEN, 80, 12_000);
+    assert_eq!(engine.sessions(), 40_000, "full to the last place");
+    engine.check_invariants().unwrap();
+    flood(&engine, GREEN, 80, 12_000);
+    assert_eq!(engine.sessions(), 40_000);
+    engine.check_invariants().unwrap();
+}

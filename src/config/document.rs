@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_behind_and_in_a_taken_section_name_the_line_of_the_file() {
+    fn errors_after_and_in_a_taken_section_name_the_line_of_the_file() {
         let rest = both("[server]\nport = 7\n\n[table]\nmax_sessions = 0").unwrap_err();
         assert!(rest.starts_with("f:5: table.max_sessions: "), "{rest}");
         let unknown = both("[server]\nport = 7\n[nonsense]\n").unwrap_err();

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_key_and_what_it_may_be() {
+    fn an_error_names_the_key_and_its_bounds() {
         let rows = [
             (
                 "[geneve]\nlisten = []",
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_threads_and_sockets_are_made_of_needs_a_start() {
+    fn keys_of_threads_and_sockets_need_a_start() {
         let running = parse("");
         let change = |text: &str| {
             parse(text)

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_has_the_line_of_what_it_belongs_to() {
+    fn a_missing_key_has_the_line_of_its_parent() {
         let provenance = provenance();
         let rows = [
             ("lone[0]", "lone", Some(6)),

@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
+    fn a_key_that_needs_a_start_keeps_its_running_value_and_is_named() {
         let running = parse("[zones]\na = 1\nb = 2");
         for (text, key) in [
             ("[table]\nmax_sessions = 77", "table.max_sessions"),

@@ -332,7 +332,7 @@ fn an_error_is_one_line_whatever_the_file_holds() {
 }
 
 #[test]
-fn an_error_about_what_was_replaced_names_the_replacement() {
+fn an_error_about_a_replaced_key_names_the_replacement() {
     let allow = "write `\"count\"` in place of `\"allow\"`";
     let split = "`checks.tcp_split_handshake` has replaced `tcp.split_handshake`";
     let redirect = "`checks.icmp_redirect` has replaced `icmp.redirects`";

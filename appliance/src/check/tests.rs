@@ -4,6 +4,7 @@ use portcullis::config::Origin;
 use proptest::prelude::*;
 
 use super::*;
+use crate::run::settings::page;
 
 fn printed(text: &str, is_changed_only: bool) -> String {
     let mut report = Report::new(text, "f", None).unwrap_or_else(|errors| panic!("{errors}"));
@@ -160,6 +161,40 @@ proptest! {
     }
 }
 
+/// Lines of the sample that others need.
+const NEEDED: [&str; 13] = [
+    "[",
+    "name = ",
+    "action = ",
+    "protocol = ",
+    "services = ",
+    "office = 1",
+    "lab = 2",
+    "lab = [",
+    "servers = ",
+    "admins = ",
+    "web = ",
+    "sessions_file = ",
+    "inside = ",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn any_part_of_the_sample_reads_back(kept in prop::collection::vec(any::<bool>(), 400)) {
+        let sample = page::uncommented();
+        let is_kept = |(line, kept): &(&str, &bool)| {
+            let is_needed = NEEDED.iter().any(|start| line.starts_with(start));
+            // The set has a file, which is not there.
+            !line.starts_with("feed = ") && (**kept || is_needed)
+        };
+        let lines = sample.lines().zip(&kept).filter(is_kept);
+        let text: Vec<&str> = lines.map(|(line, _)| line).collect();
+        prop_assert!(sample.lines().count() <= kept.len());
+        reads_back(&text.join("\n"));
+    }
+}
+
 #[test]
 fn only_changed_values_are_printed_on_request() {
     let lines = printed(
@@ -269,7 +304,7 @@ fn all_errors_of_a_file_are_shown_with_their_lines() {
 }
 
 #[test]
-fn what_is_not_toml_is_shown_line_by_line() {
+fn text_that_is_not_toml_is_shown_line_by_line() {
     let text = "[table]\nmax_sessions = \n[zones]\na == 1\n";
     let errors = errors(text);
     let lines: Vec<_> = errors

@@ -13,7 +13,7 @@ use portcullis::config::{Document, EffectiveValue, GeneveConfig};
 mod values;
 
 #[cfg(test)]
-mod page;
+pub(crate) mod page;
 #[cfg(test)]
 mod tests;
 

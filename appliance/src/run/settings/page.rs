@@ -1,7 +1,7 @@
 //! The reference page of the configuration is made from the declarations, and stays true to them.
 
 use portcullis::Config;
-use portcullis::config::{KeyReference, SectionReference};
+use portcullis::config::{Document, KeyReference, SectionReference};
 
 use super::Settings;
 
@@ -153,7 +153,7 @@ fn every_printed_key_is_on_the_page() {
 }
 
 /// Returns the sample with its commented keys, as lines such as `# key = value`, in force.
-fn uncommented() -> String {
+pub(crate) fn uncommented() -> String {
     let is_key = |line: &str| {
         let name = line.split([' ', '=']).next().unwrap_or_default();
         let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._".contains(c);
@@ -213,8 +213,11 @@ fn the_commented_keys_of_the_sample_are_valid_together() {
     assert!(
         sample.contains("\ntunnel_references = false") && sample.contains("\nrule = \"web-in\"")
     );
-    let (mut config, _) =
-        crate::config_file::parse(&sample, "sample").unwrap_or_else(|errors| panic!("{errors}"));
+    let mut document = Document::parse(&sample, "sample").unwrap();
+    Settings::take(&mut document);
+    let mut config = document
+        .finish()
+        .unwrap_or_else(|errors| panic!("{errors}"));
     config.load_sets(|_| Ok(String::new())).unwrap();
     config.compile().unwrap_or_else(|error| panic!("{error}"));
 }

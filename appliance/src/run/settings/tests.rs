@@ -19,7 +19,7 @@ fn read(text: &str) -> Result<Settings, String> {
 }
 
 #[test]
-fn what_is_missing_has_its_default() {
+fn a_missing_key_has_its_default() {
     assert_eq!(read("[table]\nmax_sessions = 9"), Ok(Settings::default()));
     let some =
         read("[health]\nlisten = \"off\"\n[run]\ndrain = \"5s\"\ncontrol = \"off\"").unwrap();
@@ -73,7 +73,7 @@ fn the_argument_for_workers_has_the_bounds_of_the_key() {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_its_line() {
+fn a_wrong_value_is_named_with_its_line() {
     for (text, wanted) in [
         (
             "\n[health]\nlisten = \"80\"",
@@ -170,7 +170,7 @@ fn what_is_wrong_is_named_with_its_line() {
 }
 
 #[test]
-fn every_setting_is_told() {
+fn every_setting_is_printed() {
     let lines = read("[log]\naccount_id = \"123456789012\"")
         .unwrap()
         .lines_of();
@@ -200,7 +200,7 @@ fn checkpoints_are_off_or_have_an_interval() {
 }
 
 #[test]
-fn sources_that_nobody_has_narrowed_down_are_a_warning() {
+fn sources_left_at_the_default_are_a_warning() {
     let warning = |text: &str| {
         let config = Document::parse(text, "f").unwrap().config().unwrap();
         sources_warning(&config)
@@ -211,7 +211,7 @@ fn sources_that_nobody_has_narrowed_down_are_a_warning() {
 }
 
 #[test]
-fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
+fn a_key_that_needs_a_start_keeps_its_running_value_and_is_named() {
     fn of(text: &str) -> Settings {
         read(text).unwrap()
     }
@@ -260,7 +260,7 @@ fn what_only_a_start_can_change_keeps_its_running_value_and_is_named() {
 }
 
 #[test]
-fn sources_are_addresses_and_prefixes_and_an_empty_list_is_everybody() {
+fn sources_are_addresses_and_prefixes_and_an_empty_list_is_every_address() {
     let settings = read("health.sources = [\"10.1.0.0/16\", \"2001:db8::1\"]").unwrap();
     let allows = |address: &str| settings.health.allows(address.parse().unwrap());
     for address in ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1"] {
@@ -279,7 +279,7 @@ fn sources_are_addresses_and_prefixes_and_an_empty_list_is_everybody() {
 }
 
 #[test]
-fn denied_sessions_of_marked_rules_are_logged_unless_said_otherwise() {
+fn denied_sessions_of_marked_rules_are_logged_by_default() {
     let said = |text| {
         let settings = read(text).unwrap();
         let line = settings

@@ -168,7 +168,7 @@ impl Accounts {
             self.put_idle(zone, lot - 1);
             return true;
         }
-        if lot == 1 && self.account(zone).word().sessions % LOOKS == 0 {
+        if lot == 1 && self.account(zone).word().sessions.is_multiple_of(LOOKS) {
             // The zone that has this entry may be idle for long.
             let displaced = self.lots.displace(Of::Zones, zone.0);
             displaced.into_iter().for_each(|entry| self.settle(entry));

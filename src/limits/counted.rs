@@ -523,7 +523,8 @@ mod tests {
     #[test]
     fn structured_sources_displace_each_other_no_more_than_random_ones() {
         const SOURCES: u128 = MIN_ENTRIES as u128 / 4;
-        let structured: [(&str, fn(u128) -> u128); 5] = [
+        type Address = fn(u128) -> u128;
+        let structured: [(&str, Address); 5] = [
             ("in turn", |n| n),
             ("networks of 256 addresses", |n| n << 8),
             ("prefixes of 64 bits", |n| n << 64),

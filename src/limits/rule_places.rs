@@ -62,7 +62,7 @@ impl Accounts {
             );
             match exchanged {
                 Ok(_) => {
-                    if lot == 1 && taken % LOOKS == 0 {
+                    if lot == 1 && taken.is_multiple_of(LOOKS) {
                         let displaced = self.lots.displace(Of::Rules, rule.0);
                         displaced
                             .into_iter()

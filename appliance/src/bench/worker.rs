@@ -15,8 +15,8 @@ use super::traffic::{Frame, Order, Session};
 /// the benchmark (340 s for an established TCP connection).
 const ROUND: Duration = Duration::from_secs(400);
 
-/// Rounds before the measurement of packets: the first data and the first ACK of each end are news
-/// to a session, and cost more than all that follow.
+/// Rounds before the measurement of packets: the first data and the first ACK of each end change
+/// more of a session than later ones, and cost more.
 pub(super) const WARM_UP: usize = 4;
 
 /// Packets that are decided together outside the timed part.
@@ -69,7 +69,7 @@ pub(super) struct Place {
 }
 
 impl Share {
-    /// Share `number` of `of`; they differ by one session at the most.
+    /// Returns share `number` of `of`; their lengths differ by one session at most.
     pub(super) fn new(sessions: u32, number: u32, of: u32) -> Self {
         let cut = |number: u32| (u64::from(sessions) * u64::from(number) / u64::from(of)) as u32;
         let (first, end) = (cut(number), cut(number + 1));
@@ -167,7 +167,7 @@ impl<'e> Run<'e> {
         self.count_sessions(count);
     }
 
-    /// Lets time pass until no session is left.
+    /// Advances the engine's time until no session is left.
     fn drain(&self) {
         self.advance(ROUND);
         while self
@@ -326,8 +326,8 @@ impl<'e> Run<'e> {
         samples.add(start.elapsed(), frames.len());
     }
 
-    /// Rounds of setup, or of expiry, with the other half of each round not timed. The threads keep
-    /// together.
+    /// Measures rounds of setup, or of expiry. The other half of each round is not timed, and the
+    /// threads wait for each other.
     fn rounds(&self, share: &Share, barrier: &Barrier, stop: &AtomicBool) -> Samples {
         let mut samples = Samples::default();
         let mut frames = vec![Frame::EMPTY; SLICE];

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis::memory::Memory;
+use portcullis::Memory;
 
 /// Returns the memory that this process can still get, in bytes: what the kernel takes for
 /// available, or what is left of the limit of a control group, whichever is less. `None` if the

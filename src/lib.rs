@@ -105,6 +105,7 @@ mod fragment;
 #[allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "tests use more of it, with `__internals`"
 )]
 mod ftp;
@@ -134,6 +135,7 @@ mod stats;
 #[allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "tests use more of it, with `__internals`"
 )]
 mod track;

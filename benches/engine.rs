@@ -20,7 +20,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use etherparse::PacketBuilder;
 use portcullis::config::{AddressTerm, ChallengeMode, RuleConfig};
 use portcullis::packet::{self, Checksums};
-use portcullis::policy::{self, Action, NewSession, Policy, PortRange};
+use portcullis::policy::{self, Action, CompiledPolicy, NewSession, PortRange};
 use portcullis::{Config, Discard, Engine, Outbox, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
@@ -433,7 +433,7 @@ fn policies(c: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for shape in ["distinct", "alternating", "hundred"] {
         for rules in [10, 10_000, 65_000] {
-            let made: LazyCell<(Policy, Vec<NewSession>), _> = LazyCell::new(|| {
+            let made: LazyCell<(CompiledPolicy, Vec<NewSession>), _> = LazyCell::new(|| {
                 let (config, sessions) = large_policy(shape, rules);
                 (config.compile().unwrap().policy, sessions)
             });

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use crate::flow::{Direction, Zone};
 use crate::fragment::id::HoldId;
-use crate::ftp::{Expectation, HelperEvent};
-use crate::limits::Exceeded;
+pub use crate::ftp::{Expectation, HelperEvent, SessionEnds};
+pub use crate::limits::Exceeded;
 use crate::policy::{Action, RuleId};
-use crate::reset::Reset;
+pub use crate::reset::{MAX_REPLY, Reset, Unsent, write_reply_unbudgeted};
 pub use crate::session::{EndReason, SessionRecord, Traffic};
 use crate::session::{SessionId, TunnelRef};
 
@@ -138,6 +138,15 @@ pub trait Sink {
         let _ = note;
     }
 
+    /// Receives the number of sessions whose ends follow because the caller has asked for them:
+    /// by [`Engine::end_sessions`](crate::Engine::end_sessions), or by
+    /// [`Engine::reload`](crate::Engine::reload). At most two RSTs for each follow, too.
+    ///
+    /// No packet causes this call. A bounded sink makes room.
+    fn ends_follow(&mut self, sessions: usize) {
+        let _ = sessions;
+    }
+
     /// Receives a RST to send to one end of a session that has ended.
     fn reset(&mut self, reset: &Reset) {
         let _ = reset;
@@ -196,6 +205,10 @@ impl<S: Sink> Sink for &mut S {
 
     fn helper_event(&mut self, note: &HelperNote) {
         (**self).helper_event(note);
+    }
+
+    fn ends_follow(&mut self, sessions: usize) {
+        (**self).ends_follow(sessions);
     }
 
     fn reset(&mut self, reset: &Reset) {

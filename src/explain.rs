@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::event::HelperNote;
 use crate::flow::{Direction, FlowKey};
-use crate::fragment::DatagramKey;
+pub use crate::fragment::DatagramKey;
 use crate::limits::{Exceeded, Limit};
 use crate::packet::{
     DccpPacket, GreKey, IpVersion, Malformed, PROTOCOL_GRE, Parsed, SctpPacket, Segment, Transport,
 };
 use crate::session::{EndReason, SessionId, SessionRecord};
 use crate::track::LifetimeClass;
-use crate::track::tcp::{Cell, Side, Step as TcpStep};
+pub use crate::track::tcp::{Bound, BoundCheck, Cell, Side, Step as TcpStep};
 use crate::verdict::Verdict;
 
 /// Receives the steps of a decision.

@@ -330,6 +330,10 @@ impl Sink for Collected {
         self.events.helper_event(note);
     }
 
+    fn ends_follow(&mut self, sessions: usize) {
+        self.events.ends_follow(sessions);
+    }
+
     fn reset(&mut self, reset: &Reset) {
         self.resets.push(*reset);
     }

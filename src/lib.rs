@@ -68,24 +68,17 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`config`] | the configuration, read from TOML or built in code |
-//! | [`policy`] | rules, and decisions on new sessions |
-//! | [`limits`] | bounds on the sessions of a zone, a rule or a source |
-//! | [`lifetime`] | lifetimes of sessions |
+//! | [`config`] | the configuration, read from TOML or built in code; lifetimes |
+//! | [`policy`] | rules, limits, and decisions on new sessions |
 //! | [`packet`] | parsing of bytes to headers; all kinds of malformed packets |
-//! | [`flow`] | canonical keys of conversations, directions, zones |
-//! | [`fragment`] | fragmented datagrams, and packets that wait for a first fragment |
-//! | [`track`] | the state machines of TCP, SCTP, DCCP, UDP, ICMP queries and other protocols |
-//! | [`session`] | session identifiers, histories, tunnel references |
-//! | [`ftp`] | FTP: control sessions, and the sessions that they announce |
-//! | [`asymmetry`] | evidence of paths of which only one half passes this engine |
-//! | [`event`] | session records, and [`Sink`], the lower interface below the [`Outbox`] |
-//! | [`reset`] | the RST, ABORT and ICMP packets that the engine makes |
+//! | [`session`] | records, identifiers, histories, states and five-tuples of sessions |
+//! | [`event`] | what the engine reports, and [`Sink`], the lower interface below the [`Outbox`] |
 //! | [`explain`] | the steps of a decision |
 //! | [`snapshot`] | saving and restoring sessions |
-//! | [`geneve`] | the tunnel of the load balancers, and the front end |
-//! | [`gateway`] | engine and front end as one: the [`Gateway`] |
-//! | [`memory`] | the memory that a configuration takes |
+//! | [`geneve`] | the tunnel of the load balancers, and the front end below the [`Gateway`] |
+//!
+//! What a caller needs in every program is at the root: the [`Engine`], its [`Packet`]s, the
+//! [`Verdict`], the [`Outbox`], the [`Policy`] and the [`Gateway`].
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "geneve", feature = "snapshot", feature = "toml")),
@@ -99,39 +92,60 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-pub mod asymmetry;
+mod asymmetry;
 mod atomic;
 mod builder;
 pub mod config;
 mod engine;
 pub mod event;
 pub mod explain;
-pub mod flow;
-pub mod fragment;
+mod flow;
+mod fragment;
+#[cfg(not(feature = "__internals"))]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "tests use more of it, with `__internals`"
+)]
+mod ftp;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
 pub mod ftp;
 #[cfg(feature = "geneve")]
-pub mod gateway;
+mod gateway;
 #[cfg(feature = "geneve")]
 pub mod geneve;
 #[cfg(not(feature = "geneve"))]
 mod geneve;
-pub mod lifetime;
-pub mod limits;
-pub mod memory;
+mod lifetime;
+mod limits;
+mod memory;
 mod outbox;
 pub mod packet;
 pub mod policy;
 mod reasons;
 mod reserve;
-pub mod reset;
+mod reset;
 pub mod session;
 #[cfg(feature = "snapshot")]
 pub mod snapshot;
 mod stats;
 mod stripe;
+#[cfg(not(feature = "__internals"))]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "tests use more of it, with `__internals`"
+)]
+mod track;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
 pub mod track;
 mod verdict;
 
+pub use asymmetry::{AsymmetryLine, AsymmetryReport, Cause as AsymmetryCause, Evidence};
 pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
@@ -139,8 +153,10 @@ pub use engine::{
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
+pub use fragment::HoldId;
 #[cfg(feature = "geneve")]
-pub use gateway::Gateway;
+pub use gateway::{Gateway, GatewayReload, GatewayWorker};
+pub use memory::{Memory, MemoryPart};
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
 pub use reset::{Reset, Unsent};

@@ -107,7 +107,7 @@ impl Default for Lifetimes {
 ///
 /// ```
 /// use std::time::Duration;
-/// use portcullis::lifetime::{LifetimeClass, LifetimeSet, Lifetimes};
+/// use portcullis::config::{LifetimeClass, LifetimeSet, Lifetimes};
 ///
 /// let set = LifetimeSet::default().with(LifetimeClass::TcpEstablished, Duration::from_secs(7200));
 /// let lifetimes = Lifetimes::default().with(&set);

@@ -24,9 +24,11 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// A packet makes at most one reply and one [`Event::Released`]: with the default bounds, an outbox
 /// that is drained after each batch of at most 1024 packets keeps all of them. A call of
 /// [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
+///
 /// [`Engine::end_sessions`](crate::Engine::end_sessions) and
-/// [`Engine::reload`](crate::Engine::reload) may end every session in one call: give them an outbox
-/// with room for two RSTs a session ([`Outbox::with_limits`]), or another [`Sink`].
+/// [`Engine::reload`](crate::Engine::reload) may end every session in one call, and nobody can
+/// drain meanwhile. An outbox has room for the records and RSTs of all these sessions, beyond its
+/// bounds: about 400 bytes a session until it is drained. Another [`Sink`] takes them one by one.
 ///
 /// Each thread has an outbox of its own.
 ///
@@ -84,6 +86,9 @@ struct Kept {
     /// [`Event::Denied`] and [`Event::Audited`].
     decisions: usize,
     releases: usize,
+    /// Sessions that the caller has ended itself since the last drain. Their records and RSTs have
+    /// room beyond the bounds.
+    ordered: usize,
 }
 
 impl Kept {
@@ -93,6 +98,7 @@ impl Kept {
         events: 0,
         decisions: 0,
         releases: 0,
+        ordered: 0,
     };
 }
 
@@ -299,7 +305,7 @@ impl Outbox {
     }
 
     fn push(&mut self, event: Event<'static>) {
-        if self.kept.events < self.max_events {
+        if self.kept.events < self.max_events.saturating_add(self.kept.ordered) {
             self.kept.events += 1;
             self.entries.push(Entry::Event(event));
         } else {
@@ -352,8 +358,12 @@ impl Sink for Outbox {
         self.push(Event::Helper(*note));
     }
 
+    fn ends_follow(&mut self, sessions: usize) {
+        self.kept.ordered = self.kept.ordered.saturating_add(sessions);
+    }
+
     fn reset(&mut self, reset: &Reset) {
-        if self.kept.resets >= self.max_packets {
+        if self.kept.resets >= self.max_packets.saturating_add(2 * self.kept.ordered) {
             self.lost.packets += 1;
             return;
         }

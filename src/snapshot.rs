@@ -17,6 +17,7 @@
 //! read, counters, or the report of asymmetric paths.
 
 mod first;
+mod record;
 mod second;
 mod stream;
 
@@ -32,8 +33,9 @@ pub use crate::ftp::helper::SavedControl;
 use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
+pub(crate) use record::{Kind, Record, SavedRule, count_of};
 pub use stream::VERSION;
-pub(crate) use stream::{Kind, Record, SavedRule, Source, Writer, count_of};
+pub(crate) use stream::{Source, Writer};
 
 /// A session as it leaves an engine, or enters one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use portcullis::Config;
+use portcullis::Memory;
 use portcullis::config::{ConfigErrors, EffectiveValue, effective_toml};
-use portcullis::memory::Memory;
 
 use crate::config_file::{self, STANDARD_INPUT};
 use crate::memory;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use portcullis::memory::Memory;
+use portcullis::Memory;
 
 /// Returns the memory that this process can still allocate, in bytes: the kernel's `MemAvailable`,
 /// or the rest of the limit of a control group, whichever is less. Returns `None` if neither is

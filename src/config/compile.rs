@@ -13,7 +13,7 @@ use super::{
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
 use crate::limits::{Adaptive, Limits, Prefixes};
-use crate::policy::{Policy, RuleId, TooLarge, TooManyNames};
+use crate::policy::{CompiledPolicy, RuleId, TooLarge, TooManyNames};
 use crate::verdict::DropReason;
 
 /// The compiled form of a validated configuration.
@@ -21,7 +21,7 @@ use crate::verdict::DropReason;
 #[non_exhaustive]
 pub struct Compiled {
     /// The decisions on new sessions.
-    pub policy: Policy,
+    pub policy: CompiledPolicy,
     /// The lifetimes of sessions.
     pub lifetimes: LifetimeTable,
     /// The zones by name.
@@ -114,7 +114,7 @@ impl Config {
     /// Returns the errors of [`Self::compile`], or the changed key that only a start can change.
     pub(crate) fn compile_after(
         &self,
-        previous: Option<(&Policy, &Fixed)>,
+        previous: Option<(&CompiledPolicy, &Fixed)>,
     ) -> Result<Compiled, ConfigError> {
         self.validate()?;
         let zones = Zones::new(&self.zones, &self.zone_groups);
@@ -196,7 +196,7 @@ impl Config {
         inside
     }
 
-    fn compile_lifetimes(&self, zones: &Zones, policy: &Policy) -> LifetimeTable {
+    fn compile_lifetimes(&self, zones: &Zones, policy: &CompiledPolicy) -> LifetimeTable {
         let overrides: Vec<_> = self
             .lifetimes
             .overrides
@@ -232,7 +232,7 @@ impl Config {
     }
 
     /// Returns the policy of a validated configuration.
-    pub(super) fn compile_policy(&self, zones: &Zones) -> Result<Policy, ConfigError> {
+    pub(super) fn compile_policy(&self, zones: &Zones) -> Result<CompiledPolicy, ConfigError> {
         let rules = self.lower_rules(zones)?;
         let defaults = self.policy.zones.iter();
         let defaults = defaults.filter_map(|(name, action)| Some((zones.zone(name)?, *action)));
@@ -247,7 +247,7 @@ impl Config {
                 return Err(self.error("policy.zones", ConfigErrorCause::Syntax(why)));
             }
         }
-        Policy::new(rules, &self.policy.inside, self.policy.default)
+        CompiledPolicy::new(rules, &self.policy.inside, self.policy.default)
             .map(|policy| policy.with_zone_defaults(defaults))
             .map_err(|TooLarge| {
                 self.error(

@@ -198,6 +198,19 @@ impl Config {
         Ok(())
     }
 
+    /// Checks that sessions remember their tunnels.
+    pub(crate) fn check_tunnel_references(&self) -> Result<(), ConfigError> {
+        if self.engine.tunnel_references {
+            return Ok(());
+        }
+        Err(ConfigError {
+            location: self.provenance.locate("engine.tunnel_references"),
+            cause: ConfigErrorCause::Syntax(
+                "the front end needs `true`, to send RSTs in the tunnels of sessions".to_owned(),
+            ),
+        })
+    }
+
     /// Checks that a running front end with the configuration `in_force` can take over this one
     /// without a restart.
     ///

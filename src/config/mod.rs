@@ -45,6 +45,9 @@
 use std::collections::BTreeMap;
 
 pub use crate::geneve::{EndpointId, MetadataField, Provider};
+pub use crate::lifetime::{
+    LifetimeClass, LifetimeSet, Lifetimes, MAX_LIFETIME, MAX_OVERRIDES, MIN_LIFETIME,
+};
 pub use crate::limits::LimitSet;
 pub use crate::packet::Checksums;
 use crate::policy::Action;

@@ -97,9 +97,8 @@ impl Engine {
     /// Visits each session once, in slices of a few dozen under the lock of their shard, as
     /// [`Engine::for_each_session`] does.
     ///
-    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
-    /// its sink needs room for all of them: see
-    /// [`Outbox::with_limits`](crate::Outbox::with_limits).
+    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) has
+    /// room for all of them.
     pub fn end_sessions<S: Sink>(
         &self,
         filter: &SessionFilter,
@@ -117,6 +116,9 @@ impl Engine {
                 }
             }) {
                 count += ended.len();
+                if !ended.is_empty() {
+                    sink.ends_follow(ended.len());
+                }
                 // No lock is held: the sink may call the engine.
                 for ended in ended.drain(..) {
                     self.report_ended(shard_id, &ended, NotifiedSender::nobody(moment), sink);

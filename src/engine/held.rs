@@ -32,7 +32,7 @@ struct Shelf<P> {
 ///
 /// ```
 /// use std::time::Instant;
-/// use portcullis::fragment::HoldId;
+/// use portcullis::HoldId;
 /// use portcullis::{Config, Engine, HeldPackets, Packet, Sink, Verdict};
 ///
 /// struct Released(Vec<HoldId>);

@@ -69,7 +69,7 @@ use crate::flow::Zone;
 use crate::fragment::{Datagrams, HoldId};
 use crate::limits::{Accounts, Notices};
 use crate::outbox::Outbox;
-use crate::policy::Policy;
+use crate::policy::CompiledPolicy;
 use crate::reserve::NoMemory;
 use crate::session::{
     Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
@@ -562,7 +562,7 @@ impl Engine {
 
     /// Returns the policy of the last reload, with its hit counters.
     #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
+    pub fn policy(&self) -> Arc<CompiledPolicy> {
         Arc::clone(&self.settings.read().policy)
     }
 

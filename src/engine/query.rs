@@ -4,7 +4,7 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Zone};
 use crate::ftp::SessionEnds;
 use crate::packet::{IpVersion, PROTOCOL_TCP, Parsed, Transport};
-use crate::policy::{NewSession, Policy, Protocol};
+use crate::policy::{CompiledPolicy, NewSession, Protocol};
 use crate::session::Slot;
 
 /// Returns the policy query for a packet that travels in a direction of its session.
@@ -80,7 +80,7 @@ pub(super) fn opening_query(slot: &Slot) -> NewSession {
     }
 }
 
-pub(super) fn trace_policy<T: Trace>(policy: &Policy, query: &NewSession, trace: &mut T) {
+pub(super) fn trace_policy<T: Trace>(policy: &CompiledPolicy, query: &NewSession, trace: &mut T) {
     let explanation = policy.explain(query);
     for rule in &explanation.considered {
         trace.step(|| match rule.mismatch {

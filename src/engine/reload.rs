@@ -102,9 +102,8 @@ impl Engine {
     /// another reason in the meantime are not judged. A reload that is overtaken by a newer one
     /// judges the shards that it has reached, and leaves the others to the newer one.
     ///
-    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) that is
-    /// its sink needs room for all of them: see
-    /// [`Outbox::with_limits`](crate::Outbox::with_limits).
+    /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) has
+    /// room for all of them.
     ///
     /// # Errors
     /// Returns an error if the configuration is invalid, or if a key that only a restart can change
@@ -225,6 +224,9 @@ impl Engine {
         let _freed = over.then(|| (held.judging.take(), held.shard.unjudged.end()));
         MutexGuard::unlock_fair(held);
         // No lock is held: the sink may call the engine.
+        if !ended.is_empty() {
+            sink.ends_follow(ended.len());
+        }
         for ended in &ended {
             self.report_ended(shard_id, ended, NotifiedSender::nobody(judging.now), sink);
         }

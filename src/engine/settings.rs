@@ -20,7 +20,7 @@ use crate::policy::address::AddressMap;
 use crate::policy::handling::{
     Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling,
 };
-use crate::policy::{NewSession, Policy, RuleId};
+use crate::policy::{CompiledPolicy, NewSession, RuleId};
 use crate::reserve::NoMemory;
 use crate::session::{Micros, Slot};
 use crate::track::tcp::State;
@@ -31,7 +31,7 @@ use crate::verdict::DropReason;
 /// under the shard's lock belong to one configuration.
 #[derive(Debug)]
 pub(super) struct Settings {
-    pub(super) policy: Arc<Policy>,
+    pub(super) policy: Arc<CompiledPolicy>,
     pub(super) lifetimes: LifetimeTable,
     /// Kind of link or tunnel that packets arrive from.
     pub(super) attachment: Attachment,

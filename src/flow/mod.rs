@@ -6,10 +6,10 @@
 
 mod key;
 mod packet_flow;
-pub mod zone;
+mod zone;
 
 pub use key::{End, FlowKey, Variant};
-pub use packet_flow::Flow;
+pub(crate) use packet_flow::Flow;
 pub use zone::Zone;
 
 /// Direction of a packet in its session.

@@ -15,7 +15,7 @@ use crate::packet::{
 
 /// A packet's canonical key and the end that sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flow {
+pub(crate) struct Flow {
     /// Equal for both directions.
     pub key: FlowKey,
     /// The end that the packet came from.
@@ -199,7 +199,7 @@ impl Flow {
     /// own: an ICMP error, a fragment or neighbor discovery.
     #[inline]
     #[must_use]
-    pub fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
+    pub(crate) fn of(zone: Zone, parsed: &Parsed) -> Option<Self> {
         let header = Header::of(zone, &parsed.ip);
         match &parsed.transport {
             Transport::Tcp {
@@ -265,7 +265,7 @@ impl Flow {
     /// Returns the flow of the packet that an ICMP error quotes, or `None` if the quote identifies
     /// no flow. `source` is the sender of the quoted packet.
     #[must_use]
-    pub fn of_quoted(zone: Zone, quoted: &Quoted) -> Option<Self> {
+    pub(crate) fn of_quoted(zone: Zone, quoted: &Quoted) -> Option<Self> {
         let header = Header::of_quoted(zone, quoted);
         match quoted.transport {
             QuotedTransport::Ports { src, dst, .. } => Some(header.with_ports(src, dst)),

@@ -44,11 +44,11 @@ pub(crate) use table::{Arrival, Datagrams, Fate, Followed, Joined, LaterFragment
 
 /// The most fragments that a datagram may come in. 65535 bytes over links with the least MTU that
 /// IPv4 hosts must take, 576 bytes (RFC 791), are 119.
-pub const MAX_FRAGMENTS: u16 = 128;
+pub(crate) const MAX_FRAGMENTS: u16 = 128;
 
 /// The most separate ranges of bytes that a datagram may have while parts are missing between them.
 /// Fragments that arrive in order make one.
-pub const MAX_RANGES: usize = 16;
+pub(crate) const MAX_RANGES: usize = 16;
 
 /// Fields that all fragments of a datagram share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

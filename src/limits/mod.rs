@@ -40,7 +40,7 @@ use crate::verdict::DropReason;
 
 /// Returns the bytes that the counts of an engine take, for a table of a size.
 #[must_use]
-pub const fn counts_bytes(max_sessions: usize) -> usize {
+pub(crate) const fn counts_bytes(max_sessions: usize) -> usize {
     Accounts::BYTES + counted::CountedTable::bytes(max_sessions)
 }
 

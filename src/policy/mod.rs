@@ -1,6 +1,6 @@
 //! Policy for new sessions.
 //!
-//! A [`Policy`] is an ordered list of rules, compiled once. The first rule that matches a new
+//! A [`CompiledPolicy`] is an ordered list of rules, compiled once. The first rule that matches a new
 //! session decides; if none does, the default action. Packets of a known session never come here. A
 //! decision allocates nothing and takes no lock; the only thing it writes is the rule's hit count.
 //!
@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use portcullis::config::Config;
-//! use portcullis::flow::Zone;
+//! use portcullis::Zone;
 //! use portcullis::policy::{Action, NewSession, Protocol, RuleId};
 //!
 //! let config = Config::from_toml(
@@ -52,7 +52,8 @@ use self::cover::{CoverSearch, MAX_STEPS, OutOfSteps};
 use self::handling::{Handling, OptionsMode, TcpHandling};
 use self::hits::Hits;
 use crate::flow::Zone;
-use crate::limits::{Bounds, Limit, LimitScope};
+use crate::limits::Bounds;
+pub use crate::limits::{Limit, LimitAction, LimitScope, LimitSet};
 
 pub(crate) mod address;
 mod arrangement;
@@ -143,7 +144,7 @@ pub struct Explanation<'a> {
 
 /// Compiled rules.
 #[derive(Debug)]
-pub struct Policy {
+pub struct CompiledPolicy {
     /// The rules, those of several parts as their parts. The place of a rule is that of its first.
     rules: Box<[Rule]>,
     default: Action,
@@ -185,7 +186,7 @@ pub(crate) struct Shadows {
     pub(crate) given_up_at: Option<RuleId>,
 }
 
-impl Policy {
+impl CompiledPolicy {
     /// Compiles at most [`MAX_RULES`] rules; the caller has checked their number and their names.
     pub(crate) fn new(
         rules: Vec<Rule>,

@@ -36,8 +36,8 @@ fn named(mut rules: Vec<Rule>) -> Vec<Rule> {
     rules
 }
 
-fn policy(rules: Vec<Rule>) -> Policy {
-    Policy::new(rules, &inside(), Action::Deny).unwrap()
+fn policy(rules: Vec<Rule>) -> CompiledPolicy {
+    CompiledPolicy::new(rules, &inside(), Action::Deny).unwrap()
 }
 
 fn session() -> NewSession {
@@ -738,7 +738,7 @@ fn any_session() -> impl Strategy<Value = NewSession> {
 }
 
 /// The decision where whole vectors are compared, as only large policies have it otherwise.
-fn by_whole_vectors(policy: &Policy, q: &NewSession) -> RuleId {
+fn by_whole_vectors(policy: &CompiledPolicy, q: &NewSession) -> RuleId {
     let mut effort = Effort { few: 0, words: 0 };
     let found = policy
         .tables

@@ -38,6 +38,13 @@ pub(crate) use id::{ShardId, SlotId};
 pub use record::{SessionRecord, Traffic};
 pub use time::TICK;
 
+pub use crate::flow::{End as FlowEnd, FlowKey, Variant};
+pub use crate::track::EvictionClass;
+pub use crate::track::datagram::State as DatagramState;
+pub use crate::track::dccp::State as DccpState;
+pub use crate::track::sctp::State as SctpState;
+pub use crate::track::tcp::State as TcpState;
+
 /// Bytes that a session takes in the slabs of its shard; its place in the index is extra (10.3
 /// bytes at the table's greatest load).
 pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>();

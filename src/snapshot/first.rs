@@ -5,8 +5,8 @@
 
 use serde::Deserialize;
 
+use super::record::{CHECKSUM, Record, SavedRule};
 use super::second::SecondSession;
-use super::stream::{CHECKSUM, Record, SavedRule};
 use super::{RestoreError, SavedTombstone};
 use crate::ftp::Expectation;
 

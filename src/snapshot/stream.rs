@@ -13,14 +13,14 @@
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::time::{Duration, SystemTime};
 
-use crc::{CRC_64_XZ, Crc, Digest, Table};
+use crc::{Digest, Table};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::first::FirstVersion;
+use super::record::{CHECKSUM, Counts, Kind, Record, count};
 use super::second::{self, SecondSession};
-use super::{RestoreError, RestoreOptions, SavedSession, SavedTombstone};
-use crate::ftp::Expectation;
+use super::{RestoreError, RestoreOptions};
 
 /// The first bytes of a stream.
 const MAGIC: [u8; 8] = *b"PCULLIS\n";
@@ -32,59 +32,6 @@ pub const VERSION: u32 = 3;
 const CHUNK: usize = 32 << 10;
 /// The most bytes that the contents of a chunk may have. No record is longer than 1 KiB.
 const MAX_CHUNK: usize = CHUNK + (1 << 10);
-
-pub(super) static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
-
-/// The kinds of records, in the order in which they come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Kind {
-    Rule,
-    Session,
-    Tombstone,
-    Expectation,
-    End,
-}
-
-impl Kind {
-    const ALL: [Self; 5] = [
-        Self::Rule,
-        Self::Session,
-        Self::Tombstone,
-        Self::Expectation,
-        Self::End,
-    ];
-}
-
-/// The number of records of each kind but the last.
-pub(crate) type Counts = [u64; 4];
-
-/// Returns the number of records of a kind.
-pub(crate) fn count_of(counts: &Counts, kind: Kind) -> u64 {
-    counts.get(kind as usize).copied().unwrap_or_default()
-}
-
-fn count(counts: &mut Counts, kind: Kind) {
-    if let Some(count) = counts.get_mut(kind as usize) {
-        *count += 1;
-    }
-}
-
-/// One record of a stream.
-#[derive(Debug)]
-pub(crate) enum Record {
-    Rule(SavedRule),
-    Session(SavedSession),
-    Tombstone(SavedTombstone),
-    Expectation(Expectation),
-}
-
-/// The name of a rule that other records name by its number.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SavedRule {
-    pub(crate) number: u16,
-    pub(crate) name: String,
-}
 
 /// Writes a stream.
 pub(crate) struct Writer<W> {

@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::packets::{ACK, Ends, SYN};
 use crate::support::scene::{Scene, dropped_for};
-use portcullis::asymmetry::{Cause, Evidence};
 use portcullis::snapshot::RestoreOptions;
+use portcullis::{AsymmetryCause as Cause, Evidence};
 use portcullis::{DropReason, Verdict};
 
 const ENDS: Ends = Ends::v4(4000, 80);

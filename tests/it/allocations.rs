@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use portcullis::config::ChallengeMode;
+use portcullis::event::write_reply_unbudgeted;
 use portcullis::geneve::front::{Answer, Datagram, FrontEnd, Scratch};
 use portcullis::policy::Protocol;
-use portcullis::reset::write_reply_unbudgeted;
 use portcullis::{Config, Discard, Engine, Outbox, Packet, Policy, Reply, Rule, Verdict};
 
 fn tcp(client: bool, seq: u32, ack: u32, flags: &str, payload: &[u8]) -> Vec<u8> {

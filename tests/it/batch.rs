@@ -6,7 +6,7 @@ use crate::support::model::{Log, Settings, Setup};
 use crate::support::ops::{self, Op, Traffic};
 use crate::support::packets::{Ends, udp};
 use crate::support::scene::Scene;
-use portcullis::lifetime::LifetimeClass;
+use portcullis::config::LifetimeClass;
 use portcullis::{Discard, Engine, Packet, Zone};
 use proptest::prelude::*;
 

@@ -8,8 +8,8 @@ use crate::support::scene::{Scene, dropped_for, segment};
 use etherparse::TcpOptionElement::{
     self, MaximumSegmentSize, Noop, SelectiveAcknowledgementPermitted, Timestamp, WindowScale,
 };
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::packet::{Checksums, Segment, SeqNum, TcpFlags, Transport, parse};
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
     ChallengeEvent, Class, Discard, DropReason, EndReason, Packet, Reply, Verdict, Zone,
 };

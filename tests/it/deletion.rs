@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, Head, SYN, tcp, udp};
-use portcullis::lifetime::LifetimeClass;
+use portcullis::config::LifetimeClass;
 use portcullis::policy::{PortRange, Protocol};
 use portcullis::{
     Config, Discard, DropReason, EndReason, Engine, Packet, Reset, SessionFilter, SessionId,

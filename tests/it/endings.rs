@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, TcpPacket, tcp_packet};
 use crate::support::scene::{Scene, config, dropped_for, segment};
 use portcullis::config::ConfigErrorCause;
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::packet::SeqNum;
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
     Class, Direction, Discard, DropReason, EndReason, Reply, Reset, TunnelRef, Unsent, Verdict,
     Zone,

@@ -7,7 +7,7 @@ use crate::support::ops::{self, Op};
 use crate::support::packets::{ACK, Ends, FIN, Head, SYN, tcp, udp};
 use crate::support::scene::{Scene, dropped_for};
 use portcullis::config::TombstonesConfig;
-use portcullis::lifetime::{LifetimeClass, Lifetimes};
+use portcullis::config::{LifetimeClass, Lifetimes};
 use portcullis::session::TICK;
 use portcullis::{Class, DropReason};
 use proptest::prelude::*;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, RST, SYN};
 use crate::support::scene::config;
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Discard, Engine, Packet, Verdict};
 
 /// Hostile packets a second.

@@ -492,8 +492,8 @@ fn a_rejected_first_fragment_earns_the_reply_of_its_datagram() {
         let Verdict::Reject(DropReason::PolicyReject, reply, _) = bench.process(&parts[0]) else {
             panic!("not rejected");
         };
-        let mut out = [0; portcullis::reset::MAX_REPLY];
-        let reply = portcullis::reset::write_reply_unbudgeted(reply, &parts[0], &mut out).unwrap();
+        let mut out = [0; portcullis::event::MAX_REPLY];
+        let reply = portcullis::event::write_reply_unbudgeted(reply, &parts[0], &mut out).unwrap();
         assert_eq!(reply[9], protocol);
         bench.drops(&parts[1], DropReason::FragmentOfDropped);
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
-use portcullis::ftp::{Expectation, HelperEvent};
+use portcullis::event::{Expectation, HelperEvent};
 use portcullis::{
     Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict,
 };

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::support::packets::{ACK, Ends, Head, SYN, tcp};
 use crate::support::scene::{Received, Scene};
 use etherparse::TcpOptionElement;
-use portcullis::ftp::HelperEvent;
+use portcullis::event::HelperEvent;
 use portcullis::{DropReason, EndReason, Packet, RestoreOptions, Verdict};
 
 const URG: u8 = 0x20;

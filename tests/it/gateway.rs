@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::gateway::GatewayWorker;
+use portcullis::GatewayWorker;
 use portcullis::geneve::front::Outgoing;
 use portcullis::{Config, EndReason, Event, Gateway, Lost, SessionFilter};
 

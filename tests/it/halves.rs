@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN};
 use crate::support::scene::{Scene, dropped_for};
-use portcullis::asymmetry::{AsymmetryLine, Cause, Evidence};
+use portcullis::{AsymmetryCause as Cause, AsymmetryLine, Evidence};
 use portcullis::{Class, Direction, DropReason, Reply, Verdict, Zone};
 
 const ENDS: Ends = Ends::v4(4000, 80);

@@ -6,7 +6,7 @@ use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sent};
 use portcullis::HeldPackets;
-use portcullis::fragment::HoldId;
+use portcullis::HoldId;
 use portcullis::geneve::front::{Answer, NotSent, Scratch};
 use portcullis::{Config, Discard, DropReason, Engine, Event, Outbox, Packet, Sink, Verdict, Zone};
 use proptest::prelude::*;

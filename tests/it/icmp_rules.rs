@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::packets::{Ends, icmp, other, udp, unreachable};
 use crate::support::scene::{Scene, config, dropped_for};
 use crate::support::seal::sealed;
-use portcullis::flow::Variant;
+use portcullis::session::Variant;
 use portcullis::snapshot::RestoreOptions;
 use portcullis::{Class, Config, Direction, DropReason, Engine, Malformed, Packet, Verdict};
 

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use allocation_counter::measure;
 use portcullis::Config;
-use portcullis::flow::Zone;
-use portcullis::policy::{NewSession, Policy};
+use portcullis::Zone;
+use portcullis::policy::{CompiledPolicy, NewSession};
 
 /// The shapes of `.ci/policies`.
 const SHAPES: [Shape; 3] = [Shape::Distinct, Shape::Alternating, Shape::Hundred];
@@ -100,7 +100,7 @@ fn policy_bytes(config: &Config) -> u64 {
     part.unwrap().bytes
 }
 
-fn decided_by(policy: &Policy, session: &NewSession) -> String {
+fn decided_by(policy: &CompiledPolicy, session: &NewSession) -> String {
     policy.rule_name(policy.look_up(session).rule).to_owned()
 }
 

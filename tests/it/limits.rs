@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, udp};
 use crate::support::scene::{Scene, config, dropped_for, segment};
-use portcullis::limits::{Limit, LimitScope};
+use portcullis::policy::{Limit, LimitScope};
 use portcullis::{
     Discard, DropReason, Engine, LimitReached, Packet, Reply, RestoreOptions, Sink, Verdict, Zone,
 };

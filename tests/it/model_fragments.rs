@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{Ends, udp};
 use crate::support::seal::sealed;
 use portcullis::HeldPackets;
-use portcullis::fragment::HoldId;
+use portcullis::HoldId;
 use portcullis::{Config, Discard, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
 use proptest::prelude::*;
 

@@ -6,8 +6,8 @@ use portcullis::config::{ChallengeMode, Midstream};
 use portcullis::packet::{Checksums, Transport, parse};
 use portcullis::policy::Protocol;
 use portcullis::{
-    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Outbox, Packet, Policy, Reply,
-    Rule, SessionFilter, TunnelRef, Unsent, Verdict,
+    Config, Direction, DropReason, Egress, EndReason, Engine, Event, Lost, Outbox, Packet, Policy,
+    Reply, Rule, SessionFilter, TunnelRef, Unsent, Verdict,
 };
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
@@ -95,7 +95,7 @@ fn the_lower_interface_has_the_same_budget() {
     let packet = Packet::new(&syn, now);
     let replies = (0..1_000).filter(|_| {
         let verdict = engine.verdict_only(packet);
-        let mut out = [0; portcullis::reset::MAX_REPLY];
+        let mut out = [0; portcullis::event::MAX_REPLY];
         engine.write_reply(&packet, &verdict, &mut out).is_some()
     });
     assert_eq!(replies.count(), 30);
@@ -326,21 +326,50 @@ fn no_flood_of_challenges_displaces_the_rsts_of_sessions_that_time_out() {
     assert_eq!(packets(&mut outbox), (1_024, 400));
 }
 
-#[test]
-fn an_outbox_with_room_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
-    for (limit, kept) in [(Outbox::DEFAULT_LIMIT, 1_024), (1_200, 1_200)] {
-        let mut config = Config::allow_all();
-        config.syn_challenge.mode = ChallengeMode::Off;
-        let engine = Engine::with_seed(&config, SEED).unwrap();
-        let (now, mut outbox) = (Instant::now(), Outbox::with_limits(limit, 600));
-        establish_many(&engine, 600, now, &mut outbox);
-        assert_eq!(
-            engine.end_sessions(&SessionFilter::default(), now, &mut outbox),
-            600
-        );
-        assert_eq!(outbox.lost().packets, 1_200 - kept as u64);
-        assert_eq!(packets(&mut outbox), (0, kept));
+/// Returns an engine that ends sessions at a reload, with 600 established ones.
+fn engine_of_600(now: Instant, outbox: &mut Outbox) -> Engine {
+    let mut config = Config::allow_all();
+    config.syn_challenge.mode = ChallengeMode::Off;
+    let engine = Engine::with_seed(&config, SEED).unwrap();
+    establish_many(&engine, 600, now, outbox);
+    engine
+}
+
+/// Asserts that an outbox holds the records and RSTs of 600 sessions, and then has its usual bound.
+fn assert_all_are_kept(engine: &Engine, now: Instant, mut outbox: Outbox) {
+    assert_eq!(outbox.lost(), Lost::default());
+    assert_eq!(outbox.len(), 600 + 1_200);
+    assert_eq!(packets(&mut outbox), (0, 1_200));
+    for n in 0..3 {
+        let query = udp(Ends::v4(2_000 + n, 53), b"question");
+        let _ = decide(engine, &query, TunnelRef::NONE, now, &mut outbox);
     }
+    assert_eq!(
+        (outbox.len(), outbox.lost().events),
+        (1, 2),
+        "the bound is back"
+    );
+}
+
+#[test]
+fn an_outbox_keeps_the_rsts_of_all_sessions_that_an_operator_ends() {
+    let (now, mut outbox) = (Instant::now(), Outbox::with_limits(1, 1));
+    let engine = engine_of_600(now, &mut outbox);
+    let ended = engine.end_sessions(&SessionFilter::default(), now, &mut outbox);
+    assert_eq!(ended, 600);
+    assert_all_are_kept(&engine, now, outbox);
+}
+
+#[test]
+fn an_outbox_keeps_the_rsts_of_all_sessions_that_a_reload_ends() {
+    let (now, mut outbox) = (Instant::now(), Outbox::with_limits(1, 1));
+    let engine = engine_of_600(now, &mut outbox);
+    let mut config = Config::default();
+    config.syn_challenge.mode = ChallengeMode::Off;
+    config.policy.rules = vec![Rule::allow("names").protocol(Protocol::UDP).into()];
+    let reload = engine.reload(&config, now, &mut outbox).unwrap();
+    assert_eq!(reload.revoked, 600);
+    assert_all_are_kept(&engine, now, outbox);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::support::packets::{ACK, Ends, SYN, icmp, udp};
 use crate::support::scene::{Scene, segment};
 use portcullis::config::WarningKind;
-use portcullis::policy::{Action, NewSession, Policy, Protocol};
+use portcullis::policy::{Action, CompiledPolicy, NewSession, Protocol};
 use portcullis::{
     Config, DeniedSession, Discard, DropReason, EndReason, Engine, Packet, RuleUse, Sink, Zone,
 };
@@ -24,7 +24,7 @@ fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, String> {
 }
 
 /// The policy of rules that deny by default.
-fn policy(text: &str) -> Policy {
+fn policy(text: &str) -> CompiledPolicy {
     load(text, &[]).unwrap().compile().unwrap().policy
 }
 
@@ -52,13 +52,13 @@ fn asked(text: &str) -> NewSession {
 }
 
 /// The rule that decides about a TCP session.
-fn rule_for(policy: &Policy, text: &str) -> String {
+fn rule_for(policy: &CompiledPolicy, text: &str) -> String {
     policy
         .rule_name(policy.look_up(&asked(text)).rule)
         .to_owned()
 }
 
-fn check(policy: &Policy, table: &[(&str, &str)]) {
+fn check(policy: &CompiledPolicy, table: &[(&str, &str)]) {
     for (session, rule) in table {
         assert_eq!(rule_for(policy, session), *rule, "{session}");
     }

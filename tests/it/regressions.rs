@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::packets::{ACK, Ends, FIN, RST, SYN, tcp_packet};
 use crate::support::scene::{Received, Scene, config, segment};
-use portcullis::ftp::{Expectation, SessionEnds};
+use portcullis::event::{Expectation, SessionEnds};
 use portcullis::snapshot::SavedState;
 use portcullis::track::tcp::Track;
 use portcullis::{

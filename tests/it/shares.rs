@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::packets::{ACK, SYN};
 use crate::support::scene::{Scene, dropped_for};
 use etherparse::PacketBuilder;
-use portcullis::ftp::HelperEvent;
+use portcullis::event::HelperEvent;
 use portcullis::{DropReason, Verdict, Zone};
 
 const GREEN: Zone = Zone(1);

@@ -579,7 +579,7 @@ fn a_record_that_no_session_can_be_is_refused() {
     let mut other_protocol = sound;
     other_protocol.protocol = 17;
     let mut kind = sound;
-    kind.variant = portcullis::flow::Variant::IcmpQuery(1);
+    kind.variant = portcullis::session::Variant::IcmpQuery(1);
     for wrong in [mixed, other_protocol, kind] {
         let new = engine("");
         let inserted = new.insert_saved(&wrong, now, Duration::ZERO, RestoreOptions::default());

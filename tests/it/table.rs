@@ -6,7 +6,7 @@ use crate::support::model::{Log, Run, Setup, Tally};
 use crate::support::ops::{self, Op, Traffic};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, echo, tcp, udp};
 use portcullis::config::ChallengeMode;
-use portcullis::track::EvictionClass;
+use portcullis::session::EvictionClass;
 use portcullis::{
     Class, Direction, Discard, DropReason, EndReason, Engine, Packet, SessionRecord, Zone,
 };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::support::packets::{Ends, chunk, dccp, init, other, sctp, unreachable};
 use crate::support::seal::sealed;
 use portcullis::config::Config;
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::snapshot::RestoreOptions;
 use portcullis::{
     Class, Direction, DropReason, EndReason, Engine, Packet, Reply, SessionRecord, Sink, Verdict,

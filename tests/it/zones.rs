@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::packets::{ACK, Ends, Head, RST, SYN, tcp, udp};
 use crate::support::scene::Scene;
-use portcullis::asymmetry::{Cause, Evidence};
 use portcullis::snapshot::RestoreOptions;
+use portcullis::{AsymmetryCause as Cause, Evidence};
 use portcullis::{Config, DropReason, Engine, Packet, Verdict, Zone};
 
 const ENDS: Ends = Ends::v4(4000, 80);

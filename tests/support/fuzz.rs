@@ -13,6 +13,7 @@ use portcullis::config::{
     ChallengeMode, Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission,
     TableConfig,
 };
+use portcullis::event::write_reply_unbudgeted;
 use portcullis::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
 use portcullis::ftp::helper::{ActiveOpening, Ftp, Rules, Settings};
 use portcullis::ftp::{
@@ -20,7 +21,6 @@ use portcullis::ftp::{
     SessionEnds, Trouble,
 };
 use portcullis::packet::{SeqNum, parse};
-use portcullis::reset::write_reply_unbudgeted;
 use portcullis::{
     Class, Direction, Engine, Malformed, Packet, Reply, SessionRecord, Sink, Verdict, Zone,
 };
@@ -341,8 +341,8 @@ fn reload(
     now: Instant,
     count: &mut Count,
 ) {
+    use portcullis::config::LifetimeClass;
     use portcullis::config::{LatePacket, Midstream, OnReload, RuleConfig};
-    use portcullis::lifetime::LifetimeClass;
     use portcullis::policy::{Action, Protocol};
     let has = |bit: u8| flags & bit != 0;
     let mut config = Config {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etherparse::TcpOptionElement;
 use portcullis::config::{LatePacket, Midstream, OnReload, Permission, TcpHandling};
-use portcullis::lifetime::{LifetimeClass, LifetimeSet};
+use portcullis::config::{LifetimeClass, LifetimeSet};
 use proptest::prelude::*;
 
 use super::model::{Handling, Limits, POLICIES, Settings};

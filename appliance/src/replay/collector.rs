@@ -1,7 +1,7 @@
 //! Events of the engine during a replay.
 
+use portcullis::HoldId;
 use portcullis::event::HelperNote;
-use portcullis::fragment::HoldId;
 use portcullis::{EndReason, Engine, Reset, SessionRecord, Sink};
 
 use super::clock::CaptureClock;

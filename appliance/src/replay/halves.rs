@@ -1,6 +1,6 @@
 //! The report of asymmetric paths, as the summary shows it.
 
-use portcullis::asymmetry::{AsymmetryLine, AsymmetryReport};
+use portcullis::{AsymmetryLine, AsymmetryReport};
 use serde::Serialize;
 
 use super::clock::CaptureClock;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use portcullis::event::HelperEvent;
 use portcullis::event::HelperNote;
-use portcullis::ftp::HelperEvent;
 use serde::Serialize;
 
 use super::rows::SessionRow;

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use portcullis::HeldPackets;
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::explain::Step;
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{Engine, Packet, Verdict};
 
 use super::collector::Collector;

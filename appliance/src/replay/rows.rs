@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use portcullis::policy::Policy;
+use portcullis::policy::CompiledPolicy;
 use portcullis::{EndReason, SessionId, SessionRecord, Verdict};
 use serde::Serialize;
 
@@ -110,7 +110,7 @@ impl SessionRow {
         end: Option<EndReason>,
         names: &Names,
         clock: &CaptureClock,
-        policy: &Policy,
+        policy: &CompiledPolicy,
     ) -> Self {
         let view_names = SessionNames {
             zone: session.zone.0,

@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use portcullis::policy::Policy;
+use portcullis::policy::CompiledPolicy;
 use portcullis::{Config, ConfigError};
 
 use super::checkpoint::Checkpoints;
@@ -86,7 +86,7 @@ impl Appliance {
     }
 
     /// Returns a viewer that shows sessions under the names of a policy.
-    pub(crate) fn viewer<'a>(&'a self, policy: &'a Policy, now: Instant) -> Viewer<'a> {
+    pub(crate) fn viewer<'a>(&'a self, policy: &'a CompiledPolicy, now: Instant) -> Viewer<'a> {
         Viewer {
             data_path: &self.data_path,
             zones: &self.zones,

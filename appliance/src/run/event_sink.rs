@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use portcullis::policy::Policy;
+use portcullis::policy::CompiledPolicy;
 use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
 
 use super::event_queue::{EventQueue, SessionEvent};
@@ -14,7 +14,7 @@ pub(crate) struct EventSender<'s> {
     shared: &'s Shared,
     queue: Option<&'s EventQueue>,
     /// Rules that mark the sessions to record; `None` if all sessions are recorded.
-    policy: Option<Arc<Policy>>,
+    policy: Option<Arc<CompiledPolicy>>,
 }
 
 impl<'s> EventSender<'s> {

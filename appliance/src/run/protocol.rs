@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portcullis::policy::{PortRange, Protocol};
-use portcullis::track::{datagram, dccp, sctp, tcp};
+use portcullis::session::{DatagramState, DccpState, SctpState, TcpState};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +38,7 @@ pub(crate) enum Request {
     Expectations,
     /// Takes over announced sessions, as another appliance has listed them.
     Import {
-        expectations: Vec<portcullis::ftp::Expectation>,
+        expectations: Vec<portcullis::event::Expectation>,
     },
     /// The report of asymmetric paths; `clear` forgets it afterwards.
     Asymmetry {
@@ -74,7 +74,7 @@ pub(crate) enum Reply {
     /// A line for people.
     Line(String),
     /// An announced session that has not come yet.
-    Expectation(portcullis::ftp::Expectation),
+    Expectation(portcullis::event::Expectation),
     /// A line of the report of asymmetric paths.
     Asymmetry(AsymmetryView),
     /// Counters and gauges.
@@ -216,10 +216,10 @@ pub(crate) struct FilterSpec {
 
 /// Returns the names of all states of sessions, in alphabetical order.
 fn states() -> Vec<&'static str> {
-    let tcp = tcp::State::ALL.map(tcp::State::name);
-    let sctp = sctp::State::ALL.map(sctp::State::name);
-    let dccp = dccp::State::ALL.map(dccp::State::name);
-    let others = datagram::State::ALL.map(datagram::State::name);
+    let tcp = TcpState::ALL.map(TcpState::name);
+    let sctp = SctpState::ALL.map(SctpState::name);
+    let dccp = DccpState::ALL.map(DccpState::name);
+    let others = DatagramState::ALL.map(DatagramState::name);
     let all = tcp.into_iter().chain(sctp).chain(dccp).chain(others);
     all.collect::<BTreeSet<_>>().into_iter().collect()
 }
@@ -232,7 +232,7 @@ impl FilterSpec {
     pub(crate) fn read(
         &self,
         zones: &ZoneNames,
-        policy: &portcullis::policy::Policy,
+        policy: &portcullis::policy::CompiledPolicy,
     ) -> Result<SessionFilter, String> {
         let prefix = |text: &String| {
             text.parse()

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
 use portcullis::config::Zones;
-use portcullis::policy::Policy;
+use portcullis::policy::CompiledPolicy;
 use portcullis::{Config, ConfigError, SessionRecord, TunnelRef, Zone};
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +106,7 @@ fn nothing_known(tunnels: &[Option<TunnelView>; 2]) -> bool {
 pub(crate) struct Viewer<'a> {
     pub(crate) data_path: &'a DataPath,
     pub(crate) zones: &'a ZoneNames,
-    pub(crate) policy: &'a Policy,
+    pub(crate) policy: &'a CompiledPolicy,
     pub(crate) clock: WallClock,
     pub(crate) now: Instant,
 }

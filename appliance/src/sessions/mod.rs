@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use portcullis::ftp::Expectation;
+use portcullis::event::Expectation;
 
 use self::client::Client;
 pub(crate) use self::error::SessionsError;

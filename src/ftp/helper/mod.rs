@@ -55,7 +55,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use progress::{Progress, SavedControl};
+pub use progress::SavedControl;
 pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 

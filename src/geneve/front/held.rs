@@ -1,8 +1,8 @@
 //! Fragments that wait for the first one of their datagram, and their outcomes.
 
-use std::net::Ipv4Addr;
 use std::time::Instant;
 
+use super::owned::HeldDatagram;
 use super::scratch::Scratch;
 use super::stats::Outcome;
 use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
@@ -11,38 +11,6 @@ use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
-
-/// An owned copy of a received datagram.
-#[derive(Debug)]
-pub(super) struct HeldDatagram {
-    source: Ipv4Addr,
-    source_port: u16,
-    destination: Ipv4Addr,
-    destination_port: u16,
-    payload: Box<[u8]>,
-}
-
-impl HeldDatagram {
-    fn of(datagram: &Datagram<'_>) -> Self {
-        Self {
-            source: datagram.source,
-            source_port: datagram.source_port,
-            destination: datagram.destination,
-            destination_port: datagram.destination_port,
-            payload: datagram.payload.into(),
-        }
-    }
-
-    fn datagram(&self) -> Datagram<'_> {
-        Datagram {
-            source: self.source,
-            source_port: self.source_port,
-            destination: self.destination,
-            destination_port: self.destination_port,
-            payload: &self.payload,
-        }
-    }
-}
 
 /// Wraps a caller's sink and collects the identifiers of released fragments.
 pub(super) struct Watch<'s, S> {
@@ -86,6 +54,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
 
     fn helper_event(&mut self, note: &HelperNote) {
         self.sink.helper_event(note);
+    }
+
+    fn ends_follow(&mut self, sessions: usize) {
+        self.sink.ends_follow(sessions);
     }
 
     fn reset(&mut self, reset: &Reset) {

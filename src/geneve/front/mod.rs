@@ -63,6 +63,7 @@
 mod ends;
 mod held;
 mod mss;
+mod owned;
 mod queued;
 mod replies;
 mod scratch;
@@ -77,7 +78,8 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use self::ends::{Known, Standing};
-use self::held::{HeldDatagram, Watch};
+use self::held::Watch;
+use self::owned::HeldDatagram;
 pub use self::queued::{Queued, Waited};
 use self::replies::{Written, way_back};
 pub use self::scratch::Scratch;
@@ -201,9 +203,11 @@ impl FrontEnd {
     /// Returns a front end with the settings of `[geneve]` and the zones of a configuration.
     ///
     /// # Errors
-    /// Returns the first error of the configuration.
+    /// Returns the first error of the configuration, or that `engine.tunnel_references` is off:
+    /// RSTs travel in the tunnels that sessions remember. [`FrontEnd::adapt`] sets the key.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
+        config.check_tunnel_references()?;
         let settings = Settings::new(config);
         Ok(Self {
             epoch: AtomicU64::new(settings.epoch),

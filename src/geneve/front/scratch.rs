@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::ends::{EndKey, MAX_HEADER, Place, Standing};
-use super::held::HeldDatagram;
+use super::owned::HeldDatagram;
 use super::settings::Settings;
 use super::stats::{Counters, Refusal};
 use super::{Datagram, FrontEnd};

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use portcullis::config::LifetimeClass;
 use portcullis::explain::Step;
-use portcullis::lifetime::LifetimeClass;
 use portcullis::{Class as OurClass, Config, Direction, Discard, Engine, Packet, Verdict};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use portcullis::explain::Step;
-use portcullis::track::tcp::{Bound, Step as TcpStep};
+use portcullis::explain::{Bound, TcpStep};
 use portcullis::{Class, DropReason, Verdict};
 
 use crate::segment::{ACK, FIN, Options, RST, SYN, Segment};

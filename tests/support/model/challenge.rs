@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::packet::{Segment, SeqNum};
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::track::tcp::{State as TcpState, Track};
 use portcullis::{Direction, DropReason, Reply, Tracked, Verdict};
 

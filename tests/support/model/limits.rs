@@ -1,7 +1,7 @@
 //! Limits on sessions of sources and destinations.
 
 use portcullis::config::LimitsConfig;
-use portcullis::track::EvictionClass;
+use portcullis::session::EvictionClass;
 use portcullis::{DropReason, SessionId};
 
 use super::Run;

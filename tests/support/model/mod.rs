@@ -23,7 +23,7 @@ use portcullis::packet::{
     DiscoveryFault, IpVersion, Parsed, QuotedTransport, Segment, SeqNum, Transport, parse,
     validate_discovery,
 };
-use portcullis::track::EvictionClass;
+use portcullis::session::EvictionClass;
 use portcullis::track::tcp::{Event, Fault, Known, Outcome, PassReason, Track};
 use portcullis::{
     Class, Direction, Discard, DropReason, Engine, Packet, Reply, Reset, SessionId, Tracked,

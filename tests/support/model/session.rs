@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use portcullis::config::{LifetimeClass, Lifetimes};
 use portcullis::event::EndReason;
-use portcullis::lifetime::{LifetimeClass, Lifetimes};
 use portcullis::packet::{IpVersion, Parsed, Transport};
+use portcullis::session::EvictionClass;
 use portcullis::session::TICK;
-use portcullis::track::EvictionClass;
 use portcullis::track::tcp::Track;
 use portcullis::{Direction, SessionId};
 

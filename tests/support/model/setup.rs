@@ -8,7 +8,7 @@ use portcullis::config::{
     ChallengeMode, Config, LatePacket, LifetimeOverride, Midstream, OnReload, Permission,
     ResetsConfig, RuleConfig, TableConfig, TcpHandling, TombstonesConfig,
 };
-use portcullis::lifetime::{LifetimeSet, Lifetimes};
+use portcullis::config::{LifetimeSet, Lifetimes};
 use portcullis::policy::{Action, PortRange, Protocol};
 
 use super::limits::Limits;

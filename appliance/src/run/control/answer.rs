@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use portcullis::SessionId;
-use portcullis::ftp::Expectation;
+use portcullis::event::Expectation;
 
 use super::exchange::{Exchange, done};
 use super::explain::explain;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use portcullis::AsymmetryLine;
 use portcullis::Stats;
-use portcullis::asymmetry::AsymmetryLine;
 use portcullis::policy::Action;
 
 use crate::run::appliance::Appliance;

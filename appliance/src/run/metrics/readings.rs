@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::asymmetry::AsymmetryReport;
+use portcullis::AsymmetryReport;
 use portcullis::geneve::front::{EndpointStats, FrontStats};
 use portcullis::{RuleUse, Stats};
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use portcullis::asymmetry::{AsymmetryLine, Cause, Evidence};
+use portcullis::{AsymmetryCause as Cause, AsymmetryLine, Evidence};
 use portcullis::{DropReason, SessionRecord, Zone};
 
 use super::lab::{Connection, Lab, MEGABYTE, THROUGH, Way};

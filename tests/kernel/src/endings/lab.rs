@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use portcullis::reset::{MAX_REPLY, write_reply_unbudgeted};
+use portcullis::event::{MAX_REPLY, write_reply_unbudgeted};
 use portcullis::{
     Config, DropReason, EndReason, Engine, Packet, Reset, SessionRecord, Sink, Tracked, Verdict,
     Zone,

@@ -742,7 +742,7 @@ impl Scene<'_> {
         }
         // Helpers have found nothing wrong: programs say what they should.
         let usual = |event| {
-            use portcullis::ftp::HelperEvent;
+            use portcullis::event::HelperEvent;
             matches!(
                 event,
                 HelperEvent::ExpectationOpened

@@ -168,7 +168,7 @@ impl Engine {
             short.candidate = self.table.prefetch_slot(short.place);
         }
         for Located { place, .. } in located.iter().flatten() {
-            self.table.prefetch_slot(*place);
+            self.table.prefetch_session(*place);
         }
         let mut last = None;
         let known = shorts.iter().zip(&parsed).zip(located);

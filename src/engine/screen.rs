@@ -60,8 +60,8 @@ impl Screen {
         }
     }
 
-    /// Returns how the checksums of a packet are handled; those of an `offloaded` one are not filled
-    /// in yet.
+    /// Returns how the checksums of a packet are handled; those of an `offloaded` one are not
+    /// filled in yet.
     #[inline]
     pub(super) const fn checksums_of(self, offloaded: bool) -> Checksums {
         if offloaded {

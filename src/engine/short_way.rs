@@ -343,7 +343,8 @@ mod tests {
         short.is_ok()
     }
 
-    /// Opens a connection, and sends one byte and an ACK each way: the full way notes their letters.
+    /// Opens a connection, and sends one byte and an ACK each way: the full way notes their
+    /// letters.
     fn connect(engine: &Engine, from: From, now: Instant) {
         let back = From {
             reply: true,

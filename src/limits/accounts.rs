@@ -95,9 +95,10 @@ impl Accounts {
 
     /// Returns the counts of a zone.
     #[inline]
-    pub(crate) const fn zone(&self, zone: Zone) -> ZoneCounts<'_> {
+    pub(crate) fn zone(&self, zone: Zone) -> ZoneCounts<'_> {
         ZoneCounts {
-            accounts: self,
+            account: self.account(zone),
+            lots: &self.lots,
             zone,
         }
     }

@@ -1,7 +1,6 @@
 //! Counters of one zone.
 
-use super::accounts::Accounts;
-use super::lots::{Entry, Of};
+use super::lots::{Entry, Lots, Of};
 use super::standing::Standing;
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::flow::Zone;
@@ -66,41 +65,38 @@ impl ZoneAccount {
 /// The counts of one zone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ZoneCounts<'a> {
-    pub(super) accounts: &'a Accounts,
+    pub(super) account: &'a ZoneAccount,
+    pub(super) lots: &'a Lots,
     pub(super) zone: Zone,
 }
 
 impl ZoneCounts<'_> {
-    fn account(&self) -> &ZoneAccount {
-        self.accounts.account(self.zone)
-    }
-
     fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.accounts.lots.entries(Of::Zones, self.zone.0)
+        self.lots.entries(Of::Zones, self.zone.0)
     }
 
     /// Returns the number of sessions of the zone.
     pub(crate) fn sessions(&self) -> u32 {
         let idle: u32 = self.entries().map(|entry| u32::from(entry.idle)).sum();
-        self.account().word().sessions.saturating_sub(idle)
+        self.account.word().sessions.saturating_sub(idle)
     }
 
     /// Returns the number of sessions of the zone and its idle places.
     pub(super) fn taken(&self) -> u32 {
-        self.account().word().sessions
+        self.account.word().sessions
     }
 
     /// Returns the number of TCP sessions of the zone whose handshake is not complete.
     pub(crate) fn half_open(&self) -> u32 {
-        let shared = self.account().half_open.load(Ordering::Relaxed);
+        let shared = self.account.half_open.load(Ordering::Relaxed);
         sum(shared, self.entries().map(|entry| entry.half_open))
     }
 
     /// Returns whether at least `bound` TCP sessions of the zone have no complete handshake.
     pub(crate) fn has_half_open(&self, bound: u32) -> bool {
-        let shared = self.account().half_open.load(Ordering::Relaxed) as i32;
+        let shared = self.account.half_open.load(Ordering::Relaxed) as i32;
         // The differences of the stripes are read only where they can matter.
-        let slack = i64::from(self.accounts.lots.slack());
+        let slack = i64::from(self.lots.slack());
         let distance = i64::from(shared) - i64::from(bound);
         if distance.abs() > slack {
             return distance > 0;
@@ -110,14 +106,14 @@ impl ZoneCounts<'_> {
 
     /// Returns the number of sessions of the zone that are never evicted.
     pub(super) fn assured(&self) -> u32 {
-        let shared = self.account().assured.load(Ordering::Relaxed);
+        let shared = self.account.assured.load(Ordering::Relaxed);
         sum(shared, self.entries().map(|entry| entry.assured))
     }
 
     /// Returns whether half-open TCP sessions are less than a fifth of those that may be evicted,
     /// but for what the stripes keep.
     pub(crate) fn has_few_half_open(&self) -> bool {
-        let account = self.account();
+        let account = self.account;
         let shared = |number: &AtomicU32| sum(number.load(Ordering::Relaxed), std::iter::empty());
         let half_open = shared(&account.half_open);
         let others = self
@@ -129,12 +125,12 @@ impl ZoneCounts<'_> {
 
     /// Returns the number of places that no other zone can take.
     pub(crate) fn guarantee(&self) -> u32 {
-        self.account().word().guarantee
+        self.account.word().guarantee
     }
 
     /// Returns the number of sessions and idle places that the zone has beyond its guarantee.
     pub(crate) fn excess(&self) -> u32 {
-        self.account().word().excess()
+        self.account.word().excess()
     }
 }
 

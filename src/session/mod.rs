@@ -10,6 +10,7 @@ pub mod history;
 pub(crate) mod id;
 mod index;
 mod judging;
+mod outline;
 mod paths;
 mod record;
 mod shard;

@@ -9,12 +9,11 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use prefetch_index::prefetch_index;
-
 use super::EndReason;
 use super::id::{SlotId, TunnelRef};
-use super::index::{Index, Places};
+use super::index::Index;
 use super::judging::Unjudged;
+use super::outline::Outline;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
@@ -110,53 +109,6 @@ impl Linked for Slab {
     fn deadline(&self, slot: u32) -> u32 {
         self.hot(SlotId(slot)).deadline
     }
-}
-
-/// What a thread reads of a shard without its lock, to fetch memory that it will need.
-///
-/// The entries of the index may change at any time, so a slot that they name is a candidate and no
-/// more. The slabs are named by address: they are reserved once and never move.
-#[derive(Debug)]
-#[repr(align(32))]
-pub(crate) struct Outline {
-    places: Arc<Places>,
-    slots: usize,
-    tunnels: Option<usize>,
-}
-
-impl Outline {
-    /// Prefetches the index entries of a hash.
-    #[inline]
-    pub(crate) fn prefetch_index(&self, hash: u32) {
-        self.places.prefetch(hash);
-    }
-
-    /// Returns the slot that a hash most likely refers to; [`NIL`] if there is none.
-    #[inline]
-    pub(crate) fn candidate(&self, hash: u32) -> u32 {
-        self.places.find(hash, |_| true).unwrap_or(NIL)
-    }
-
-    /// Prefetches both cache lines of a slot, and its tunnel references.
-    #[inline]
-    pub(crate) fn prefetch_slot(&self, slot: u32) {
-        if slot == NIL {
-            return;
-        }
-        let at = self.slots + slot as usize * size_of::<Slot>();
-        prefetch_address(at);
-        prefetch_address(at + size_of::<Slot>() / 2);
-        if let Some(tunnels) = self.tunnels {
-            prefetch_address(tunnels + slot as usize * size_of::<PerDirection<TunnelRef>>());
-        }
-    }
-}
-
-/// Prefetches the cache line at an address. Nothing is read: the address need not be valid.
-#[inline(always)]
-fn prefetch_address(address: usize) {
-    const NOTHING: &[u8] = &[];
-    prefetch_index(NOTHING, address.wrapping_sub(NOTHING.as_ptr().addr()));
 }
 
 /// A session that has ended: its last contents and the reason.
@@ -301,17 +253,20 @@ impl Shard {
         self.find(hash, key)
     }
 
+    /// Returns the slot that a new session would take; [`NIL`] if no slot has been released.
+    pub(super) const fn first_free(&self) -> u32 {
+        self.free
+    }
+
     /// Returns the part of the shard that is read without its lock.
     pub(crate) fn outline(&self) -> Outline {
-        Outline {
-            places: self.index.places(),
-            slots: self.slab.hot.as_ptr().addr(),
-            tunnels: if self.keeps_tunnels {
-                Some(self.slab.tunnels.as_ptr().addr())
-            } else {
-                None
-            },
-        }
+        Outline::new(
+            self.index.places(),
+            self.slab.hot.as_ptr().addr(),
+            self.slab.cold.as_ptr().addr(),
+            self.keeps_tunnels
+                .then(|| self.slab.tunnels.as_ptr().addr()),
+        )
     }
 
     /// Takes a slot for a new session. The caller has claimed a place of its zone, and has ensured

@@ -8,7 +8,9 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::id::{SessionId, ShardId, SlotId, TunnelRef};
 use super::judging::{Judging, SLICE};
-use super::shard::{Outline, Shard};
+use super::outline::Outline;
+use super::shard::Shard;
+use super::slot::NIL;
 use super::wheel::MAX_SLOTS;
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
@@ -169,6 +171,18 @@ impl<S> Table<S> {
         let slot = outline.candidate(place.hash);
         outline.prefetch_slot(slot);
         slot
+    }
+
+    /// Prefetches the session that a key most likely has, else the slot that a new session would
+    /// take; that slot is not known if the shard is locked.
+    #[inline]
+    pub(crate) fn prefetch_session(&self, place: KeyPlace) {
+        if self.prefetch_slot(place) == NIL
+            && let Some(held) = self.padded(place.shard).held.try_lock()
+        {
+            let free = held.shard.first_free();
+            self.outline(place.shard).prefetch_free(free);
+        }
     }
 
     /// Begins a walk through all slots of a shard.

@@ -7,8 +7,8 @@
 use std::time::{Duration, Instant};
 
 use arbitrary::{Arbitrary, Unstructured};
-use portcullis::config::{Checksums, Config, EngineConfig, IpConfig, OptionsMode, TableConfig};
 use portcullis::config::LifetimeClass;
+use portcullis::config::{Checksums, Config, EngineConfig, IpConfig, OptionsMode, TableConfig};
 use portcullis::{Discard, Engine, Packet, TunnelRef, Verdict, Zone};
 
 /// Conversations: the lower half are TCP, and connections are established when they begin.

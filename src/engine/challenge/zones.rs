@@ -145,8 +145,8 @@ impl ChallengeSettings {
         Some((self.states.zones.get(index)?, *self.thresholds.get(index)?))
     }
 
-    /// Returns whether unknown sources of a zone are challenged now. `has_half_open` returns whether
-    /// the zone has at least a number of half-open sessions.
+    /// Returns whether unknown sources of a zone are challenged now. `has_half_open` returns
+    /// whether the zone has at least a number of half-open sessions.
     pub(super) fn is_challenging(
         &self,
         zone: Zone,

@@ -129,7 +129,8 @@ mod tests {
         }
     }
 
-    /// Tracks of every state, and the number that theirs are near: nearly all are established, and most are strict.
+    /// Tracks of every state, and the number that theirs are near: nearly all are
+    /// established, and most are strict.
     fn track() -> impl Strategy<Value = (u32, Track)> {
         let base = prop_oneof![Just(0u32), Just(u32::MAX - 1_000), Just(0x7fff_ff00)];
         let track = base.prop_flat_map(|base| {

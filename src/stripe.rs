@@ -5,9 +5,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Number of stripes. Further threads share them.
 pub(crate) const STRIPES: usize = 16;
 
-/// Entries of each kind in a stripe of [`crate::limits`]: 64 bytes.
-pub(crate) const ENTRIES: usize = 8;
-
 /// Returns the number of the calling thread's stripe, below [`STRIPES`].
 #[inline]
 pub(crate) fn stripe_number() -> usize {

@@ -79,7 +79,7 @@ impl Engine {
         sink: &mut S,
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
-        if self.table.taken() < FEW_SESSIONS || packets.len() < FEW_PACKETS {
+        if self.table.len() < FEW_SESSIONS || packets.len() < FEW_PACKETS {
             for (number, packet) in packets.iter().enumerate() {
                 let verdict = self.decide(*packet, sink, &mut ());
                 each(number, verdict, sink);

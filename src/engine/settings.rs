@@ -248,8 +248,7 @@ impl Settings {
             profile: slot.profile,
         });
         if lifetime.class.may_be_unanswered() && slot.eviction_class() == EvictionClass::Embryonic {
-            // The idle places that this includes are few beside the table.
-            let sessions = self.accounts.taken();
+            let sessions = self.accounts.len();
             let whole = millis;
             millis = self.adaptive.scale(whole, sessions);
             if millis < whole {

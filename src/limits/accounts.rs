@@ -1,35 +1,89 @@
 //! Counts of sessions by zone, and the places of the table that each zone is sure of.
-//!
-//! Threads take places in lots; see [`super::lots`]. So the shared counters include idle places,
-//! which no session uses yet. Methods say whether their result includes them.
 
 use super::Limits;
 use super::counted::CountedTable;
-use super::lots::{Entry, Lots, Of};
 use super::prefix::Prefixes;
 use super::standing::Standing;
-use super::zone_counts::{Word, ZoneAccount, ZoneCounts, difference, sum};
-use crate::atomic::{AtomicU32, AtomicUsize, Ordering};
+use crate::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::flow::Zone;
 use crate::policy::id::RuleId;
 use crate::reserve::{NoMemory, Purpose};
 
-/// A zone or a rule whose entry another one uses displaces it at one in so many sessions.
-pub(super) const LOOKS: u32 = 16;
+/// The counters of a zone.
+#[derive(Debug, Default)]
+pub(crate) struct ZoneAccount {
+    /// The guarantee, places that no other zone can take, in the upper half; the number of sessions
+    /// in the lower one. Both change together, so that a new guarantee finds exact sums.
+    word: AtomicU64,
+    half_open: AtomicU32,
+    /// Sessions that are never evicted.
+    pub(super) assured: AtomicU32,
+}
 
-/// Counters of all zones together, on cache lines of their own: they are written more often than
-/// what lies beside them in [`Accounts`].
-#[derive(Debug)]
-#[repr(align(128))]
-struct Sums {
-    committed: AtomicUsize,
-    /// The sum of all guarantees.
-    guaranteed: AtomicUsize,
-    /// Sessions and idle places.
-    live: AtomicUsize,
-    /// Sessions that are never evicted, without the differences that stripes keep. Can be below
-    /// zero.
-    assured: AtomicU32,
+/// The two numbers of an account's word.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    guarantee: u32,
+    sessions: u32,
+}
+
+impl Word {
+    const fn of(word: u64) -> Self {
+        Self {
+            guarantee: (word >> 32) as u32,
+            sessions: word as u32,
+        }
+    }
+
+    const fn packed(self) -> u64 {
+        (self.guarantee as u64) << 32 | self.sessions as u64
+    }
+
+    /// Returns the places that the zone uses or is sure of.
+    fn committed(self) -> usize {
+        self.sessions.max(self.guarantee) as usize
+    }
+}
+
+impl ZoneAccount {
+    fn word(&self) -> Word {
+        Word::of(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Returns the number of sessions of the zone.
+    pub(crate) fn sessions(&self) -> u32 {
+        self.word().sessions
+    }
+
+    /// Returns the number of TCP sessions of the zone whose handshake is not complete.
+    pub(crate) fn half_open(&self) -> u32 {
+        self.half_open.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether half-open TCP sessions are less than a fifth of those that may be evicted.
+    pub(crate) fn has_few_half_open(&self) -> bool {
+        let half_open = self.half_open();
+        let assured = self.assured.load(Ordering::Relaxed);
+        let others = self
+            .sessions()
+            .saturating_sub(assured)
+            .saturating_sub(half_open);
+        half_open < others / 4
+    }
+
+    /// Returns the number of places that no other zone can take.
+    pub(crate) fn guarantee(&self) -> u32 {
+        self.word().guarantee
+    }
+
+    /// Returns the number of sessions that the zone has beyond its guarantee.
+    pub(crate) fn excess(&self) -> u32 {
+        let Word {
+            guarantee,
+            sessions,
+        } = self.word();
+        sessions.saturating_sub(guarantee)
+    }
 }
 
 /// The counters of all zones, and the bound on their sum.
@@ -37,90 +91,68 @@ struct Sums {
 /// The sum of the places in use and of the unused guarantees never exceeds the bound: `committed`
 /// is the sum over all zones of the greater of sessions and guarantee. A zone within its guarantee
 /// takes a place without further checks; beyond it, a place comes out of those that are not
-/// committed. Idle places count as sessions of their zone.
+/// committed.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     pub(super) zones: Box<[ZoneAccount]>,
-    sums: Sums,
+    pub(super) committed: AtomicUsize,
+    /// The sum of all guarantees.
+    guaranteed: AtomicUsize,
+    live: AtomicUsize,
+    /// Sessions that are never evicted.
+    assured: AtomicUsize,
     max_sessions: usize,
-    /// Sessions and idle places by the number of the rule that has admitted them.
+    /// Sessions by the number of the rule that has admitted them.
     pub(super) rules: Box<[AtomicU32]>,
-    pub(super) lots: Box<Lots>,
     pub(super) counted: CountedTable,
     pub(super) prefixes: Prefixes,
 }
 
 impl Accounts {
     /// Bytes of the counters of zones and rules.
-    pub(super) const BYTES: usize =
-        ((size_of::<ZoneAccount>() + size_of::<AtomicU32>()) << 16) + size_of::<Lots>();
+    pub(super) const BYTES: usize = (size_of::<ZoneAccount>() + size_of::<AtomicU32>()) << 16;
 
     pub(crate) fn new(
         max_sessions: usize,
         prefixes: Prefixes,
         hasher: ahash::RandomState,
     ) -> Result<Self, NoMemory> {
-        Self::with_lot(max_sessions, Lots::size(max_sessions), prefixes, hasher)
-    }
-
-    /// Returns accounts whose lots have a size.
-    pub(crate) fn with_lot(
-        max_sessions: usize,
-        lot: u16,
-        prefixes: Prefixes,
-        hasher: ahash::RandomState,
-    ) -> Result<Self, NoMemory> {
         let purpose = Purpose::CountedPrefixes;
         Ok(Self {
-            lots: Box::new(Lots::new(lot)),
             rules: purpose.items(usize::from(RuleId::DEFAULT.0) + 1, || AtomicU32::new(0))?,
             counted: CountedTable::new(max_sessions, hasher)?,
             prefixes,
             zones: purpose.items(usize::from(Zone::MAX.0) + 1, ZoneAccount::default)?,
-            sums: Sums {
-                committed: AtomicUsize::new(0),
-                guaranteed: AtomicUsize::new(0),
-                live: AtomicUsize::new(0),
-                assured: AtomicU32::new(0),
-            },
+            committed: AtomicUsize::new(0),
+            guaranteed: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
+            assured: AtomicUsize::new(0),
             max_sessions,
         })
     }
 
+    /// Returns the counters of a zone.
     #[expect(clippy::indexing_slicing, reason = "every zone number has an account")]
     #[inline]
-    pub(super) fn account(&self, zone: Zone) -> &ZoneAccount {
+    pub(crate) fn zone(&self, zone: Zone) -> &ZoneAccount {
         &self.zones[usize::from(zone.0)]
     }
 
-    /// Returns the counts of a zone.
+    /// Returns the counter of the sessions that a rule has admitted.
+    #[expect(clippy::indexing_slicing, reason = "every rule number has a counter")]
     #[inline]
-    pub(crate) fn zone(&self, zone: Zone) -> ZoneCounts<'_> {
-        ZoneCounts {
-            account: self.account(zone),
-            lots: &self.lots,
-            zone,
-        }
+    pub(super) fn rule(&self, rule: RuleId) -> &AtomicU32 {
+        &self.rules[usize::from(rule.0)]
     }
 
     /// Returns the number of sessions in all zones.
     pub(crate) fn len(&self) -> usize {
-        let entries = self.lots.all(Of::Zones);
-        let idle: usize = entries.map(|entry| usize::from(entry.idle)).sum();
-        self.taken().saturating_sub(idle)
-    }
-
-    /// Returns the number of sessions in all zones, with the idle places: at most 0.4% of the table
-    /// for each eight zones. Faster than [`Accounts::len`].
-    #[inline]
-    pub(crate) fn taken(&self) -> usize {
-        self.sums.live.load(Ordering::Relaxed)
+        self.live.load(Ordering::Relaxed)
     }
 
     /// Returns the number of sessions that are never evicted.
     pub(crate) fn assured(&self) -> usize {
-        let shared = self.sums.assured.load(Ordering::Relaxed);
-        sum(shared, self.lots.all(Of::Zones).map(|entry| entry.assured)) as usize
+        self.assured.load(Ordering::Relaxed)
     }
 
     /// Returns how many sessions there can be.
@@ -129,137 +161,53 @@ impl Accounts {
     }
 
     /// Returns how many more sessions a zone could have if no other zone took a place meanwhile.
-    /// Idle places are not included.
     pub(crate) fn free(&self, zone: Zone) -> usize {
         let Word {
             guarantee,
             sessions,
-        } = self.account(zone).word();
+        } = self.zone(zone).word();
         let of_guarantee = guarantee.saturating_sub(sessions);
-        let others = self.sums.committed.load(Ordering::Relaxed);
+        let others = self.committed.load(Ordering::Relaxed);
         of_guarantee as usize + self.max_sessions.saturating_sub(others)
     }
 
     /// Returns how many places a zone has free, or could have by evicting sessions: its own ones,
-    /// and those of other zones that are beyond their guarantees. It is an upper bound. An idle
-    /// place is as good as one whose session may be evicted.
+    /// and those of other zones that are beyond their guarantees. It is an upper bound.
     pub(super) fn room(&self, zone: Zone) -> usize {
-        let counts = self.zone(zone);
-        let own = counts.taken().saturating_sub(counts.assured()) as usize;
-        let evictable = self.taken().saturating_sub(self.assured());
-        let committed = self.sums.committed.load(Ordering::Relaxed);
-        let excess = committed.saturating_sub(self.sums.guaranteed.load(Ordering::Relaxed));
+        let account = self.zone(zone);
+        let assured = account.assured.load(Ordering::Relaxed);
+        let own = account.sessions().saturating_sub(assured) as usize;
+        let evictable = self.len().saturating_sub(self.assured());
+        let committed = self.committed.load(Ordering::Relaxed);
+        let excess = committed.saturating_sub(self.guaranteed.load(Ordering::Relaxed));
         let of_others = evictable
             .saturating_sub(own)
-            .min(excess.saturating_sub(counts.excess() as usize));
+            .min(excess.saturating_sub(account.excess() as usize));
         self.free(zone) + own + of_others
     }
 
     /// Claims a place for one more session of a zone. Returns whether there was one.
-    #[inline]
     pub(crate) fn claim(&self, zone: Zone) -> bool {
-        self.lots.take(Of::Zones, zone.0) || self.claim_shared(zone)
-    }
-
-    /// Claims a lot, or the last places one by one.
-    #[inline(never)]
-    fn claim_shared(&self, zone: Zone) -> bool {
-        let lot = self.lots.lot(Of::Zones, zone.0);
-        if lot > 1 && self.take(zone, lot) {
-            self.put_idle(zone, lot - 1);
-            return true;
-        }
-        if lot == 1 && self.account(zone).word().sessions.is_multiple_of(LOOKS) {
-            // The zone that has this entry may be idle for long.
-            let displaced = self.lots.displace(Of::Zones, zone.0);
-            displaced.into_iter().for_each(|entry| self.settle(entry));
-        }
-        self.take(zone, 1) || self.claim_idle(zone)
-    }
-
-    /// Claims a place that is idle in another thread's stripe, or that an idle place of another
-    /// zone makes free.
-    #[cold]
-    fn claim_idle(&self, zone: Zone) -> bool {
-        loop {
-            if self.lots.take_any(Of::Zones, zone.0) {
-                return true;
-            }
-            let mut any = false;
-            self.lots.take_idle(
-                Of::Zones,
-                |_| true,
-                |number, idle| {
-                    any = true;
-                    self.give_back(Zone(number), u32::from(idle));
-                },
-            );
-            if !any {
-                return false;
-            }
-            if self.take(zone, 1) {
-                return true;
-            }
-        }
-    }
-
-    /// Puts idle places of a zone into the calling thread's stripe.
-    fn put_idle(&self, zone: Zone, places: u32) {
-        self.put(Entry {
-            number: zone.0,
-            idle: places as u16,
-            half_open: 0,
-            assured: 0,
-        });
-    }
-
-    #[inline]
-    fn put(&self, entry: Entry) {
-        if let Some(entry) = self.lots.put(Of::Zones, entry) {
-            self.settle(entry);
-        }
-    }
-
-    /// Adds the numbers of a zone's entry to the shared counters.
-    #[inline(never)]
-    fn settle(&self, entry: Entry) {
-        let zone = Zone(entry.number);
-        if entry.idle > 0 {
-            self.give_back(zone, u32::from(entry.idle));
-        }
-        let account = self.account(zone);
-        let add = |number: &AtomicU32, difference: i16| {
-            if difference != 0 {
-                number.fetch_add(i32::from(difference) as u32, Ordering::Relaxed);
-            }
-        };
-        add(&account.half_open, entry.half_open);
-        add(&account.assured, entry.assured);
-        add(&self.sums.assured, entry.assured);
-    }
-
-    /// Claims places of a zone, all or none.
-    fn take(&self, zone: Zone, places: u32) -> bool {
-        if !self.count_places(zone, places, 0) {
+        if !self.take(zone, false) {
             return false;
         }
         // New guarantees may stand for places that other zones have taken before.
-        let more = |live: usize| {
-            let sum = live + places as usize;
-            (sum <= self.max_sessions).then_some(sum)
-        };
-        let live = &self.sums.live;
-        let fits = live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        if fits.is_err() {
-            self.leave(zone, places);
+        let more = |live: usize| (live < self.max_sessions).then_some(live + 1);
+        let fits = self
+            .live
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if fits.is_err() && self.leave(zone) {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
         }
         fits.is_ok()
     }
 
-    /// Gives back places to the shared counters.
-    fn give_back(&self, zone: Zone, places: u32) {
-        self.leave(zone, places);
-        self.sums.live.fetch_sub(places as usize, Ordering::Relaxed);
+    /// Gives back the place of a session that has ended.
+    pub(crate) fn release(&self, zone: Zone) {
+        if self.leave(zone) {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Hands the place of an evicted session over to one of another zone. Returns whether that is
@@ -272,75 +220,64 @@ impl Accounts {
             return false;
         }
         // The place is committed to no zone now, and no other caller can take it.
-        self.count_places(to, 1, 1)
+        self.take(to, true)
     }
 
-    /// Counts more places of a zone, all or none. Beyond the zone's guarantee they need places that
-    /// are not committed, or those that the caller `brings`.
-    fn count_places(&self, zone: Zone, places: u32, brings: u32) -> bool {
-        let account = self.account(zone);
-        // Places in hand beside those of the guarantee.
+    /// Counts one more session of a zone. Beyond the zone's guarantee it needs a place that is not
+    /// committed, or the one that the caller `brings`.
+    fn take(&self, zone: Zone, brings: bool) -> bool {
+        let account = self.zone(zone);
+        // Whether a place is in hand beside those of the guarantee.
         let mut in_hand = brings;
         let mut seen = account.word.load(Ordering::Relaxed);
-        let counted = loop {
-            let before = Word::of(seen);
-            let after = Word {
-                sessions: before.sessions + places,
-                ..before
-            };
-            let needs = after.excess() - before.excess();
-            if needs > in_hand {
-                if !self.commit(needs - in_hand) {
+        let taken = loop {
+            let Word {
+                guarantee,
+                sessions,
+            } = Word::of(seen);
+            let needs = sessions >= guarantee;
+            if needs && !in_hand {
+                in_hand = self.commit();
+                if !in_hand {
                     break false;
                 }
-                in_hand = needs;
             }
+            let more = Word {
+                guarantee,
+                sessions: sessions + 1,
+            };
             let exchanged = account.word.compare_exchange_weak(
                 seen,
-                after.packed(),
+                more.packed(),
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             );
             match exchanged {
                 Ok(_) => {
-                    in_hand -= needs;
+                    in_hand &= !needs;
                     break true;
                 }
                 Err(now) => seen = now,
             }
         };
-        self.uncommit(in_hand);
-        counted
+        if in_hand {
+            self.committed.fetch_sub(1, Ordering::Relaxed);
+        }
+        taken
     }
 
-    /// Commits more places, if there are so many.
-    fn commit(&self, places: u32) -> bool {
-        let more = |committed: usize| {
-            let sum = committed + places as usize;
-            (sum <= self.max_sessions).then_some(sum)
-        };
-        let committed = &self.sums.committed;
-        committed
+    /// Commits one more place, if there is one.
+    fn commit(&self) -> bool {
+        let more = |committed: usize| (committed < self.max_sessions).then_some(committed + 1);
+        self.committed
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
     }
 
-    fn uncommit(&self, places: u32) {
-        if places > 0 {
-            let committed = &self.sums.committed;
-            committed.fetch_sub(places as usize, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts places of a zone less.
-    fn leave(&self, zone: Zone, places: u32) {
-        let word = &self.account(zone).word;
-        let before = Word::of(word.fetch_sub(u64::from(places), Ordering::Relaxed));
-        let after = Word {
-            sessions: before.sessions - places,
-            ..before
-        };
-        self.uncommit(before.excess() - after.excess());
+    /// Counts one session of a zone less. Returns whether its place was beyond the guarantee.
+    fn leave(&self, zone: Zone) -> bool {
+        let before = Word::of(self.zone(zone).word.fetch_sub(1, Ordering::Relaxed));
+        before.sessions > before.guarantee
     }
 
     /// Counts one session of a zone less, if the zone is above its guarantee.
@@ -352,7 +289,7 @@ impl Accounts {
             } = Word::of(word);
             (sessions > guarantee).then(|| word - 1)
         };
-        let word = &self.account(zone).word;
+        let word = &self.zone(zone).word;
         word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
             .is_ok()
     }
@@ -377,7 +314,7 @@ impl Accounts {
                 Err(_) => 0,
             };
             sum += guarantee as usize;
-            if account.word().guarantee == guarantee {
+            if account.guarantee() == guarantee {
                 continue;
             }
             let exchange = |word: u64| {
@@ -396,7 +333,7 @@ impl Accounts {
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, exchange);
             if let Ok(before) = exchanged.map(Word::of) {
                 let sessions = before.sessions;
-                self.sums.committed.fetch_add(
+                self.committed.fetch_add(
                     Word {
                         guarantee,
                         sessions,
@@ -404,16 +341,11 @@ impl Accounts {
                     .committed(),
                     Ordering::Relaxed,
                 );
-                self.sums
-                    .committed
+                self.committed
                     .fetch_sub(before.committed(), Ordering::Relaxed);
             }
         }
-        self.sums.guaranteed.store(sum, Ordering::Relaxed);
-    }
-
-    pub(super) fn committed(&self) -> usize {
-        self.sums.committed.load(Ordering::Relaxed)
+        self.guaranteed.store(sum, Ordering::Relaxed);
     }
 
     pub(super) fn sum_committed(&self) -> usize {
@@ -422,29 +354,32 @@ impl Accounts {
     }
 
     /// Counts a session that begins with a standing.
-    #[inline]
     pub(crate) fn begins(&self, zone: Zone, standing: Standing) {
-        self.changes(zone, Standing::default(), standing);
+        if standing.half_open {
+            self.zone(zone).half_open.fetch_add(1, Ordering::Relaxed);
+        }
+        if standing.assured {
+            self.zone(zone).assured.fetch_add(1, Ordering::Relaxed);
+            self.assured.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a session that ends with a standing.
-    #[inline]
     pub(crate) fn ends(&self, zone: Zone, standing: Standing) {
-        self.changes(zone, standing, Standing::default());
-    }
-
-    /// Counts a session that ends with a standing, and gives back its place.
-    #[inline]
-    pub(crate) fn release(&self, zone: Zone, standing: Standing) {
-        let mut entry = difference(zone, standing, Standing::default());
-        entry.idle = 1;
-        self.put(entry);
+        if standing.half_open {
+            self.zone(zone).half_open.fetch_sub(1, Ordering::Relaxed);
+        }
+        if standing.assured {
+            self.zone(zone).assured.fetch_sub(1, Ordering::Relaxed);
+            self.assured.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a session whose standing changes.
     pub(crate) fn changes(&self, zone: Zone, before: Standing, after: Standing) {
         if before != after {
-            self.put(difference(zone, before, after));
+            self.ends(zone, before);
+            self.begins(zone, after);
         }
     }
 }

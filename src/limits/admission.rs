@@ -1,5 +1,7 @@
 //! One new session against all limits: counted by all of them, or by none.
 
+use std::sync::atomic::Ordering;
+
 use super::accounts::Accounts;
 use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
 use super::standing::Standing;
@@ -115,7 +117,9 @@ impl Drop for Admitted<'_> {
                     .end(&self.subject.entry(self.accounts, kind), standing);
             }
         }
-        self.accounts.release_of_rule(self.subject.rule, 1);
+        self.accounts
+            .rule(self.subject.rule)
+            .fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -176,7 +180,7 @@ impl Accounts {
         subject: Subject<'a>,
         counts: Counts,
     ) -> Admitted<'a> {
-        let _never_refused = self.claim_of_rule(subject.rule, None);
+        self.rule(subject.rule).fetch_add(1, Ordering::Relaxed);
         let ask = Ask {
             standing: subject.first_standing(),
             ..Ask::default()
@@ -200,25 +204,17 @@ impl Accounts {
         bounds: Bounds,
         replaces_one: bool,
     ) -> Result<(), Exceeded> {
-        let Some(value) = bounds.max_sessions else {
-            return Ok(());
-        };
-        let counts = self.zone(subject.key.zone());
-        let most = value.saturating_add(u32::from(replaces_one));
-        // Idle places of the zone are looked for only where they matter.
-        if counts.taken() < most {
-            return Ok(());
+        let sessions = self.zone(subject.key.zone()).sessions();
+        let sessions = sessions.saturating_sub(u32::from(replaces_one));
+        match bounds.max_sessions {
+            Some(value) if sessions >= value => Err(Exceeded {
+                limit: Limit::Sessions,
+                scope: bounds.scope,
+                value,
+                count: sessions,
+            }),
+            _ => Ok(()),
         }
-        let sessions = counts.sessions();
-        if sessions < most {
-            return Ok(());
-        }
-        Err(Exceeded {
-            limit: Limit::Sessions,
-            scope: bounds.scope,
-            value,
-            count: sessions.saturating_sub(u32::from(replaces_one)),
-        })
     }
 
     fn count_rule(
@@ -227,12 +223,16 @@ impl Accounts {
         bounds: Bounds,
         replaces_one: bool,
     ) -> Result<(), Exceeded> {
-        let most = |value: u32| value.saturating_add(u32::from(replaces_one));
-        self.claim_of_rule(subject.rule, bounds.max_sessions.map(most))
+        let value = bounds.max_sessions.unwrap_or(u32::MAX);
+        let most = value.saturating_add(u32::from(replaces_one));
+        let more = |sessions: u32| (sessions < most).then_some(sessions + 1);
+        self.rule(subject.rule)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .map(drop)
             .map_err(|count| Exceeded {
                 limit: Limit::Sessions,
                 scope: bounds.scope,
-                value: bounds.max_sessions.unwrap_or(u32::MAX),
+                value,
                 count,
             })
     }
@@ -258,7 +258,7 @@ impl Accounts {
             replaces_one: request.replaces_one_of(self, kind, &entry),
             half_open: bounds.max_half_open_per_source.filter(|_| is_source),
             rate: rate.filter(|_| is_source && !request.is_announced),
-            room: (kind == Kind::Source).then_some(&room),
+            room: (kind == Kind::Source).then(room),
             standing,
             now: request.now,
         };
@@ -272,7 +272,7 @@ impl Accounts {
             Excess::HalfOpen(count) => (Limit::HalfOpenPerSource, ask.half_open, count),
             Excess::Rate => (Limit::RatePerSource, rate, rate.unwrap_or(0)),
             Excess::Share(count) => {
-                let room = u32::try_from(room()).unwrap_or(u32::MAX);
+                let room = u32::try_from(ask.room.unwrap_or(0)).unwrap_or(u32::MAX);
                 (Limit::SourceShare, Some(room), count)
             }
         };
@@ -306,7 +306,7 @@ impl Accounts {
 
     /// Counts the end of a session by its source, destination and rule.
     pub(crate) fn ended(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
-        self.release_of_rule(subject.rule, 1);
+        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
             self.counted.end(&subject.entry(self, kind), standing);
         }
@@ -322,8 +322,8 @@ impl Accounts {
         after: Counts,
         standing: Standing,
     ) {
-        self.release_of_rule(subject.rule, 1);
-        let _never_refused = self.claim_of_rule(moved.rule, None);
+        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
+        self.rule(moved.rule).fetch_add(1, Ordering::Relaxed);
         let beside = |kind: &Kind| *kind != Kind::Source;
         for kind in Admitted::STEPS.into_iter().filter(beside) {
             if before.has(kind) {

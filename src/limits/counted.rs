@@ -135,8 +135,8 @@ impl Holding {
 }
 
 /// Bounds that one more session of a prefix is held against.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Ask<'a> {
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask {
     /// The bound on sessions.
     pub(crate) sessions: Option<u32>,
     /// The new session takes the place of one of the prefix, which is not counted against it.
@@ -146,8 +146,8 @@ pub(crate) struct Ask<'a> {
     /// New sessions per second.
     pub(crate) rate: Option<u32>,
     /// Places that are free, or hold sessions that may be evicted: a large source must leave them
-    /// to others. Called for large sources alone.
-    pub(crate) room: Option<&'a dyn Fn() -> usize>,
+    /// to others.
+    pub(crate) room: Option<usize>,
     pub(crate) standing: Standing,
     pub(crate) now: Micros,
 }
@@ -162,7 +162,7 @@ pub(crate) enum Excess {
     Share(u32),
 }
 
-impl Ask<'_> {
+impl Ask {
     fn check(&self, holding: Holding) -> Result<(), Excess> {
         let Holding {
             sessions,
@@ -178,7 +178,7 @@ impl Ask<'_> {
         }
         if let Some(room) = self.room
             && sessions >= SMALL_SOURCE
-            && sessions as usize >= room().saturating_sub(holding.evictable() as usize)
+            && sessions as usize >= room.saturating_sub(holding.evictable() as usize)
         {
             return Err(Excess::Share(sessions));
         }
@@ -394,7 +394,7 @@ impl CountedTable {
     }
 
     /// Counts one more session of a prefix, if that exceeds nothing that it is held against.
-    pub(crate) fn begin(&self, key: &Key, ask: &Ask<'_>) -> Result<(), Excess> {
+    pub(crate) fn begin(&self, key: &Key, ask: &Ask) -> Result<(), Excess> {
         let Some((set, tag)) = self.set(key) else {
             return Ok(());
         };
@@ -496,7 +496,7 @@ mod tests {
         Key::new(Kind::Source, Zone::DEFAULT, RuleId::DEFAULT, address, false)
     }
 
-    fn ask() -> Ask<'static> {
+    fn ask() -> Ask {
         Ask {
             standing: OPEN,
             now: Micros(1),
@@ -605,25 +605,20 @@ mod tests {
     #[test]
     fn a_large_source_leaves_as_much_as_it_has() {
         let table = table();
-        fn with(room: &dyn Fn() -> usize) -> Ask<'_> {
-            Ask {
-                room: Some(room),
-                standing: DONE,
-                ..ask()
-            }
-        }
+        let with = |room| Ask {
+            room: Some(room),
+            standing: DONE,
+            ..ask()
+        };
         for _ in 0..SMALL_SOURCE {
             assert_eq!(
-                table.begin(&source(1), &with(&|| 0)),
+                table.begin(&source(1), &with(0)),
                 Ok(()),
                 "small sources are not bound"
             );
         }
-        assert_eq!(
-            table.begin(&source(1), &with(&|| 64)),
-            Err(Excess::Share(64))
-        );
-        assert_eq!(table.begin(&source(1), &with(&|| 65)), Ok(()));
+        assert_eq!(table.begin(&source(1), &with(64)), Err(Excess::Share(64)));
+        assert_eq!(table.begin(&source(1), &with(65)), Ok(()));
         // Places that the source itself could lose are not left to others.
         for _ in 0..10 {
             table
@@ -636,11 +631,8 @@ mod tests {
                 )
                 .unwrap();
         }
-        assert_eq!(
-            table.begin(&source(1), &with(&|| 85)),
-            Err(Excess::Share(75))
-        );
-        assert_eq!(table.begin(&source(1), &with(&|| 86)), Ok(()));
+        assert_eq!(table.begin(&source(1), &with(85)), Err(Excess::Share(75)));
+        assert_eq!(table.begin(&source(1), &with(86)), Ok(()));
     }
 
     proptest! {

@@ -2,8 +2,7 @@
 //!
 //! Every shard counts its sessions here as they begin, change and end, under its own lock. Counts
 //! are atomic, or under leaf locks that are held for a few instructions, so that a packet takes no
-//! other shard's lock to read them. Threads take places in lots, so that they rarely write one
-//! cache line.
+//! other shard's lock to read them.
 //!
 //! Beside the limits of the configuration, one always applies ([`Limit::SourceShare`]): a source
 //! that has more sessions than there are places left for others gets no new one. So one source has
@@ -16,16 +15,13 @@ mod adaptive;
 mod admission;
 pub(crate) mod by_zone;
 mod counted;
-mod lots;
 mod notices;
 mod prefix;
-mod rule_places;
 mod set;
 pub(crate) mod share;
 pub(crate) mod sources;
 mod standing;
 mod tally;
-mod zone_counts;
 
 pub(crate) use self::accounts::Accounts;
 pub(crate) use self::adaptive::Adaptive;

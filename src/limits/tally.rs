@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, ZoneAccount};
 use super::admission::{Counts, Subject};
 use super::counted::{Holding, Key};
-use super::lots::Of;
 use super::standing::Standing;
 use crate::atomic::Ordering;
 use crate::flow::Zone;
@@ -24,15 +23,20 @@ impl Accounts {
     }
 
     fn check_zones(&self, tally: &Tally) -> Result<(), String> {
+        let of_zone = |account: &ZoneAccount| {
+            let assured = account.assured.load(Ordering::Relaxed);
+            [account.sessions(), account.half_open(), assured]
+        };
         // The tests ask after each step: zones and rules without sessions cost no look-up.
         let zones = (0..=Zone::MAX.0).map(Zone).zip(&self.zones);
-        let used = zones.filter(|(_, account)| !account.is_zero());
-        let used = used.map(|(zone, _)| zone);
-        let kept = self.lots.all(Of::Zones).map(|entry| Zone(entry.number));
-        let all = tally.zones.keys().copied().chain(used).chain(kept);
-        for zone in all {
-            let counts = self.zone(zone);
-            let own = [counts.sessions(), counts.half_open(), counts.assured()];
+        let used = zones.filter(|(_, account)| of_zone(account) != [0; 3]);
+        let all = tally
+            .zones
+            .keys()
+            .map(|zone| (*zone, self.zone(*zone)))
+            .chain(used);
+        for (zone, account) in all {
+            let own = of_zone(account);
             let of_table = tally.zones.get(&zone).copied().unwrap_or_default();
             if own != of_table {
                 return Err(format!(
@@ -49,11 +53,11 @@ impl Accounts {
         let all = tally
             .rules
             .keys()
-            .copied()
-            .chain(used.map(|(rule, _)| rule));
-        for rule in all {
+            .map(|rule| (*rule, self.rule(*rule)))
+            .chain(used);
+        for (rule, count) in all {
             let of_table = tally.rules.get(&rule).copied().unwrap_or_default();
-            let own = self.sessions_of_rule(rule);
+            let own = count.load(Ordering::Relaxed);
             if own != of_table {
                 return Err(format!(
                     "rule {}: {of_table} sessions, counted {own}",
@@ -65,7 +69,7 @@ impl Accounts {
     }
 
     fn check_sums(&self, tally: &Tally) -> Result<(), String> {
-        let committed = self.committed();
+        let committed = self.committed.load(Ordering::Relaxed);
         if committed != self.sum_committed() {
             let sum = self.sum_committed();
             return Err(format!("{committed} places committed, {sum} by zones"));

@@ -139,8 +139,6 @@ impl Shard {
             };
             if self.accounts.hand_over(slot.key.zone(), weight.zone) {
                 let ended = self.unlink(victim, reason);
-                let zone = ended.slot.key.zone();
-                self.accounts.ends(zone, ended.standing());
                 let is_granted = true;
                 return Some(Room { ended, is_granted });
             }

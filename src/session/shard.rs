@@ -121,13 +121,6 @@ pub(crate) struct Ended {
     pub(crate) reason: EndReason,
 }
 
-impl Ended {
-    /// Returns the standing that the session was counted with.
-    pub(super) fn standing(&self) -> Standing {
-        Standing::of(self.slot.key.protocol(), self.slot.eviction_class())
-    }
-}
-
 /// A new session that takes a slot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Opened<'a> {
@@ -370,12 +363,11 @@ impl Shard {
     /// Ends a session and releases its place.
     pub(crate) fn remove(&mut self, slot: SlotId, reason: EndReason) -> Ended {
         let ended = self.unlink(slot, reason);
-        let (zone, standing) = (ended.slot.key.zone(), ended.standing());
-        self.accounts.release(zone, standing);
+        self.accounts.release(ended.slot.key.zone());
         ended
     }
 
-    /// Ends a session. The caller counts its end, and releases its place or hands it over.
+    /// Ends a session whose place the caller releases or hands over.
     pub(super) fn unlink(&mut self, id: SlotId, reason: EndReason) -> Ended {
         let slot = *self.slab.hot(id);
         let removed = self.index.remove(self.hash(&slot.key), id.0);
@@ -384,6 +376,7 @@ impl Shard {
         let class = slot.eviction_class();
         self.add(class, -1);
         let standing = Standing::of(slot.key.protocol(), class);
+        self.accounts.ends(slot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(id);
         self.accounts.ended(subject, counts, standing);
         let free = self.free;

@@ -233,13 +233,6 @@ impl<S> Table<S> {
         self.accounts.len()
     }
 
-    /// Returns at least the number of sessions, with places that no session uses yet. Faster than
-    /// [`Table::len`].
-    #[inline]
-    pub(crate) fn taken(&self) -> usize {
-        self.accounts.taken()
-    }
-
     pub(crate) fn max_sessions(&self) -> usize {
         self.accounts.max_sessions()
     }

@@ -196,8 +196,8 @@ impl Engine {
     }
 
     fn is_challenging(&self, settings: &Settings, zone: Zone) -> bool {
-        let has_half_open = |bound| self.accounts.zone(zone).has_half_open(bound);
-        settings.challenge.is_challenging(zone, has_half_open)
+        let half_open = || self.accounts.zone(zone).half_open();
+        settings.challenge.is_challenging(zone, half_open)
     }
 
     fn is_known(&self, settings: &Settings, candidate: &Candidate<'_>) -> bool {

@@ -145,13 +145,9 @@ impl ChallengeSettings {
         Some((self.states.zones.get(index)?, *self.thresholds.get(index)?))
     }
 
-    /// Returns whether unknown sources of a zone are challenged now. `has_half_open` returns
-    /// whether the zone has at least a number of half-open sessions.
-    pub(super) fn is_challenging(
-        &self,
-        zone: Zone,
-        has_half_open: impl FnOnce(u32) -> bool,
-    ) -> bool {
+    /// Returns whether unknown sources of a zone are challenged now, given the number of its
+    /// half-open sessions.
+    pub(super) fn is_challenging(&self, zone: Zone, half_open: impl FnOnce() -> u32) -> bool {
         match self.mode(zone) {
             ChallengeMode::Off => false,
             ChallengeMode::Always => true,
@@ -164,7 +160,7 @@ impl ChallengeSettings {
                         } else {
                             threshold.start
                         };
-                        let is_flooded = has_half_open(bound);
+                        let is_flooded = half_open() >= bound;
                         if is_flooded != was_flooded {
                             state.is_flooded.store(is_flooded, Ordering::Relaxed);
                         }

@@ -5,27 +5,6 @@ pub(crate) mod atomic {
     pub(crate) use loom::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
-/// Two stripes: that of a model's first thread, and that of its second.
-pub(crate) mod stripe {
-    use std::cell::Cell;
-
-    pub(crate) const STRIPES: usize = 2;
-    /// Zones 0 and 2 share an entry.
-    pub(crate) const ENTRIES: usize = 2;
-
-    loom::thread_local! {
-        static MINE: Cell<usize> = Cell::new(0);
-    }
-
-    pub(crate) fn stripe_number() -> usize {
-        MINE.with(Cell::get)
-    }
-
-    pub(crate) fn use_stripe(number: usize) {
-        MINE.with(|mine| mine.set(number));
-    }
-}
-
 pub(crate) mod flow {
     /// A zone. There are few: each one's atomics cost time in every interleaving.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

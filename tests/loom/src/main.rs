@@ -19,21 +19,9 @@ mod around;
 #[rustfmt::skip]
 mod accounts;
 #[allow(dead_code, reason = "the library uses more of it than the models")]
-#[path = "../../../src/limits/lots.rs"]
-#[rustfmt::skip]
-mod lots;
-#[allow(dead_code, reason = "the library uses more of it than the models")]
-#[path = "../../../src/limits/rule_places.rs"]
-#[rustfmt::skip]
-mod rule_places;
-#[allow(dead_code, reason = "the library uses more of it than the models")]
 #[path = "../../../src/limits/standing.rs"]
 #[rustfmt::skip]
 mod standing;
-#[allow(dead_code, reason = "the library uses more of it than the models")]
-#[path = "../../../src/limits/zone_counts.rs"]
-#[rustfmt::skip]
-mod zone_counts;
 #[allow(dead_code, reason = "the library uses more of it than the models")]
 #[path = "../../../src/limits/tally.rs"]
 #[rustfmt::skip]
@@ -50,14 +38,12 @@ mod share;
 use accounts::Accounts;
 use around::limits::Limits;
 use around::{
-    admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, stripe,
-    track,
+    admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track,
 };
 use flow::Zone;
 use rate::Rate;
 use session::Micros;
 use share::{Drawn, ZoneShares};
-use standing::Standing;
 use tally::Tally;
 
 const PREEMPTIONS: usize = 3;
@@ -69,10 +55,7 @@ const GREEN: Zone = Zone(2);
 
 /// Runs `first` and `second` beside each other, and waits for both.
 fn beside(first: impl FnOnce() + 'static, second: impl FnOnce() + 'static) {
-    let other = thread::spawn(|| {
-        stripe::use_stripe(1);
-        second();
-    });
+    let other = thread::spawn(second);
     first();
     other.join().unwrap();
 }
@@ -173,7 +156,7 @@ fn accounts_are_exact() {
             assert!(more <= 2, "the other zone's guarantee is taken");
             assert!(accounts.len() <= 4);
             for _ in 0..=more {
-                accounts.release(zone, Standing::default());
+                accounts.release(zone);
             }
         }
     };
@@ -191,18 +174,18 @@ fn a_place_that_changes_hands_stays_one() {
             let blue =
                 usize::from(evicted.claim(BLUE)) + usize::from(evicted.hand_over(GREEN, BLUE));
             for _ in 0..blue {
-                evicted.release(BLUE, Standing::default());
+                evicted.release(BLUE);
             }
         },
         move || {
-            own.release(GREEN, Standing::default());
+            own.release(GREEN);
             if own.claim(GREEN) {
-                own.release(GREEN, Standing::default());
+                own.release(GREEN);
             }
         },
     );
     while accounts.zone(GREEN).sessions() > 0 {
-        accounts.release(GREEN, Standing::default());
+        accounts.release(GREEN);
     }
     accounts_are_free(&accounts, 4);
 }
@@ -219,120 +202,11 @@ fn accounts_outlive_a_reload() {
         move || {
             let claimed = (0..3).filter(|_| used.claim(BLUE)).count();
             for _ in 0..claimed {
-                used.release(BLUE, Standing::default());
+                used.release(BLUE);
             }
         },
     );
     accounts_are_free(&accounts, 4);
-}
-
-/// Places of accounts that threads take two at a time.
-const LOT: u16 = 2;
-
-fn accounts_in_lots(max: usize, zones: &[Zone]) -> Arc<Accounts> {
-    let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-    let accounts = Accounts::with_lot(max, LOT, prefix::Prefixes, hasher).unwrap();
-    accounts.guarantee(zones, &Limits);
-    Arc::new(accounts)
-}
-
-/// All places can be claimed, wherever some of them are idle, and no more.
-fn all_can_be_claimed(accounts: &Accounts, zone: Zone, max: usize) {
-    accounts.check_invariants(&Tally::default()).unwrap();
-    assert_eq!(accounts.len(), 0);
-    let claimed = (0..=max).filter(|_| accounts.claim(zone)).count();
-    assert_eq!(claimed, max, "idle places were not found, or made");
-}
-
-/// Two threads fill a table to the last place: neither is refused for idle places of the other.
-fn idle_places_refuse_nothing() {
-    let accounts = accounts_in_lots(4, &[]);
-    let user = |zone| {
-        let accounts = Arc::clone(&accounts);
-        move || assert!((0..2).all(|_| accounts.claim(zone)))
-    };
-    // The second zone takes what is idle in the first.
-    beside(user(BLUE), user(GREEN));
-    assert_eq!(accounts.len(), 4);
-    assert!(!accounts.claim(BLUE) && !accounts.claim(GREEN));
-}
-
-/// Sessions of a zone begin and end in two threads, with more demand than places.
-fn lots_stay_within_the_bound() {
-    let accounts = accounts_in_lots(2, &[]);
-    let live = Counted::new(Count::new(0));
-    let user = |wanted| {
-        let (accounts, live) = (Arc::clone(&accounts), Counted::clone(&live));
-        move || {
-            let claimed = (0..wanted).filter(|_| accounts.claim(BLUE)).count();
-            let all = live.fetch_add(claimed, Relaxed) + claimed;
-            assert!(all <= 2, "more sessions than places");
-            live.fetch_sub(claimed, Relaxed);
-            for _ in 0..claimed {
-                accounts.release(BLUE, Standing::default());
-            }
-        }
-    };
-    beside(user(1), user(2));
-    all_can_be_claimed(&accounts, GREEN, 2);
-}
-
-/// Half-open sessions are counted in one thread's stripe and end in that of another.
-fn standings_add_up() {
-    let accounts = accounts_in_lots(4, &[BLUE, GREEN]);
-    let half_open = Standing {
-        half_open: true,
-        assured: false,
-    };
-    let assured = Standing {
-        half_open: false,
-        assured: true,
-    };
-    for _ in 0..2 {
-        assert!(accounts.claim(BLUE));
-        accounts.begins(BLUE, half_open);
-    }
-    let (first, second) = (Arc::clone(&accounts), Arc::clone(&accounts));
-    beside(
-        move || {
-            first.changes(BLUE, half_open, assured);
-            first.release(BLUE, assured);
-        },
-        move || second.release(BLUE, half_open),
-    );
-    assert_eq!(accounts.zone(BLUE).half_open(), 0);
-    accounts.check_invariants(&Tally::default()).unwrap();
-    assert_eq!((accounts.len(), accounts.assured()), (0, 0));
-}
-
-/// The places of a rule with a bound, which a reload lowers.
-fn a_bound_of_a_rule_is_hard() {
-    const RULE: policy::RuleId = policy::RuleId::DEFAULT;
-    let accounts = accounts_in_lots(8, &[]);
-    let live = Counted::new(Count::new(0));
-    let user = |bound: u32| {
-        let (accounts, live) = (Arc::clone(&accounts), Counted::clone(&live));
-        move || {
-            for _ in 0..2 {
-                if accounts.claim_of_rule(RULE, Some(bound)).is_ok() {
-                    assert!(
-                        live.fetch_add(1, Relaxed) < 3,
-                        "more sessions than the bound"
-                    );
-                    live.fetch_sub(1, Relaxed);
-                    accounts.release_of_rule(RULE, 1);
-                }
-            }
-        }
-    };
-    beside(user(3), user(2));
-    accounts.check_invariants(&Tally::default()).unwrap();
-    for bound in [1, 3] {
-        let claims = std::iter::repeat_with(|| accounts.claim_of_rule(RULE, Some(bound)));
-        let claimed = claims.take_while(Result::is_ok).count();
-        assert_eq!(claimed, bound as usize);
-        accounts.release_of_rule(RULE, bound);
-    }
 }
 
 /// Whoever takes and gives back leaves as much as there was.
@@ -362,7 +236,7 @@ fn a_rate_is_exact() {
 }
 
 fn main() -> ExitCode {
-    let models: [(&str, fn()); 11] = [
+    let models: [(&str, fn()); 7] = [
         ("shares are exact", shares_are_exact),
         ("shares of sources are exact", shares_of_sources_are_exact),
         ("shares outlive a reload", shares_outlive_a_reload),
@@ -372,10 +246,6 @@ fn main() -> ExitCode {
             a_place_that_changes_hands_stays_one,
         ),
         ("accounts outlive a reload", accounts_outlive_a_reload),
-        ("idle places refuse nothing", idle_places_refuse_nothing),
-        ("lots stay within the bound", lots_stay_within_the_bound),
-        ("standings add up", standings_add_up),
-        ("a bound of a rule is hard", a_bound_of_a_rule_is_hard),
         ("a rate is exact", a_rate_is_exact),
     ];
     let mut outcome = ExitCode::SUCCESS;

@@ -6,7 +6,7 @@
 //! left share one, and add to it atomically. Reading sums the stripes. A snapshot taken while
 //! packets flow is not of one instant, but no count is ever lost.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::flow::Zone;
 use crate::ftp::HelperEvent;
@@ -17,6 +17,8 @@ use crate::verdict::{Class, DropReason, Verdict};
 
 /// Number of stripes that one thread owns.
 const OWNED: usize = 32;
+/// Number of stripes that the threads beyond share.
+const SHARED: usize = 8;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -203,7 +205,10 @@ impl Stats {
 /// The stripes that live threads own, one bit each. They are the same in all engines.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 
-/// The number of a stripe that a thread owns until it ends; [`OWNED`] is the shared one.
+/// Threads that have found no stripe of their own: they take the shared ones in turn.
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of a stripe that a thread owns until it ends; from [`OWNED`] on, of a shared one.
 struct Ownership(usize);
 
 impl Ownership {
@@ -216,7 +221,7 @@ impl Ownership {
         // Acquires what the last owner has counted: the next plain addition builds on it.
         match TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, free) {
             Ok(before) => Self(before.trailing_ones() as usize),
-            Err(_) => Self(OWNED),
+            Err(_) => Self(OWNED + NEXT.fetch_add(1, Ordering::Relaxed) % SHARED),
         }
     }
 }
@@ -229,7 +234,7 @@ impl Drop for Ownership {
     }
 }
 
-/// Returns the number of this thread's stripe; that of the shared one while the thread ends.
+/// Returns the number of this thread's stripe; that of a shared one while the thread ends.
 #[inline]
 fn stripe_number() -> usize {
     thread_local! {
@@ -289,7 +294,7 @@ impl Counters {
             challenge_events: [const { AtomicU64::new(0) }; ChallengeEvent::ALL.len()],
         };
         Self {
-            stripes: (0..=OWNED).map(stripe).collect(),
+            stripes: (0..OWNED + SHARED).map(stripe).collect(),
         }
     }
 

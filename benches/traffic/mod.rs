@@ -11,11 +11,12 @@
 //! timestamps. Then follow segments of 14 bytes of payload or pure ACKs, with timestamps, that
 //! acknowledge all earlier segments. All checksums are correct.
 
-/// The most sessions that are possible. A client address of 10.0.0.0/8 has up to eight of them, each
-/// with another port of the server.
+/// The most sessions that are possible. A client address of 10.0.0.0/8 has up to eight of them,
+/// each with another port of the server.
 pub(crate) const MAX_SESSIONS: u32 = 1 << 27;
 
-/// Length of the longest frame, in bytes: an ICMPv6 error that quotes 8 bytes of a transport header.
+/// Length of the longest frame, in bytes: an ICMPv6 error that quotes 8 bytes of a transport
+/// header.
 pub(crate) const FRAME_LEN: usize = 96;
 
 /// Length of the longest part after the IP header, in bytes.

@@ -336,7 +336,8 @@ fn an_error_about_a_replaced_key_names_the_replacement() {
     let allow = "write `\"count\"` in place of `\"allow\"`";
     let split = "`checks.tcp_split_handshake` has replaced `tcp.split_handshake`";
     let redirect = "`checks.icmp_redirect` has replaced `icmp.redirects`";
-    let loose = "`mode = \"liberal\"` with `midstream = \"adopt\"` has replaced `loose`";
+    let loose = "`mode = \"liberal\"` with `midstream = \"adopt\"` has replaced `loose`: a zone or \
+                 rule with another mode needs `midstream = \"drop\"` then";
     let rule = "[[policy.rule]]\nname = \"r\"\naction = \"allow\"\n";
     for (text, message) in [
         (

@@ -103,7 +103,7 @@ impl Engine {
         let screen = self.screen.get();
         let mut shorts: Shorts = std::array::from_fn(|number| {
             let short = self.read_short(packets.get(number)?, screen)?;
-            self.table.prefetch_index(short.place);
+            self.table.prefetch_index(short.place());
             Some(short)
         });
         if shorts.iter().take(packets.len()).any(Option::is_none) {
@@ -111,7 +111,7 @@ impl Engine {
             return self.overlapped_in_full(packets, Read { screen, shorts }, sink, each);
         }
         for short in shorts.iter_mut().flatten() {
-            short.candidate = self.table.prefetch_slot(short.place);
+            short.candidate = self.table.prefetch_session(short.place());
         }
         let mut last = None;
         for (number, (packet, short)) in packets.iter().zip(shorts.iter().flatten()).enumerate() {
@@ -133,7 +133,7 @@ impl Engine {
         *last = Some(moment);
         match self.decide_short(packet, short, moment.micros) {
             Some(verdict) => verdict,
-            None => self.decide_in_full(*packet, Some(short.place), sink, &mut ()),
+            None => self.decide_in_full(*packet, Some(short.fallback()), sink, &mut ()),
         }
     }
 
@@ -165,7 +165,7 @@ impl Engine {
             }
         }
         for short in shorts.iter_mut().flatten() {
-            short.candidate = self.table.prefetch_slot(short.place);
+            short.candidate = self.table.prefetch_session(short.place());
         }
         for Located { place, .. } in located.iter().flatten() {
             self.table.prefetch_session(*place);

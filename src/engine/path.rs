@@ -7,6 +7,7 @@ use super::live::Locked;
 use super::record::NotifiedSender;
 use super::screen::Screen;
 use super::settings::Settings;
+use super::short_way::Fallback;
 use super::{Engine, Packet};
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
@@ -61,22 +62,28 @@ impl Engine {
         }
     }
 
-    /// Decides a packet that does not take the [short way](super::short_way). The place of its key
-    /// may be `known`.
+    /// Decides a packet that does not take the [short way](super::short_way); `known` is what the
+    /// short way has read of it.
     #[inline(never)]
     pub(super) fn decide_in_full<S: Sink, T: Trace>(
         &self,
         packet: Packet<'_>,
-        known: Option<KeyPlace>,
+        known: Option<Fallback>,
         sink: &mut S,
         trace: &mut T,
     ) -> Verdict {
-        let (packet, checksums) = self.prepare(packet, self.screen.get());
+        let screen = self.screen.get();
+        let (packet, checksums) = self.prepare(packet, screen);
+        // The short way reads a packet only if its checksums are right by the same settings.
+        let checksums = match known {
+            Some(known) if known.screen == screen => Checksums::Trust,
+            _ => checksums,
+        };
         // The result is borrowed and not moved: copying data that was just written would wait for
         // the stores.
         let result = packet::parse(packet.bytes, checksums);
         let located = match &result {
-            Ok(parsed) => self.locate(packet.zone, parsed, known),
+            Ok(parsed) => self.locate(packet.zone, parsed, known.map(|known| known.place)),
             Err(_) => None,
         };
         self.finish(&packet, &result, located, sink, trace)

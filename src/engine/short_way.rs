@@ -22,12 +22,13 @@
 //!
 //! **It is kept equal** by tests: `Track::usual` is compared with `Track::segment` field by field,
 //! `Plain::read` with the full parser, and two engines, one of which never takes the short way,
-//! decide the same packets and must agree in every slot, wheel and counter (`tests` below, and the
-//! fuzz target `short_way`).
+//! decide the same packets and must agree in every slot, wheel and counter (`tests/it/short_way.rs`,
+//! and the fuzz target `short_way`).
 //!
-//! A batch is read in stages, so that cache misses overlap. The first two stages take no lock: they
-//! read the entries of the index as hints ([`Table::prefetch_slot`](crate::session::Table)), and
-//! the slot that they find is tested under the lock. Each packet takes its shard's lock once, in
+//! A batch is read in stages, so that cache misses overlap. The first two stages take no lock for a
+//! packet with a session: they read the entries of the index as hints
+//! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested under
+//! the lock. For a packet without one they try the lock once, to find the next free slot. Each packet takes its shard's lock once, in
 //! the order of the batch: with 64 shards a batch of 64 packets has 1.6 packets a shard, so taking
 //! the packets of a shard together would save less than sorting them costs.
 
@@ -49,12 +50,34 @@ use crate::verdict::{Tracked, Verdict};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Short {
     flow: Flow,
-    pub(super) place: KeyPlace,
+    place: KeyPlace,
     /// The slot that most likely holds the session: see [`Shard::find_near`].
     pub(super) candidate: u32,
     total_len: u32,
     screen: Screen,
     usual: Usual,
+}
+
+/// A packet that was read for the short way and takes the full way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fallback {
+    pub(super) place: KeyPlace,
+    /// The settings by which the checksums were verified.
+    pub(super) screen: Screen,
+}
+
+impl Short {
+    pub(super) const fn place(&self) -> KeyPlace {
+        self.place
+    }
+
+    /// Returns what the full way needs of the packet.
+    pub(super) const fn fallback(&self) -> Fallback {
+        Fallback {
+            place: self.place,
+            screen: self.screen,
+        }
+    }
 }
 
 /// A moment, as the caller passed it and as the table counts it.
@@ -130,15 +153,14 @@ impl Engine {
     /// Decides a single packet by the short way.
     ///
     /// # Errors
-    /// Returns the place of the packet's key, if it is known, for a packet that must take the full
-    /// way.
+    /// Returns what was read of a packet that must take the full way, if anything.
     #[inline(always)]
-    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<KeyPlace>> {
+    pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Fallback>> {
         let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
         short.candidate = self.table.prefetch_slot(short.place);
         let now = self.origin.micros(packet.now);
         let verdict = self.decide_short(packet, &short, now);
-        verdict.ok_or(Some(short.place))
+        verdict.ok_or(Some(short.fallback()))
     }
 
     /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was

@@ -1,8 +1,8 @@
 //! Policy for new sessions.
 //!
 //! A [`CompiledPolicy`] is an ordered list of rules, compiled once. The first rule that matches a
-//! new session decides; if none does, the default action. Packets of a known session never come here. A
-//! decision allocates nothing and takes no lock; the only thing it writes is the rule's hit count.
+//! new session decides; if none does, the default action. Packets of a known session never come
+//! here. A decision allocates nothing and takes no lock; it writes only the rule's hit count.
 //!
 //! A policy is made by [`Config::compile`](crate::config::Config::compile).
 //!

@@ -173,16 +173,18 @@ impl<S> Table<S> {
         slot
     }
 
-    /// Prefetches the session that a key most likely has, else the slot that a new session would
-    /// take; that slot is not known if the shard is locked.
+    /// Prefetches like [`Table::prefetch_slot`]; for a key without a session, the slot that a new
+    /// session would take. That slot is not known if the shard is locked.
     #[inline]
-    pub(crate) fn prefetch_session(&self, place: KeyPlace) {
-        if self.prefetch_slot(place) == NIL
+    pub(crate) fn prefetch_session(&self, place: KeyPlace) -> u32 {
+        let slot = self.prefetch_slot(place);
+        if slot == NIL
             && let Some(held) = self.padded(place.shard).held.try_lock()
         {
             let free = held.shard.first_free();
             self.outline(place.shard).prefetch_free(free);
         }
+        slot
     }
 
     /// Begins a walk through all slots of a shard.

@@ -59,8 +59,8 @@ proptest! {
     })]
 
     /// Compares verdicts, events in their order, counters and the remaining sessions. The table is
-    /// full now and then, a conversation comes several times in a batch, and settings change between
-    /// batches. Single packets take the full way only in half of the cases.
+    /// full now and then, a conversation comes several times in a batch, and settings change
+    /// between batches. Single packets take the full way only in half of the cases.
     #[test]
     fn a_batch_is_decided_as_its_packets_one_by_one(
         room in 0u32..6,

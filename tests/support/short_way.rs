@@ -102,7 +102,7 @@ impl From {
         Self {
             number: talk as usize % TALKS,
             reply: talk & 8 != 0,
-            v6: talk & 1 != 0,
+            v6: talk & 16 != 0,
         }
     }
 
@@ -293,6 +293,8 @@ impl Pair {
     fn flush(&mut self) {
         let (now, first) = (self.now, self.packets);
         let packets = (first..).zip(&self.waiting).map(|(number, bytes)| {
+            // Threads may pass slightly different clocks.
+            let now = now - Duration::from_millis(u64::from(number % 3));
             let packet = Packet::new(bytes, now).zone(Zone::DEFAULT);
             packet.tunnel(TunnelRef(u64::from(number % 7)))
         });
@@ -385,6 +387,15 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
             let numbers = [talk.next[own], talk.next[other]];
             pair.send(from.segment(0x18, numbers, talk.window, Rest { options, payload }));
             talk.next[own] = talk.next[own].wrapping_add(u32::from(payload));
+            // More data and ACKs, in alternating directions.
+            for number in 0..payload % 8 {
+                let from = if number % 2 == 0 { from.back() } else { from };
+                let [own, other] = from.ends();
+                let numbers = [talk.next[own], talk.next[other]];
+                let payload = if number % 4 == 3 { 0 } else { 1 + payload / 2 };
+                pair.send(from.segment(0x10, numbers, talk.window, Rest { options, payload }));
+                talk.next[own] = talk.next[own].wrapping_add(u32::from(payload));
+            }
         }
         Step::Segment {
             talk,
@@ -423,6 +434,10 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
             if matches!(seq, Number::Next) {
                 talk.next[own] = talk.next[own].wrapping_add(u32::from(payload));
             }
+            // A SYN, FIN or RST may have ended the connection: the next step opens another one.
+            if flags & 0x07 != 0 {
+                talk.is_open = false;
+            }
         }
         Step::Damaged { talk, at, value } => {
             let from = From::of(talk);
@@ -437,6 +452,12 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
         Step::Datagram { talk, payload } => pair.send(From::of(talk).datagram(payload)),
         Step::Advance { millis } => {
             pair.flush();
+            // Rarely long enough for sessions to expire.
+            let millis = if millis % 16 == 0 {
+                millis
+            } else {
+                millis % 2_000
+            };
             pair.now += Duration::from_millis(u64::from(millis));
             pair.expire(usize::from(millis % 8));
         }

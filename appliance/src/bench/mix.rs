@@ -253,7 +253,8 @@ impl Traffic {
         }
     }
 
-    /// Returns a packet of the end of a connection: the client's FIN, the server's, or the last ACK.
+    /// Returns a packet of the end of a connection: the client's FIN, the server's, or the last
+    /// ACK.
     fn close(&self, session: Session, place: u32, numbers: Numbers) -> Made {
         let (from, flags, numbers) = match place {
             0 => (From::Client, FIN | ACK, numbers),

@@ -353,7 +353,7 @@ fn finish(threads: Vec<JoinHandle<io::Result<()>>>, grace: Duration) -> Result<(
 }
 
 /// The largest number of warnings about the configuration at the start.
-const MAX_WARNINGS: usize = 100;
+pub(crate) const MAX_WARNINGS: usize = 100;
 
 /// Reports the configuration in force, and its warnings.
 fn announce(shared: &Shared, settings: &Settings, without_file: bool) {
@@ -381,7 +381,7 @@ fn announcement(config: &Config, settings: &Settings, without_file: bool) -> Vec
         let values = values.chain(settings.effective(config));
         lines.extend(values.map(|value| value.to_string()));
     }
-    // Those of default actions come last, and are never left out.
+    // That of `policy.default` and that of the sources come last: these two are never left out.
     let warnings = settings::warnings(config);
     let left_out = warnings.len().saturating_sub(MAX_WARNINGS);
     if left_out > 0 {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::{Config, EndReason, SessionRecord};
 
+use super::MAX_WARNINGS;
 use super::appliance::Appliance;
 use super::saved;
 use super::settings::{Settings, default_warnings};
@@ -56,7 +57,9 @@ impl Appliance {
         match &outcome {
             Ok(done) => {
                 notice(&format!("reload: {done}"));
-                for warning in default_warnings(&self.data_path.shared.config.read()) {
+                let warnings = default_warnings(&self.data_path.shared.config.read());
+                let left_out = warnings.len().saturating_sub(MAX_WARNINGS);
+                for warning in warnings.into_iter().skip(left_out) {
                     notice(&format!("warning: {warning}"));
                 }
             }

@@ -344,9 +344,11 @@ fn sources_warning(config: &Config) -> Option<String> {
 pub(crate) fn default_warnings(config: &Config) -> Vec<String> {
     let zones = config.policy.zones.iter();
     let zones = zones.map(|(zone, action)| (format!("policy.zones.{zone}"), *action));
-    let defaults =
-        std::iter::once(("policy.default".to_owned(), config.policy.default)).chain(zones);
-    defaults
+    zones
+        .chain(std::iter::once((
+            "policy.default".to_owned(),
+            config.policy.default,
+        )))
         .filter(|(_, action)| action.admits())
         .map(|(key, action)| {
             format!("{key} is \"{action}\": sessions that no rule names pass; \"deny\" drops them")

@@ -191,7 +191,8 @@ fn item(path: &str) -> Option<(usize, &str)> {
     Some((place.parse().ok()?, rest))
 }
 
-#[cfg(all(test, feature = "toml"))]
+#[cfg(test)]
+#[cfg(feature = "toml")]
 mod tests {
     use toml::de::DeTable;
 

@@ -19,7 +19,8 @@ mod header;
 #[cfg(feature = "geneve")]
 pub mod metadata;
 mod provider;
-#[cfg(all(test, feature = "geneve"))]
+#[cfg(test)]
+#[cfg(feature = "geneve")]
 mod tests;
 
 pub use provider::{EndpointId, MetadataField, Provider};

@@ -44,7 +44,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 
 use self::address::AddressMap;
 use self::compiled::Tables;

@@ -15,7 +15,8 @@
 //!
 //! I and III are strict: a segment that breaks one is invalid. A segment that breaks II or IV is
 //! old: the receiver discards it and answers, and a sender whose ACK was lost needs that answer. So
-//! the segment passes and carries no new information.
+//! the segment passes and carries no new information. The exception is the first ACK of an end: one
+//! below IV acknowledges data that was never sent, and is invalid.
 
 #[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};

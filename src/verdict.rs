@@ -28,7 +28,7 @@ pub enum Verdict {
     /// Keep the packet, and process it again when it is released: it is a fragment that came before
     /// the first one of its datagram. Only packets with
     /// [`Packet::can_hold`](crate::Packet::can_hold) get this verdict; see
-    /// [`fragment`](crate::fragment).
+    /// [`HeldPackets`](crate::HeldPackets).
     Hold(HoldId, Tracked),
 }
 

@@ -16,8 +16,8 @@ const KEYS: [(&str, &str); 2] = [
 ];
 
 /// The replacement of the value `loose` of `mode`.
-pub(super) const LOOSE: &str = "`mode = \"liberal\"` with `midstream = \"adopt\"` has replaced `loose`: a zone or rule with \
-     another mode needs `midstream = \"drop\"` then";
+pub(super) const LOOSE: &str = "`mode = \"liberal\"` with `midstream = \"adopt\"` has \
+     replaced `loose`: a zone or rule with another mode needs `midstream = \"drop\"` then";
 
 /// Returns the replacement of a key, if it has one.
 pub(super) fn replacement(path: &str) -> Option<&'static str> {

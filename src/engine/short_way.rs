@@ -22,14 +22,14 @@
 //!
 //! **It is kept equal** by tests: `Track::usual` is compared with `Track::segment` field by field,
 //! `Plain::read` with the full parser, and two engines, one of which never takes the short way,
-//! decide the same packets and must agree in every slot, wheel and counter (`tests/it/short_way.rs`,
-//! and the fuzz target `short_way`).
+//! decide the same packets and must agree in every slot, wheel and counter
+//! (`tests/it/short_way.rs`, and the fuzz target `short_way`).
 //!
 //! A batch is read in stages, so that cache misses overlap. The first two stages take no lock for a
 //! packet with a session: they read the entries of the index as hints
-//! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested under
-//! the lock. For a packet without one they try the lock once, to find the next free slot. Each packet takes its shard's lock once, in
-//! the order of the batch: with 64 shards a batch of 64 packets has 1.6 packets a shard, so taking
+//! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested
+//! under the lock. For a packet without one they try the lock once, to find the next free slot. Each
+//! packet takes its shard's lock once, in the order of the batch: with 64 shards a batch of 64 packets has 1.6 packets a shard, so taking
 //! the packets of a shard together would save less than sorting them costs.
 
 use std::time::Instant;

@@ -37,16 +37,18 @@ pub(super) struct DuringOperation {
     pub(super) run_ms: Option<f64>,
     /// Calls that were timed.
     pub(super) calls: u64,
-    pub(super) p50_ns: u64,
-    pub(super) p99_ns: u64,
-    pub(super) p999_ns: u64,
-    pub(super) max_ns: u64,
+    /// Median time of a call, in nanoseconds; `None` if no call was timed, as below.
+    pub(super) p50_ns: Option<u64>,
+    pub(super) p99_ns: Option<u64>,
+    pub(super) p999_ns: Option<u64>,
+    pub(super) max_ns: Option<u64>,
 }
 
 impl DuringOperation {
-    fn new(times: &Times) -> Self {
+    pub(super) fn new(times: &Times) -> Self {
         let runs = times.runs.iter().map(|run| run.as_secs_f64() * 1e3);
-        let at = |percent: f64| times.calls.value_at_quantile(percent / 100.0);
+        let is_timed = !times.calls.is_empty();
+        let at = |percent: f64| is_timed.then(|| times.calls.value_at_quantile(percent / 100.0));
         Self {
             operation: times.operation,
             runs: times.runs.len(),
@@ -55,7 +57,29 @@ impl DuringOperation {
             p50_ns: at(50.0),
             p99_ns: at(99.0),
             p999_ns: at(99.9),
-            max_ns: times.calls.max(),
+            max_ns: is_timed.then(|| times.calls.max()),
+        }
+    }
+}
+
+/// A row of the table of times, in microseconds.
+impl fmt::Display for DuringOperation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = |ns: Option<u64>, decimals: usize| match ns {
+            None => "-".to_owned(),
+            Some(ns) => format!("{:.decimals$}", ns as f64 / 1e3),
+        };
+        write!(
+            f,
+            "{:>19}{:>10}{:>10}{:>10}   ",
+            us(self.p50_ns, 2),
+            us(self.p99_ns, 2),
+            us(self.p999_ns, 2),
+            us(self.max_ns, 1)
+        )?;
+        match self.run_ms {
+            None => write!(f, "no operation"),
+            Some(ms) => write!(f, "{} ({} runs of {ms:.1} ms)", self.operation, self.runs),
         }
     }
 }
@@ -207,19 +231,7 @@ fn write_latency(f: &mut fmt::Formatter<'_>, latency: &[DuringOperation]) -> fmt
         "us per call     p50       p99     p99.9       max   during"
     )?;
     for each in latency {
-        let us = |ns: u64| ns as f64 / 1e3;
-        write!(
-            f,
-            "{:>19.2}{:>10.2}{:>10.2}{:>10.1}   ",
-            us(each.p50_ns),
-            us(each.p99_ns),
-            us(each.p999_ns),
-            us(each.max_ns)
-        )?;
-        match each.run_ms {
-            None => writeln!(f, "no operation")?,
-            Some(ms) => writeln!(f, "{} ({} runs of {ms:.1} ms)", each.operation, each.runs)?,
-        }
+        writeln!(f, "{each}")?;
     }
     Ok(())
 }

@@ -1,10 +1,12 @@
 //! Small measurements: that they run, and that they would notice.
 
+use hdrhistogram::Histogram;
 use portcullis::DropReason;
 
 use super::args::{Family, MixArg, Mode, ProtocolArg};
+use super::latency::Times;
 use super::mix::{Shares, Traffic};
-use super::report::Spread;
+use super::report::{DuringOperation, Spread};
 use super::traffic::{Order, Protocol, Session};
 use super::*;
 
@@ -133,6 +135,29 @@ fn latency_has_the_times_of_calls_during_every_operation() {
         }
         assert!(latency[0].calls > 0);
     }
+}
+
+#[test]
+fn an_operation_in_which_no_call_was_timed_has_no_times() {
+    let mut times = Times {
+        operation: "list",
+        runs: vec![Duration::from_millis(1)],
+        calls: Histogram::new_with_max(1_000_000, 2).unwrap(),
+    };
+    let keys = ["p50_ns", "p99_ns", "p999_ns", "max_ns"];
+    let report = DuringOperation::new(&times);
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(keys.iter().all(|key| json.get(key).unwrap().is_null()));
+    let words: Vec<_> = format!("{report}")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(words.join(" "), "- - - - list (1 runs of 1.0 ms)");
+
+    // A time of zero is a time.
+    times.calls.record(0).unwrap();
+    let json = serde_json::to_value(DuringOperation::new(&times)).unwrap();
+    assert!(keys.iter().all(|key| json[key] == 0), "{json}");
 }
 
 #[test]

@@ -137,8 +137,7 @@ impl TableConfig {
 }
 
 crate::config_section! {
-    /// `[fragments]`: the datagrams whose fragments are passing (see
-    /// [`fragment`](crate::fragment)).
+    /// `[fragments]`: the datagrams whose fragments are passing.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct FragmentsConfig = "fragments" {
         /// The largest number of incomplete datagrams.
@@ -210,8 +209,8 @@ impl FragmentsConfig {
     pub const MAX_HELD: u32 = 1 << 16;
     /// The default of `max_held`: 1024, some 1.5 MiB of full Ethernet frames.
     pub const DEFAULT_HELD: u32 = 1024;
-    /// The default of `max_held_per_source`: one datagram with [the most
-    /// fragments](crate::fragment::MAX_FRAGMENTS).
+    /// The default of `max_held_per_source`: one datagram with as many fragments as are
+    /// accepted.
     pub const DEFAULT_HELD_PER_SOURCE: u32 = 128;
 }
 

@@ -21,7 +21,7 @@ fn pump(engine: &Engine, sides: &[SyncDevice; 2], from: usize) -> std::io::Resul
             Verdict::Forward(_) => send(&sides[1 - from], &buffer[..len]),
             Verdict::Drop(reason, _) => println!("dropped: {reason}"),
             Verdict::Reject(..) => {} // The reply, within its budget, waits in the outbox.
-            Verdict::Hold(..) => {}   // Only for packets that can be held.
+            Verdict::Hold(..) => {}   // Never: only packets with `can_hold` get it.
         }
         deliver(sides, &mut outbox);
     }

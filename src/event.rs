@@ -163,8 +163,8 @@ pub trait Sink {
 
 /// Sink that discards every event and every RST.
 ///
-/// Sessions that time out then end without RSTs to their ends;
-/// [`Unsent::NoSink`] counts them. For measurements and tests.
+/// Sessions that time out then end without RSTs to their ends; [`Unsent::NoSink`] counts them. For
+/// measurements and tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Discard;
 

@@ -20,7 +20,7 @@
 //!     Verdict::Forward(_) => { /* send it on, byte for byte */ }
 //!     Verdict::Drop(reason, _) => println!("{reason}: {}", reason.describe()),
 //!     Verdict::Reject(..) => { /* the reply waits in the outbox, within its budget */ }
-//!     Verdict::Hold(..) => { /* only for packets that the caller can hold */ }
+//!     Verdict::Hold(..) => { /* never: only packets with `can_hold` get it */ }
 //! }
 //! // After each packet or batch, and at `Engine::next_expiry`:
 //! engine.expire(now, &mut outbox);

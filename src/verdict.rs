@@ -25,10 +25,12 @@ pub enum Verdict {
     /// [`Outbox`](crate::Outbox) holds the reply, or
     /// [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
-    /// Keep the packet, and process it again when it is released: it is a fragment that came before
-    /// the first one of its datagram. Only packets with
-    /// [`Packet::can_hold`](crate::Packet::can_hold) get this verdict; see
-    /// [`HeldPackets`](crate::HeldPackets).
+    /// Keep the packet, and submit it again when it is released: it is a fragment that came before
+    /// the first one of its datagram. [`HeldPackets`](crate::HeldPackets) keeps such packets.
+    ///
+    /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict, and
+    /// only while `fragments.hold` is above 0 and there is room. A caller that marks no packet never
+    /// gets it: such a fragment is then dropped ([`DropReason::FragmentBeforeFirst`]).
     Hold(HoldId, Tracked),
 }
 

@@ -62,8 +62,9 @@ crate::config_section! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct AsymmetryConfig = "asymmetry" {
         /// The number of packets of one direction alone after which its path is reported, if one of
-        /// them is a proof. Except for those of a handshake, they must take a second at least: a
-        /// whole window may be in flight before the first answer.
+        /// them proves that the other direction takes another path. Except for those of a
+        /// handshake, they must take a second at least: a whole window may be in flight before the
+        /// first answer.
         packets: u32 {
             default: 16, "more than an initial window";
             bounds: 2..=u32::MAX;

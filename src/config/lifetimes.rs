@@ -24,8 +24,8 @@ pub struct LifetimesConfig {
     /// The global lifetimes that were set, 1 ms to 30 days each.
     pub set: LifetimeSet,
     /// `[[lifetimes.override]]`: other lifetimes for some sessions, at most
-    /// [`MAX_OVERRIDES`](super::MAX_OVERRIDES). Their order is irrelevant: the most specific one
-    /// applies.
+    /// [`MAX_OVERRIDES`](crate::lifetime::MAX_OVERRIDES). Their order is irrelevant: the most
+    /// specific one that matches applies, see [`LifetimeOverride`].
     pub overrides: Vec<LifetimeOverride>,
 }
 

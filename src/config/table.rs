@@ -209,8 +209,8 @@ impl FragmentsConfig {
     pub const MAX_HELD: u32 = 1 << 16;
     /// The default of `max_held`: 1024, some 1.5 MiB of full Ethernet frames.
     pub const DEFAULT_HELD: u32 = 1024;
-    /// The default of `max_held_per_source`: one datagram with the most
-    /// fragments, 128.
+    /// The default of `max_held_per_source`: one datagram with as many fragments as are
+    /// accepted.
     pub const DEFAULT_HELD_PER_SOURCE: u32 = 128;
 }
 

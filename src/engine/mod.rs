@@ -189,7 +189,7 @@ impl<'a> Packet<'a> {
     /// Returns the packet marked as one that the caller can hold and submit again.
     ///
     /// A fragment that arrives before the first one of its datagram then gets [`Verdict::Hold`]
-    /// instead of being dropped; see [`HeldPackets`].
+    /// instead of being dropped. Without this mark, no packet gets that verdict.
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {
         Self { can_hold, ..self }

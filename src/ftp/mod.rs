@@ -201,8 +201,7 @@ helper_events! {
     /// the server refused the command, or the client ended the transfer or the login (ABOR, REIN,
     /// QUIT, USER).
     ExpectationWithdrawn => "expectation_withdrawn",
-    /// The table had no room for an expectation, or its source holds its share,
-    /// see `expectations`.
+    /// The table had no room for an expectation, or its source holds its share.
     ExpectationRefused => "expectation_refused",
     /// An announced address is not that of the end that announces it: FTP bounce (RFC 2577, section
     /// 3).

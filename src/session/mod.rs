@@ -1,8 +1,8 @@
 //! The session table: shards, slots, timing wheel, eviction.
 //!
 //! Lock order: a packet takes exactly one shard's lock, and beside it only leaf locks that are held
-//! for a few instructions, such as those of `crate::limits`. References that a guard lends do not
-//! leave the callers of this module in `crate::engine`; records are copied out.
+//! for a few instructions, such as those of the limits. References that a guard lends do not leave
+//! the callers of this module in the engine; records are copied out.
 
 pub(crate) mod end;
 mod eviction;

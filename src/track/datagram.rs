@@ -26,7 +26,7 @@ pub enum State {
     Unreplied = 0,
     /// Both ends have sent.
     Replied = 1,
-    /// UDP only: both ends have sent for longer than two seconds.
+    /// UDP only: both ends have sent, and the session is at least 2 seconds old.
     Stream = 2,
     /// UDP only: one packet each way so far, or a young conversation with a DNS server.
     Exchange = 3,

@@ -11,7 +11,8 @@ use crate::support::tunnel::{
     flags, segment, sent,
 };
 use etherparse::TcpOptionElement;
-use portcullis::geneve::front::{Answer, Datagram, NotSent, Outgoing, Refusal, Scratch};
+use portcullis::config::Config;
+use portcullis::geneve::front::{Answer, Datagram, FrontEnd, NotSent, Outgoing, Refusal, Scratch};
 use portcullis::geneve::{
     EndpointId, GeneveError, Header, InnerProtocol, MetadataError, PORT, TunnelOption, encode,
 };
@@ -50,6 +51,18 @@ fn a_sink_learns_of_limits_through_the_front_end() {
         1
     );
     assert_eq!(limits.0, 1);
+}
+
+#[test]
+fn a_front_end_needs_the_tunnels_of_sessions() {
+    let config = Config::from_toml("", "t.toml").unwrap();
+    let error = FrontEnd::new(&config).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "t.toml: engine.tunnel_references: the front end needs `true`, to send RSTs in the tunnels \
+         of sessions"
+    );
+    assert!(FrontEnd::new(&FrontEnd::adapt(config)).is_ok());
 }
 
 #[test]

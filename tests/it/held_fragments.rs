@@ -231,6 +231,35 @@ fn no_event_in_an_outbox_displaces_a_release() {
 }
 
 #[test]
+fn no_method_holds_a_packet_that_the_caller_has_not_marked() {
+    let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();
+    let now = Instant::now();
+    let [_, middle, _] = parts(1);
+    let packet = Packet::new(&middle, now);
+    let (mut outbox, mut batch) = (Outbox::new(), Vec::new());
+    let mut verdicts = vec![
+        engine.process(&packet, &mut outbox),
+        engine.process_with(packet, &mut Discard),
+        engine.verdict_only(packet),
+        engine.explain(packet, &mut Discard).0,
+    ];
+    engine.process_batch(&[packet; 32], &mut outbox, &mut batch);
+    verdicts.append(&mut batch);
+    engine.verdicts_only(&[packet; 32], &mut batch);
+    verdicts.append(&mut batch);
+    assert_eq!(verdicts.len(), 4 + 2 * 32);
+    for verdict in &verdicts {
+        assert_eq!(verdict.name(), "drop");
+        assert_eq!(verdict.reason(), Some(DropReason::FragmentBeforeFirst));
+    }
+    assert_eq!(engine.stats().fragments_waiting, 0);
+    // The mark alone makes the difference.
+    let marked = engine.process(&packet.can_hold(true), &mut outbox);
+    assert_eq!(marked.name(), "hold");
+    assert_eq!(engine.stats().fragments_waiting, 1);
+}
+
+#[test]
 fn a_first_fragment_that_comes_twice_releases_once() {
     let holder = Holder::new("");
     let [first, middle, last] = parts(1);

@@ -1,20 +1,16 @@
-//! The addresses and ports in PORT, EPRT, 227 and 229, and where in the text they stand.
+//! The addresses and ports in PORT, EPRT, 227 and 229.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::ops::Range;
 
 use super::pending::Form;
 
 /// Address and port that a command or reply announces.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnnouncedAddress {
     /// The address; `None` in a 229, which has none.
     pub(super) address: Option<IpAddr>,
     /// The port, which may be 0.
     pub(super) port: u16,
-    /// Position in the text: `h1,h2,h3,h4,p1,p2`; for EPRT all of `|1|address|port|`; for 229 the
-    /// digits of the port.
-    pub(super) span: Range<usize>,
 }
 
 /// Fault of an announcement.
@@ -80,15 +76,8 @@ pub(super) fn trimmed(text: &[u8]) -> &[u8] {
     text
 }
 
-/// Returns the position of the text without the surrounding blanks.
-fn span(text: &[u8]) -> Range<usize> {
-    let start = text.iter().take_while(|byte| **byte == b' ').count();
-    start..start + trimmed(text).len()
-}
-
 /// Parses the argument of `PORT`.
 pub(super) fn port_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
-    let span = span(text);
     let text = trimmed(text);
     if text.contains(&b' ') {
         return Err(Flaw::Malformed);
@@ -97,14 +86,12 @@ pub(super) fn port_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     Ok(AnnouncedAddress {
         address: Some(IpAddr::V4(address)),
         port,
-        span,
     })
 }
 
 /// Parses the argument of `EPRT` (RFC 2428, section 2): `|protocol|address|port|` with any visible
 /// character for `|`.
 pub(super) fn eprt_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
-    let span = span(text);
     let text = trimmed(text);
     let delimiter = *text.first().ok_or(Flaw::Malformed)?;
     if !delimiter.is_ascii_graphic() {
@@ -126,7 +113,6 @@ pub(super) fn eprt_argument(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     Ok(AnnouncedAddress {
         address: Some(address),
         port: port_number(port)?,
-        span,
     })
 }
 
@@ -176,7 +162,7 @@ impl ReplyAnnouncement {
     /// Adds the announcement of another line.
     pub(super) fn add(&mut self, line: Result<AnnouncedAddress, Flaw>) {
         let line = match line {
-            Ok(AnnouncedAddress { address, port, .. }) => Self::One { address, port },
+            Ok(AnnouncedAddress { address, port }) => Self::One { address, port },
             Err(Flaw::Absent) => return,
             Err(flaw) => Self::Flawed(flaw),
         };
@@ -211,7 +197,7 @@ fn numbers(text: &[u8], blanks: bool) -> Result<AnnouncedAddress, Flaw> {
         let before = place.checked_sub(1).and_then(|before| text.get(before));
         let after = text.get(run.end);
         place = run.end;
-        let part = text.get(run.clone()).unwrap_or_default();
+        let part = text.get(run).unwrap_or_default();
         if part.iter().filter(|byte| **byte == b',').count() < 5 {
             continue;
         }
@@ -226,7 +212,6 @@ fn numbers(text: &[u8], blanks: bool) -> Result<AnnouncedAddress, Flaw> {
         found = Some(AnnouncedAddress {
             address: Some(IpAddr::V4(address)),
             port,
-            span: run,
         });
     }
     found.ok_or(Flaw::Absent)
@@ -266,17 +251,15 @@ fn run_end(text: &[u8], start: usize, blanks: bool) -> usize {
 pub(super) fn epsv_reply(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     let mut found = None;
     for (place, _) in text.iter().enumerate().filter(|(_, byte)| **byte == b'(') {
-        let Some(span) = port_within(text, place + 1) else {
+        let Some(digits) = text.get(place + 1..).and_then(port_within) else {
             continue;
         };
         if found.is_some() {
             return Err(Flaw::Malformed);
         }
-        let digits = text.get(span.clone()).unwrap_or_default();
         found = Some(AnnouncedAddress {
             address: None,
             port: port_number(digits)?,
-            span,
         });
     }
     if found.is_none() && text.contains(&b'(') {
@@ -285,11 +268,10 @@ pub(super) fn epsv_reply(text: &[u8]) -> Result<AnnouncedAddress, Flaw> {
     found.ok_or(Flaw::Absent)
 }
 
-/// Returns where the port stands in `|||port|)` or `|protocol|address|port|)`.
-fn port_within(text: &[u8], start: usize) -> Option<Range<usize>> {
-    let rest = text.get(start..)?;
-    let blanks = rest.iter().take_while(|byte| **byte == b' ').count();
-    let rest = rest.get(blanks..)?;
+/// Returns the digits of the port in `|||port|)` or `|protocol|address|port|)`.
+fn port_within(text: &[u8]) -> Option<&[u8]> {
+    let blanks = text.iter().take_while(|byte| **byte == b' ').count();
+    let rest = text.get(blanks..)?;
     let delimiter = *rest.first()?;
     let closes = rest.iter().position(|byte| *byte == b')')?;
     if !delimiter.is_ascii_graphic() || delimiter.is_ascii_digit() || delimiter == b')' {
@@ -314,6 +296,5 @@ fn port_within(text: &[u8], start: usize) -> Option<Range<usize>> {
     {
         return None;
     }
-    let first = start + blanks + family.len() + address.len() + 3;
-    Some(first..first + port.len())
+    Some(port)
 }

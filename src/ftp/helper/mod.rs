@@ -49,14 +49,12 @@ mod pending;
 mod progress;
 mod records;
 mod replies;
-mod rewrite;
 mod settings;
 
 #[cfg(test)]
 mod tests;
 
 pub use progress::SavedControl;
-pub use rewrite::{RewriteError, Rewritten, rewrite};
 pub use settings::{ActiveOpening, Rules, Settings};
 
 use announce::{Flaw, ReplyAnnouncement};

@@ -221,6 +221,10 @@ impl FrontEnd {
 
     /// Returns a configuration with the engine settings that a front end needs: sessions remember
     /// their tunnels.
+    ///
+    /// For callers that combine an [`Engine`] and a front end of their own, such as the appliance
+    /// with its log and its batches: both, and each reload, need the adapted configuration.
+    /// [`Gateway`](crate::Gateway) calls this itself.
     #[must_use]
     pub fn adapt(mut config: Config) -> Config {
         config.engine.tunnel_references = true;

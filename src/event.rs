@@ -138,11 +138,14 @@ pub trait Sink {
         let _ = note;
     }
 
-    /// Receives the number of sessions whose ends follow because the caller has asked for them:
+    /// Receives the number of sessions whose ends follow because an operator has asked for them:
     /// by [`Engine::end_sessions`](crate::Engine::end_sessions), or by
     /// [`Engine::reload`](crate::Engine::reload). At most two RSTs for each follow, too.
     ///
-    /// No packet causes this call. A bounded sink makes room.
+    /// Called for a few dozen sessions at a time. While a reload is in progress,
+    /// [`Engine::expire`](crate::Engine::expire) does part of its work, so the sink of that call
+    /// receives some of the numbers. No packet causes this call. A bounded sink can make room, or
+    /// count what it does not keep.
     fn ends_follow(&mut self, sessions: usize) {
         let _ = sessions;
     }

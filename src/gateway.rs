@@ -83,7 +83,11 @@ pub struct GatewayReload {
 /// The RSTs, which are sent in tunnels, and an outbox for all other events.
 #[derive(Debug)]
 struct Collected {
+    /// RSTs of the current call. All of them are sent before it returns.
     resets: Vec<Reset>,
+    /// Whether an operator has ended sessions in the current call. The room for their RSTs is
+    /// freed afterwards.
+    ordered: bool,
     events: Outbox,
 }
 
@@ -112,12 +116,17 @@ impl Gateway {
     /// Returns the state of one more thread, which keeps at most `events` events between two calls
     /// of [`GatewayWorker::events`]. At most half of them are [`Event::Denied`] or
     /// [`Event::Audited`].
+    ///
+    /// The bound includes the records of sessions that [`Gateway::reload`] or
+    /// [`Gateway::end_sessions`] ends. To read all of them, set `events` to the maximum number of
+    /// sessions; memory is allocated only when events need it.
     #[must_use]
     pub fn worker_with_event_limit(&self, events: usize) -> GatewayWorker {
         GatewayWorker {
             scratch: Scratch::new(&self.front),
             collected: Collected {
                 resets: Vec::new(),
+                ordered: false,
                 events: Outbox::with_limits(0, events),
             },
         }
@@ -184,6 +193,9 @@ impl Gateway {
     /// keep their running values and are listed in the result. Calls `send` with the RSTs of
     /// sessions that the new policy ends.
     ///
+    /// The RSTs have no bound but their budget. Records of ended sessions beyond the event limit of
+    /// the worker are discarded and counted ([`GatewayWorker::lost`]).
+    ///
     /// # Errors
     /// Returns the first error of the configuration.
     pub fn reload(
@@ -211,7 +223,7 @@ impl Gateway {
     }
 
     /// Ends the sessions that a filter selects, calls `send` with their RSTs, and returns the
-    /// number of sessions.
+    /// number of sessions. RSTs and records are kept as by [`Gateway::reload`].
     pub fn end_sessions(
         &self,
         worker: &mut GatewayWorker,
@@ -280,14 +292,18 @@ impl Gateway {
                 send(own);
             }
         }
+        if std::mem::take(&mut collected.ordered) {
+            collected.resets.shrink_to(Outbox::DEFAULT_LIMIT);
+        }
     }
 }
 
 impl GatewayWorker {
     /// Removes all events and returns them, oldest first. Packets to send are not included.
     ///
-    /// A worker keeps a bounded number of events ([`Gateway::worker_with_event_limit`]); newer ones
-    /// are discarded and counted ([`GatewayWorker::lost`]).
+    /// A worker keeps a bounded number of events ([`Gateway::worker_with_event_limit`]), also when
+    /// an operator ends many sessions; newer ones are discarded and counted
+    /// ([`GatewayWorker::lost`]).
     pub fn events(&mut self) -> impl Iterator<Item = Event<'_>> {
         self.collected.events.drain()
     }
@@ -330,8 +346,9 @@ impl Sink for Collected {
         self.events.helper_event(note);
     }
 
-    fn ends_follow(&mut self, sessions: usize) {
-        self.events.ends_follow(sessions);
+    /// Makes no room for events: the event limit of the worker holds for these ends as well.
+    fn ends_follow(&mut self, _sessions: usize) {
+        self.ordered = true;
     }
 
     fn reset(&mut self, reset: &Reset) {

@@ -21,6 +21,9 @@ use crate::verdict::Reply;
 /// 4443 2.4 c).
 pub const MAX_REPLY: usize = 1280;
 
+/// The size of the largest RST at the end of a session, in bytes: IPv6 and TCP headers.
+pub(crate) const MAX_RESET: usize = 60;
+
 /// The largest ICMPv4 error, in bytes; the quotation is truncated to fit (RFC 1812 4.3.2.3).
 const MAX_ICMPV4: usize = 576;
 
@@ -221,7 +224,7 @@ pub struct Reset {
     pub tunnel: TunnelRef,
     /// Whether `tunnel` is the reference of `direction`, not that of the other direction.
     pub(crate) own_direction: bool,
-    bytes: [u8; 60],
+    bytes: [u8; MAX_RESET],
     len: u8,
 }
 
@@ -250,7 +253,7 @@ impl Reset {
             to: key.port(to),
         };
         let header = reset_header(&route, ports, numbers);
-        let mut bytes = [0; 60];
+        let mut bytes = [0; MAX_RESET];
         let len = assemble(&route, PROTOCOL_TCP, &[&header], &mut bytes)?;
         Some(Self {
             session: of.session,

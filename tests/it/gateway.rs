@@ -199,3 +199,68 @@ fn denied_packets_take_at_most_half_of_the_events_that_a_worker_keeps() {
     let opened = |event: &Event<'_>| matches!(event, Event::Opened(_));
     assert_eq!(bench.worker.events().filter(opened).count(), 2);
 }
+
+/// Opens so many established sessions, and reads their events.
+fn establish_many(bench: &mut Bench, sessions: u16) {
+    for n in 0..sessions {
+        let ends = Ends::v4(4_000 + n, 80);
+        for (ends, label, flags, seq, ack) in [
+            (ends, THERE, SYN, 100, 0),
+            (ends.back(), BACK, SYN | ACK, 500, 101),
+            (ends, THERE, ACK, 101, 501),
+        ] {
+            let inner = segment(ends, flags, seq, ack, b"");
+            assert_eq!(bench.take(label, &inner).len(), 1);
+        }
+        assert_eq!(bench.worker.events().count(), 1);
+    }
+    assert_eq!(bench.worker.lost(), Lost::default());
+}
+
+const ROOM_FOR_RSTS: &str =
+    "[resets]\nper_destination = 10000\n[syn_challenge]\nmode = \"off\"\n[policy]\ndefault = ";
+
+#[test]
+fn the_event_limit_of_a_worker_holds_after_a_reload_and_every_rst_is_sent() {
+    let mut bench = Bench::new(&format!("{ROOM_FOR_RSTS}\"allow\""));
+    bench.worker = bench.gateway.worker_with_event_limit(10);
+    establish_many(&mut bench, 600);
+    let config = Config::from_toml(&format!("{ROOM_FOR_RSTS}\"deny\""), "t.toml").unwrap();
+    let Bench {
+        gateway,
+        worker,
+        now,
+        sent,
+    } = &mut bench;
+    let done = gateway
+        .reload(worker, &config, *now, |out| sent.push(kept(&out)))
+        .unwrap();
+    assert_eq!((done.sessions.revoked, sent.len()), (600, 1_200));
+    let ended = |event: &Event<'_>| matches!(event, Event::Ended(..));
+    assert!(bench.worker.events().all(|event| ended(&event)));
+    assert_eq!(bench.worker.lost().events, 590);
+    assert_eq!(bench.worker.lost().packets, 0);
+}
+
+#[test]
+fn a_worker_keeps_no_memory_of_the_sessions_that_an_operator_ends() {
+    let mut bench = Bench::new(&format!("{ROOM_FOR_RSTS}\"allow\""));
+    bench.worker = bench.gateway.worker_with_event_limit(10);
+    establish_many(&mut bench, 4_000);
+    let Bench {
+        gateway,
+        worker,
+        now,
+        ..
+    } = &mut bench;
+    let mut resets = 0;
+    let info = allocation_counter::measure(|| {
+        gateway.end_sessions(worker, &SessionFilter::default(), *now, |_| resets += 1);
+    });
+    assert_eq!(resets, 8_000);
+    assert!(info.bytes_max > 8_000 * 60, "{info:?}");
+    // Room for 1024 RSTs, and for 10 records.
+    assert!(info.bytes_current < 200_000, "{info:?}");
+    assert_eq!(bench.worker.events().count(), 10);
+    assert_eq!(bench.worker.lost().events, 3_990);
+}

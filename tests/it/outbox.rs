@@ -372,6 +372,128 @@ fn an_outbox_keeps_the_rsts_of_all_sessions_that_a_reload_ends() {
     assert_all_are_kept(&engine, now, outbox);
 }
 
+/// Memory of an outbox around a mass end, in bytes.
+#[derive(Debug)]
+struct Footprint {
+    /// Most memory in use during the mass end.
+    peak: u64,
+    /// Memory still allocated after the records and RSTs were drained.
+    drained: i64,
+    /// Memory still allocated after the next drain.
+    after: i64,
+}
+
+/// Ends so many established sessions at once, under a budget of so many RSTs, with an outbox of
+/// these bounds. Asserts that nothing is lost.
+fn mass_end(sessions: u32, budget: u32, limit: usize) -> (Footprint, Engine, Outbox) {
+    let mut config = Config::allow_all();
+    config.syn_challenge.mode = ChallengeMode::Off;
+    (config.resets.overall, config.resets.per_destination) = (budget, budget);
+    let engine = Engine::with_seed(&config, SEED).unwrap();
+    let now = Instant::now();
+    for n in 0..sessions {
+        let ends = Ends {
+            src: 3 + (n % 200) as u8,
+            ..Ends::v4(1_024 + (n / 200) as u16, 80)
+        };
+        for (ends, flags, seq, ack) in [
+            (ends, SYN, 100, 0),
+            (ends.back(), SYN | ACK, 500, 101),
+            (ends, ACK, 101, 501),
+        ] {
+            let bytes = segment(ends, flags, seq, ack, b"");
+            assert!(engine.verdict_only(Packet::new(&bytes, now)).is_forward());
+        }
+    }
+    let mut outbox = Outbox::with_limits(limit, limit);
+    let ending = allocation_counter::measure(|| {
+        let ended = engine.end_sessions(&SessionFilter::default(), now, &mut outbox);
+        assert_eq!(ended, sessions as usize);
+        let resets = (2 * sessions).min(budget) as usize;
+        assert_eq!(outbox.len(), sessions as usize + resets);
+        assert_eq!(packets(&mut outbox), (0, resets));
+    });
+    assert_eq!(outbox.lost(), Lost::default());
+    let next = allocation_counter::measure(|| outbox.drain().for_each(drop));
+    let footprint = Footprint {
+        peak: ending.bytes_max,
+        drained: ending.bytes_current,
+        after: ending.bytes_current + next.bytes_current,
+    };
+    (footprint, engine, outbox)
+}
+
+#[test]
+fn the_memory_of_a_mass_end_is_freed_by_the_next_drain() {
+    let limit = 64;
+    let (footprint, engine, mut outbox) = mass_end(5_000, 10_000, limit);
+    assert!(footprint.drained > 1_000_000, "{footprint:?}");
+    // Room for 256 entries, and for the packets of 64 replies and 64 RSTs.
+    let bound = 4 * limit as i64 * 256 + limit as i64 * (1_280 + 60);
+    assert!(footprint.after <= bound, "{footprint:?}");
+    // What is left has room for everything within the bounds.
+    let now = Instant::now();
+    let queries: Vec<_> = (0..limit as u16 + 1)
+        .map(|n| udp(Ends::v4(2_000 + n, 53), b"question"))
+        .collect();
+    let info = allocation_counter::measure(|| {
+        for query in &queries {
+            let _ = decide(&engine, query, TunnelRef::NONE, now, &mut outbox);
+        }
+    });
+    assert_eq!(info.count_total, 0, "{info:?}");
+    assert_eq!((outbox.len(), outbox.lost().events), (limit, 1));
+}
+
+#[test]
+fn packets_after_a_mass_end_are_whole_when_the_memory_shrinks() {
+    let (_, engine, mut outbox) = mass_end(300, 600, 64);
+    let now = Instant::now();
+    assert_eq!(
+        engine.end_sessions(&SessionFilter::default(), now, &mut outbox),
+        0
+    );
+    // A second mass end, which is drained, and a reply before the next drain.
+    establish_many(&engine, 100, now, &mut outbox);
+    engine.end_sessions(&SessionFilter::default(), now, &mut outbox);
+    outbox.drain().for_each(drop);
+    let syn = segment(Ends::v4(9_000, 80), SYN, 77, 0, b"");
+    let reload = engine.reload(&Config::default(), now, &mut outbox).unwrap();
+    assert_eq!(reload.revoked, 0);
+    let mut config = Config::default();
+    config.policy.default = portcullis::policy::Action::Reject;
+    engine.reload(&config, now, &mut outbox).unwrap();
+    let verdict = decide(&engine, &syn, TunnelRef::NONE, now, &mut outbox);
+    assert!(matches!(verdict, Verdict::Reject(..)), "{verdict:?}");
+    let events: Vec<_> = outbox.drain().collect();
+    let Some(Event::Transmit(reply)) = events
+        .iter()
+        .find(|event| matches!(event, Event::Transmit(_)))
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!(flags(reply.bytes), RST | ACK);
+}
+
+/// The figures of docs/LIBRARY.md: `cargo test --test it footprint -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints the memory of a mass end"]
+fn footprint_of_a_mass_end() {
+    for sessions in [1_000, 10_000, 100_000, 1_000_000] {
+        for budget in [20_000, 1_000_000] {
+            let (footprint, ..) = mass_end(sessions, budget, Outbox::DEFAULT_LIMIT);
+            let each = |bytes: i64| bytes / i64::from(sessions);
+            println!(
+                "{sessions} sessions, {budget} RSTs: peak {}, drained {} a session; after {}",
+                each(footprint.peak as i64),
+                each(footprint.drained),
+                footprint.after
+            );
+            assert!(footprint.after < 4 << 20, "{footprint:?}");
+        }
+    }
+}
+
 #[test]
 fn one_default_denies_in_code_and_in_a_file() {
     let now = Instant::now();

@@ -3,7 +3,7 @@
 //!
 //! Each thread counts in a stripe of cache lines that it owns, so a count is a plain addition: no
 //! other thread writes there, and no locked instruction is needed. Threads for which no stripe is
-//! left share one, and add to it atomically. Reading sums the stripes. A snapshot taken while
+//! left share a few, and add to them atomically. Reading sums the stripes. A snapshot taken while
 //! packets flow is not of one instant, but no count is ever lost.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -29,8 +29,8 @@ pub enum Verdict {
     /// the first one of its datagram. [`HeldPackets`](crate::HeldPackets) keeps such packets.
     ///
     /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict, and
-    /// only while `fragments.hold` is above 0 and there is room. A caller that marks no packet never
-    /// gets it: such a fragment is then dropped ([`DropReason::FragmentBeforeFirst`]).
+    /// only while `fragments.hold` is above 0 and there is room. A caller that marks no packet
+    /// never gets it: such a fragment is then dropped ([`DropReason::FragmentBeforeFirst`]).
     Hold(HoldId, Tracked),
 }
 

@@ -111,13 +111,23 @@ impl Engine {
             return self.overlapped_in_full(packets, Read { screen, shorts }, sink, each);
         }
         for short in shorts.iter_mut().flatten() {
-            short.candidate = self.table.prefetch_session(short.place());
+            self.prefetch_for(short);
         }
         let mut last = None;
         for (number, (packet, short)) in packets.iter().zip(shorts.iter().flatten()).enumerate() {
             let verdict = self.decide_read(packet, short, &mut last, sink);
             each(number, verdict, sink);
         }
+    }
+
+    /// Prefetches the session of a packet, or the slot of the session that it may open.
+    #[inline(always)]
+    fn prefetch_for(&self, short: &mut Short) {
+        short.candidate = if short.is_datagram() {
+            self.table.prefetch_session(short.place())
+        } else {
+            self.table.prefetch_slot(short.place())
+        };
     }
 
     /// Decides a packet that may take the short way.
@@ -165,7 +175,7 @@ impl Engine {
             }
         }
         for short in shorts.iter_mut().flatten() {
-            short.candidate = self.table.prefetch_session(short.place());
+            self.prefetch_for(short);
         }
         for Located { place, .. } in located.iter().flatten() {
             self.table.prefetch_session(*place);

@@ -28,9 +28,10 @@
 //! A batch is read in stages, so that cache misses overlap. The first two stages take no lock for a
 //! packet with a session: they read the entries of the index as hints
 //! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested
-//! under the lock. For a packet without one they try the lock once, to find the next free slot. Each
-//! packet takes its shard's lock once, in the order of the batch: with 64 shards a batch of 64 packets has 1.6 packets a shard, so taking
-//! the packets of a shard together would save less than sorting them costs.
+//! under the lock. For a datagram without one they try the lock once, to find the next free slot.
+//! Each packet takes its shard's lock once, in the order of the batch: with 64 shards a batch of 64
+//! packets has 1.6 packets a shard, so taking the packets of a shard together would save less than
+//! sorting them costs.
 
 use std::time::Instant;
 
@@ -69,6 +70,11 @@ pub(super) struct Fallback {
 impl Short {
     pub(super) const fn place(&self) -> KeyPlace {
         self.place
+    }
+
+    /// Returns whether the packet is a datagram: it may open a session.
+    pub(super) const fn is_datagram(&self) -> bool {
+        matches!(self.usual, Usual::Udp)
     }
 
     /// Returns what the full way needs of the packet.

@@ -106,6 +106,11 @@ impl From {
         }
     }
 
+    /// Returns the number of the conversation over this version of IP.
+    const fn talk(self) -> usize {
+        self.number + if self.v6 { TALKS } else { 0 }
+    }
+
     const fn back(self) -> Self {
         Self {
             reply: !self.reply,
@@ -357,7 +362,7 @@ pub(crate) fn short_way(data: &[u8]) {
             pair.send(datagram);
         }
     }
-    let mut talks = [Talk::default(); TALKS];
+    let mut talks = [Talk::default(); 2 * TALKS];
     while !input.is_empty() {
         let Ok(step) = input.arbitrary::<Step>() else {
             break;
@@ -372,7 +377,7 @@ pub(crate) fn short_way(data: &[u8]) {
     assert_eq!(pair.engines[0].sessions(), 0, "time ends every session");
 }
 
-fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
+fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; 2 * TALKS]) {
     match step {
         Step::Data {
             talk,
@@ -380,7 +385,7 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
             timestamps,
         } => {
             let from = From::of(talk);
-            let talk = &mut talks[from.number];
+            let talk = &mut talks[from.talk()];
             open(from, talk, pair);
             let [own, other] = from.ends();
             let options: &[u8] = if timestamps { &TIMESTAMPS } else { &[] };
@@ -407,7 +412,7 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
             options: kind,
         } => {
             let from = From::of(talk);
-            let talk = &mut talks[from.number];
+            let talk = &mut talks[from.talk()];
             open(from, talk, pair);
             let [own, other] = from.ends();
             let flags = match flags % 16 {
@@ -442,7 +447,7 @@ fn run(step: Step, pair: &mut Pair, talks: &mut [Talk; TALKS]) {
         Step::Damaged { talk, at, value } => {
             let from = From::of(talk);
             let [own, other] = from.ends();
-            let talk = &mut talks[from.number];
+            let talk = &mut talks[from.talk()];
             let numbers = [talk.next[own], talk.next[other]];
             let mut packet = from.segment(0x10, numbers, 1_000, NO_OPTIONS);
             let at = usize::from(at) % packet.len();

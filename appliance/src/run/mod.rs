@@ -440,10 +440,16 @@ mod announcements {
     fn the_warnings_at_the_start_are_bounded_and_keep_that_of_the_default() {
         let rule = |n: usize| format!("[[policy.rule]]\nname = \"r{n}\"\naction = \"deny\"\n");
         let rules: String = (0..200).map(rule).collect();
-        let lines = lines(&format!("policy.default = \"allow\"\n{rules}"));
+        let zone = |n: usize| format!("z{n} = {}\n", n + 1);
+        let zones: String = (0..150).map(zone).collect();
+        let allowing = |n: usize| format!("policy.zones.z{n} = \"allow\"\n");
+        let allowing: String = (0..150).map(allowing).collect();
+        let lines = lines(&format!(
+            "policy.default = \"allow\"\n{allowing}[zones]\n{zones}{rules}"
+        ));
         assert_eq!(lines.len(), MAX_WARNINGS + 1);
         assert!(
-            lines[0].starts_with("101 warnings are left out"),
+            lines[0].starts_with("251 warnings are left out"),
             "{}",
             lines[0]
         );

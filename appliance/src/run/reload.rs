@@ -59,6 +59,11 @@ impl Appliance {
                 notice(&format!("reload: {done}"));
                 let warnings = default_warnings(&self.data_path.shared.config.read());
                 let left_out = warnings.len().saturating_sub(MAX_WARNINGS);
+                if left_out > 0 {
+                    notice(&format!(
+                        "{left_out} warnings are left out here: `portcullis check` prints all"
+                    ));
+                }
                 for warning in warnings.into_iter().skip(left_out) {
                     notice(&format!("warning: {warning}"));
                 }

@@ -9,9 +9,8 @@
 //! the packet's letter already. No reload is under way in the shard, and the packet was read under
 //! the settings that are in force there.
 //!
-//! **It leaves** everything else to the full way, and has changed nothing until it is certain that
-//! it need not: every test stands before the first write, except for the writes of `Track::usual`,
-//! which is the last test and makes no write if it fails. A traced packet always takes the full
+//! **It leaves** every other packet to the full way, without a change of any state: all tests come
+//! before the first write. `Track::usual` is the last test, and writes nothing if it fails. A traced packet always takes the full
 //! way.
 //!
 //! **It has the effects** that the full way has on such a packet: the TCP state, the packets and

@@ -10,8 +10,8 @@
 //! the settings that are in force there.
 //!
 //! **It leaves** every other packet to the full way, without a change of any state: all tests come
-//! before the first write. `Track::usual` is the last test, and writes nothing if it fails. A traced packet always takes the full
-//! way.
+//! before the first write. `Track::usual` is the last test, and writes nothing if it fails.
+//! A traced packet always takes the full way.
 //!
 //! **It has the effects** that the full way has on such a packet: the TCP state, the packets and
 //! bytes of the session, the time of its last packet, the tunnel of its direction, a deadline that

@@ -178,44 +178,46 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// It is a later fragment of a datagram whose first fragment, the one with the ports, has not
-    /// come: not within `fragments.hold`, where it could be held.
+    /// The packet is a later fragment of a datagram whose first fragment, the one with the ports,
+    /// has not come: not within `fragments.hold`, where it could be held.
     FragmentBeforeFirst = "fragment_before_first",
-    /// It is a later fragment of a datagram that was dropped: its first fragment was refused, or a
-    /// fragment before this one broke the datagram.
+    /// The packet is a later fragment of a datagram that was dropped: its first fragment was
+    /// refused, or a fragment before this one broke the datagram.
     FragmentOfDropped = "fragment_of_dropped",
-    /// It is a fragment all of whose bytes have passed before.
+    /// The packet is a fragment all of whose bytes have passed before.
     FragmentDuplicate = "fragment_duplicate",
-    /// It is a fragment some of whose bytes have passed before (RFC 5722): the rest of the datagram
-    /// is dropped too.
+    /// The packet is a fragment some of whose bytes have passed before (RFC 5722): the rest of the
+    /// datagram is dropped too.
     FragmentOverlap = "fragment_overlap",
-    /// It is a fragment that goes beyond the end of its datagram, or says that the end is
+    /// The packet is a fragment that goes beyond the end of its datagram, or says that the end is
     /// elsewhere: the rest of the datagram is dropped too.
     FragmentBeyondEnd = "fragment_beyond_end",
-    /// It is one fragment of its datagram too many, or leaves too many gaps: the rest of the
-    /// datagram is dropped too.
+    /// The packet is one fragment of its datagram too many, or leaves too many gaps: the rest of
+    /// the datagram is dropped too.
     FragmentTooMany = "fragment_too_many",
-    /// It is a later fragment of a datagram whose time is over.
+    /// The packet is a later fragment of a datagram whose time is over.
     FragmentExpired = "fragment_expired",
-    /// It is a later fragment of a datagram that was given up for a newer one, since there are too
-    /// many datagrams in fragments from its source (`fragments.max_per_source`).
+    /// The packet is a later fragment of a datagram that was given up for a newer one, since there
+    /// are too many datagrams in fragments from its source (`fragments.max_per_source`).
     FragmentSourceLimit = "fragment_source_limit",
-    /// It is a later fragment of a datagram that was given up for a newer one, since there are too
-    /// many datagrams in fragments (`fragments.max_datagrams`) and its source had most of them.
+    /// The packet is a later fragment of a datagram that was given up for a newer one, since there
+    /// are too many datagrams in fragments (`fragments.max_datagrams`) and its source had most of
+    /// them.
     FragmentTableFull = "fragment_table_full",
-    /// It is a fragment of neighbour or multicast listener discovery, which is never fragmented
-    /// (RFC 6980).
+    /// The packet is a fragment of neighbor or multicast listener discovery, which is never
+    /// fragmented (RFC 6980).
     DiscoveryFragmented = "discovery_fragmented",
-    /// It has a source route: an IPv4 LSRR or SSRR option, or an IPv6 routing header with segments
-    /// left. It would go on from its destination address to another one, which no rule sees (RFC
-    /// 7126 4.3, 4.4).
+    /// The packet has a source route: an IPv4 LSRR or SSRR option, or an IPv6 routing header with
+    /// segments left. It would go on from its destination address to another one, which no rule
+    /// sees (RFC 7126 4.3, 4.4).
     SourceRoute = "source_route",
-    /// It has an IPv4 option, or an IPv6 hop-by-hop, destination or routing header, and neither
-    /// `ip.options` nor its rule allows that.
+    /// The packet has an IPv4 option, or an IPv6 hop-by-hop, destination or routing header, and
+    /// neither `ip.options` nor its rule allows that.
     IpOptions = "ip_options",
-    /// Its time to live, or hop limit, is 0: no host sends and no router forwards such a packet.
+    /// The packet's time to live, or hop limit, is 0: no host sends and no router forwards such a
+    /// packet.
     TtlZero = "ttl_zero",
-    /// Its source and destination are the same address.
+    /// The packet's source and destination are the same address.
     AddressLand = "address_land",
     /// One of its addresses is a loopback address (127.0.0.0/8, ::1), which never leaves its host.
     /// A packet of a loopback interface, whose both ends are such addresses, passes on a link.
@@ -232,129 +234,135 @@ drop_reasons! {
     /// One of its addresses is of a single link (fe80::/10, or a group of that scope), and it comes
     /// through a tunnel.
     AddressLinkLocal = "address_link_local",
-    /// It is TCP, SCTP or DCCP to a multicast or broadcast address: these protocols connect two
-    /// hosts.
+    /// The packet is TCP, SCTP or DCCP to a multicast or broadcast address: these protocols connect
+    /// two hosts.
     ConnectionToMulticast = "connection_to_multicast",
     /// Neither end of the session that it would open lies in the prefixes of its zone
     /// (`ip.inside`).
     AddressOutside = "address_outside",
-    /// It is TCP, has no session, and is no SYN that could open one.
+    /// The packet is TCP, has no session, and is not a SYN that could open one.
     TcpNoSession = "tcp_no_session",
     /// This kind of TCP segment does not fit the session's state and direction.
     TcpState = "tcp_state",
-    /// Its sequence number lies beyond the receiver's window (bound I).
+    /// The packet's sequence number lies beyond the receiver's window (bound I).
     TcpSeqAboveWindow = "tcp_seq_above_window",
-    /// It acknowledges data that was never sent (bound III).
+    /// The packet acknowledges data that was never sent (bound III).
     TcpAckOfUnseen = "tcp_ack_of_unseen",
-    /// It is a RST older than what its receiver has acknowledged (RFC 5961 3.2).
+    /// The packet is a RST older than what its receiver has acknowledged (RFC 5961 3.2).
     TcpRstBelowWindow = "tcp_rst_below_window",
-    /// It completes a split handshake: the responder answered a SYN with a SYN and never with a
-    /// SYN-ACK, so that the ends have swapped roles.
+    /// The packet completes a split handshake: the responder answered a SYN with a SYN and never
+    /// with a SYN-ACK, so that the ends have swapped roles.
     TcpSplitHandshake = "tcp_split_handshake",
-    /// It is SCTP, has no session, and is no INIT that could open one.
+    /// The packet is SCTP, has no session, and is not an INIT that could open one.
     SctpNoSession = "sctp_no_session",
-    /// Its SCTP chunks do not fit the session's state and direction.
+    /// The packet's SCTP chunks do not fit the session's state and direction.
     SctpState = "sctp_state",
-    /// Its SCTP verification tag is not the one that its receiver has chosen (RFC 9260 8.5).
+    /// The packet's SCTP verification tag is not the one that its receiver has chosen (RFC 9260
+    /// 8.5).
     SctpTag = "sctp_tag",
-    /// It is DCCP, has no session, and is no Request that could open one.
+    /// The packet is DCCP, has no session, and is not a Request that could open one.
     DccpNoSession = "dccp_no_session",
     /// This type of DCCP packet does not fit the session's state and direction.
     DccpState = "dccp_state",
-    /// It acknowledges a DCCP packet that was never sent.
+    /// The packet acknowledges a DCCP packet that was never sent.
     DccpAckOfUnseen = "dccp_ack_of_unseen",
-    /// It is an ICMP reply to a query that was never asked.
+    /// The packet is an ICMP reply to a query that was never asked.
     IcmpReplyNoSession = "icmp_reply_no_session",
-    /// It is an ICMPv6 error of a type that is not assigned, reserved, or for private experiments:
-    /// 0 and 5 to 127 (RFC 4443).
+    /// The packet is an ICMPv6 error of a type that is not assigned, reserved, or for private
+    /// experiments: 0 and 5 to 127 (RFC 4443).
     IcmpTypeUnsupported = "icmp_type_unsupported",
-    /// It is an ICMP error that quotes a packet of no session.
+    /// The packet is an ICMP error that quotes a packet of no session.
     IcmpErrorNoSession = "icmp_error_no_session",
-    /// It is an ICMP error that quotes a packet of a session that has ended not long ago: it came
-    /// too late, and means no harm. Such are the error of a host that has waited for the rest of a
-    /// datagram, and that of a router about the last packet of a session.
+    /// The packet is an ICMP error that quotes a packet of a session that has ended not long ago:
+    /// it arrived late and is harmless. Such are the error of a host that has waited for the rest
+    /// of a datagram, and that of a router about the last packet of a session.
     IcmpErrorAfterEnd = "icmp_error_after_end",
-    /// It is an ICMP error that is not addressed to the sender of the packet that it quotes.
+    /// The packet is an ICMP error that is not addressed to the sender of the packet that it
+    /// quotes.
     IcmpErrorNotToSender = "icmp_error_not_to_sender",
-    /// It is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.
+    /// The packet is an ICMP error about an ICMP error, which RFC 1122 3.2.2 forbids.
     IcmpErrorAboutError = "icmp_error_about_error",
-    /// It is an ICMP error that quotes a TCP sequence number that its sender cannot have in flight
-    /// (RFC 5927 4.1).
+    /// The packet is an ICMP error that quotes a TCP sequence number that its sender cannot have in
+    /// flight (RFC 5927 4.1).
     IcmpErrorSequence = "icmp_error_sequence",
-    /// It is an ICMP source quench, which nobody may send or believe (RFC 6633).
+    /// The packet is an ICMP source quench, which nobody may send or believe (RFC 6633).
     IcmpSourceQuench = "icmp_source_quench",
-    /// It is an ICMP error that announces an MTU below the least one: 68 bytes in IPv4 (RFC 791),
-    /// 1280 in IPv6 (RFC 8200 5, RFC 8201 4).
+    /// The packet is an ICMP error that announces an MTU below the least one: 68 bytes in IPv4 (RFC
+    /// 791), 1280 in IPv6 (RFC 8200 5, RFC 8201 4).
     IcmpErrorMtuTooSmall = "icmp_error_mtu_too_small",
-    /// It is an ICMP error that announces an MTU, and the packet that it quotes, other than one of
-    /// a tunnel, would fit.
+    /// The packet is an ICMP error that announces an MTU, and the packet that it quotes, other than
+    /// one of a tunnel, would fit.
     IcmpErrorMtuFits = "icmp_error_mtu_fits",
-    /// It is neighbour, router or multicast listener discovery in a tunnel, where nothing of a link
-    /// belongs (`engine.attachment`).
+    /// The packet is neighbor, router or multicast listener discovery in a tunnel, where nothing of
+    /// a link belongs (`engine.attachment`).
     DiscoveryInTunnel = "discovery_in_tunnel",
-    /// It is discovery whose hop limit is not that of its type, 255 or 1, which says that it has
-    /// left its link (RFC 4861 7.1.1, RFC 3810 5).
+    /// The packet is discovery whose hop limit is not that of its type, 255 or 1, which says that
+    /// it has left its link (RFC 4861 7.1.1, RFC 3810 5).
     DiscoveryOffLink = "discovery_off_link",
-    /// It is an ICMP redirect, which belongs on the link of the host that it is for. In a tunnel it
-    /// is dropped even if `checks.icmp_redirect` is set to count.
+    /// The packet is an ICMP redirect, which belongs on the link of the host that it is for. In a
+    /// tunnel it is dropped even if `checks.icmp_redirect` is set to count.
     IcmpRedirect = "icmp_redirect",
-    /// It is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took another
-    /// path.
+    /// The packet is a SYN-ACK, and the SYN that it answers has not passed here: perhaps it took
+    /// another path.
     TcpSynAckWithoutSyn = "tcp_syn_ack_without_syn",
-    /// It completes a handshake whose SYN-ACK has not passed here: perhaps it took another path.
+    /// The packet completes a handshake whose SYN-ACK has not passed here: perhaps it took another
+    /// path.
     TcpAckWithoutSynAck = "tcp_ack_without_syn_ack",
-    /// Its session is in another zone: the two directions of the conversation come through
+    /// The packet's session is in another zone: the two directions of the conversation come through
     /// different endpoints.
     OtherZone = "other_zone",
-    /// Its session has ended here by its lifetime; the ends thought that it lived on.
+    /// The packet's session has ended here by its lifetime; its ends still use it.
     TcpAfterTimeout = "tcp_after_timeout",
-    /// Its session has been ended by a RST.
+    /// The packet's session has been ended by a RST.
     TcpAfterReset = "tcp_after_reset",
-    /// Its session was given up for another when the table was full.
+    /// The packet's session was given up for another when the table was full.
     TcpAfterEviction = "tcp_after_eviction",
-    /// Its session was ended by a reload of the policy, which does not admit it any more.
+    /// The packet's session was ended by a reload of the policy, which does not admit it any more.
     TcpAfterRevocation = "tcp_after_revocation",
-    /// Its session was ended by an operator.
+    /// The packet's session was ended by an operator.
     TcpAfterDeletion = "tcp_after_deletion",
-    /// It belongs to a control session in which an announcement was refused, and its rule says that
-    /// no such session goes on; or it cannot be read whole and in its place, and the rule says so.
+    /// The packet belongs to a control session in which an announcement was refused, and its rule
+    /// says that no such session goes on; or it cannot be read whole and in its place, and the rule
+    /// says so.
     FtpRefused = "ftp_refused",
     /// A rule, or the default action, denies the session that it would open.
     PolicyDeny = "policy_deny",
     /// A rule, or the default action, rejects the session that it would open.
     PolicyReject = "policy_reject",
-    /// It is a SYN of an unknown source under flood, and is answered by a SYN-ACK that asks whether
-    /// the source is there (`syn_challenge`). A real host sends its SYN again, and that one passes.
+    /// The packet is a SYN of an unknown source under flood, and is answered by a SYN-ACK that asks
+    /// whether the source is there (`syn_challenge`). A real host sends its SYN again, and that one
+    /// passes.
     SynChallenged = "syn_challenged",
-    /// It is a SYN of an unknown source under flood, and more were challenged this second than
-    /// `syn_challenge.per_second` allows.
+    /// The packet is a SYN of an unknown source under flood, and more were challenged this second
+    /// than `syn_challenge.per_second` allows.
     SynChallengeBudget = "syn_challenge_budget",
-    /// It is the RST that answers a challenge, and all is well: its source is real, and the next
-    /// SYN of it passes.
+    /// The packet is the RST that answers a challenge: its source is real, and its next SYN
+    /// passes.
     SynValidated = "syn_validated",
-    /// The session that it would open is one too many of its zone or of its rule (`max_sessions` of
-    /// `limits`).
+    /// The session that the packet would open is one too many of its zone or of its rule
+    /// (`max_sessions` of `limits`).
     LimitSessions = "limit_sessions",
-    /// The session that it would open is one too many of its source (`max_per_source`).
+    /// The session that the packet would open is one too many of its source (`max_per_source`).
     LimitSource = "limit_source",
-    /// The session that it would open is one too many to its destination (`max_per_destination`).
+    /// The session that the packet would open is one too many to its destination
+    /// (`max_per_destination`).
     LimitDestination = "limit_destination",
     /// The TCP session that it would open is one too many of its source whose handshake is not
     /// complete (`max_half_open_per_source`).
     LimitHalfOpen = "limit_half_open",
-    /// Its source opens sessions faster than it may (`new_per_second_per_source`).
+    /// The packet's source opens sessions faster than it may (`new_per_second_per_source`).
     LimitRate = "limit_rate",
-    /// Its source has at least 64 sessions, and more than there are places left for others. No
-    /// setting is needed for this, and it binds only where the table is filling up.
+    /// The packet's source has at least 64 sessions, and more than there are places left for
+    /// others. No setting is needed for this, and it binds only where the table is filling up.
     LimitSourceShare = "limit_source_share",
-    /// Its zone has more sessions than it is sure of, and there is no place left but those that
-    /// other zones are sure of and those of sessions that are worth more.
+    /// The packet's zone has more sessions than its guaranteed share. The only places left are
+    /// guaranteed to other zones, or hold sessions that are worth more.
     LimitZoneShare = "limit_zone_share",
     /// The session table is full, and nothing in reach is worth less than the session that it would
     /// open.
     TableFull = "table_full",
-    /// It would open a session, and its worker is behind: packets of sessions come first, and SYNs
-    /// unless they are the flood.
+    /// The packet would open a session, and its worker is behind: packets of sessions come first,
+    /// and SYNs unless they are the flood.
     Overload = "overload",
 }
 

@@ -6,19 +6,15 @@
 //! left share a few, and add to them atomically. Reading sums the stripes. A snapshot taken while
 //! packets flow is not of one instant, but no count is ever lost.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::Zone;
 use crate::ftp::HelperEvent;
 use crate::reset::Unsent;
 use crate::session::EndReason;
 use crate::session::Mark;
+use crate::stripe::{OWNED, SHARED, stripe_number};
 use crate::verdict::{Class, DropReason, Verdict};
-
-/// Number of stripes that one thread owns.
-const OWNED: usize = 32;
-/// Number of stripes that the threads beyond share.
-const SHARED: usize = 8;
 
 #[derive(Debug)]
 #[repr(align(128))]
@@ -200,47 +196,6 @@ impl Stats {
     pub fn forwarded_total(&self) -> u64 {
         self.forwarded.iter().map(|(_, count)| count).sum()
     }
-}
-
-/// The stripes that live threads own, one bit each. They are the same in all engines.
-static TAKEN: AtomicU64 = AtomicU64::new(0);
-
-/// Threads that have found no stripe of their own: they take the shared ones in turn.
-static NEXT: AtomicUsize = AtomicUsize::new(0);
-
-/// The number of a stripe that a thread owns until it ends; from [`OWNED`] on, of a shared one.
-struct Ownership(usize);
-
-impl Ownership {
-    /// Takes the first stripe that no live thread owns.
-    fn take() -> Self {
-        let free = |taken: u64| {
-            let number = taken.trailing_ones();
-            ((number as usize) < OWNED).then(|| taken | 1 << number)
-        };
-        // Acquires what the last owner has counted: the next plain addition builds on it.
-        match TAKEN.fetch_update(Ordering::Acquire, Ordering::Relaxed, free) {
-            Ok(before) => Self(before.trailing_ones() as usize),
-            Err(_) => Self(OWNED + NEXT.fetch_add(1, Ordering::Relaxed) % SHARED),
-        }
-    }
-}
-
-impl Drop for Ownership {
-    fn drop(&mut self) {
-        if self.0 < OWNED {
-            TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
-        }
-    }
-}
-
-/// Returns the number of this thread's stripe; that of a shared one while the thread ends.
-#[inline]
-fn stripe_number() -> usize {
-    thread_local! {
-        static MINE: Ownership = Ownership::take();
-    }
-    MINE.try_with(|mine| mine.0).unwrap_or(OWNED)
 }
 
 /// The stripe that a thread counts in.

@@ -2,13 +2,16 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::stripe::{STRIPES, stripe_number};
+use crate::stripe::stripe_number;
+
+/// Number of stripes; threads with larger numbers share them.
+const STRIPES: usize = 16;
 
 /// Counters of a cache line, and one more line: two stripes share none.
 const PADDING: usize = 16;
 
-/// A counter for each place of a rule. Each thread counts in a stripe of its own; reading sums the
-/// stripes.
+/// A counter for each place of a rule. The first 16 threads count in a stripe of their own; reading
+/// sums the stripes.
 #[derive(Debug)]
 pub(super) struct Hits(Box<[Box<[AtomicU64]>]>);
 
@@ -27,7 +30,7 @@ impl Hits {
     /// Adds to the counter of a place.
     #[inline]
     pub(super) fn add(&self, place: usize, hits: u64) {
-        let stripe = self.0.get(stripe_number());
+        let stripe = self.0.get(stripe_number() % STRIPES);
         if let Some(counter) = stripe.and_then(|stripe| stripe.get(place)) {
             counter.fetch_add(hits, Ordering::Relaxed);
         }

@@ -77,7 +77,7 @@
 //! | [`snapshot`] | saving and restoring sessions |
 //! | [`geneve`] | the tunnel of the load balancers, and the front end below the [`Gateway`] |
 //!
-//! What a caller needs in every program is at the root: the [`Engine`], its [`Packet`]s, the
+//! The items that every program needs are at the root: the [`Engine`], its [`Packet`]s, the
 //! [`Verdict`], the [`Outbox`], the [`Policy`] and the [`Gateway`].
 #![forbid(unsafe_code)]
 #![cfg_attr(

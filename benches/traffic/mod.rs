@@ -145,9 +145,9 @@ pub(crate) enum From {
 /// Next sequence numbers of both ends of a TCP connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Numbers {
-    /// That of the client.
+    /// Number of the client.
     pub(crate) client: u32,
-    /// That of the server.
+    /// Number of the server.
     pub(crate) server: u32,
 }
 
@@ -161,7 +161,7 @@ impl Numbers {
     }
 }
 
-/// What a TCP segment holds beside its ports.
+/// Fields of a TCP segment, without its ports.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Segment {
     /// TCP flags.

@@ -41,8 +41,8 @@ struct Applicant<'a, 'c> {
 
 /// A permission of the policy to open a session.
 ///
-/// It is completed in place, and passed on by reference as the plan is: both are large, and a copy
-/// of data that was just written waits for the stores.
+/// A permit is completed in place, and passed on by reference as the plan is: both are large, and a
+/// copy of data that was just written waits for the stores.
 struct Permit<'p> {
     plan: &'p Plan,
     query: NewSession,

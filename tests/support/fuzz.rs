@@ -333,11 +333,18 @@ impl Talk {
     }
 }
 
+/// The settings that a reload changes: bits of the policy, and lifetimes.
+#[derive(Debug, Clone, Copy)]
+struct Reload {
+    flags: u8,
+    seconds: u8,
+}
+
 /// Reloads another policy and other lifetimes; a preview predicts the number of sessions that end.
 fn reload(
     engine: &Engine,
     table: TableConfig,
-    (flags, seconds): (u8, u8),
+    Reload { flags, seconds }: Reload,
     now: Instant,
     count: &mut Count,
 ) {
@@ -495,7 +502,13 @@ pub(crate) fn sequence(data: &[u8]) {
                 continue;
             }
             Step::Reload { flags, seconds } => {
-                reload(&engine, table.clone(), (flags, seconds), now, &mut count);
+                reload(
+                    &engine,
+                    table.clone(),
+                    Reload { flags, seconds },
+                    now,
+                    &mut count,
+                );
                 check(&engine, &count);
                 continue;
             }

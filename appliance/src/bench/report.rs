@@ -84,7 +84,7 @@ impl fmt::Display for DuringOperation {
     }
 }
 
-/// What a mode has measured.
+/// Measurement of a mode.
 pub(super) enum Measured {
     /// The samples of each thread.
     Samples(Vec<Samples>),

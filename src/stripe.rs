@@ -1,5 +1,5 @@
-//! Stripes: parts of a counter, so that threads share no cache line. A thread owns the stripe of its
-//! number until it ends; if all have owners, it shares one with others.
+//! Stripes: parts of a counter, so that threads share no cache line. A thread owns the stripe of
+//! its number until it ends; if all have owners, it shares one with others.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 

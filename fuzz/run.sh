@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs every fuzz target from its seeds: fuzz/run.sh SECONDS, which is the time for each target.
-# What crashes a target is copied to fuzz/crashes/<target>/, where tests/it/fuzz_replay.rs finds it; the script then fails.
+# Runs every fuzz target from its seeds: fuzz/run.sh SECONDS, the time for each target. An input
+# that crashes a target is copied to fuzz/crashes/<target>/, where tests/it/fuzz_replay.rs finds it;
+# the script then fails.
 set -eu
 
 seconds=${1:?usage: fuzz/run.sh SECONDS}
@@ -9,7 +10,7 @@ cd "$(dirname "$0")/.."
 if cargo +nightly --version >/dev/null 2>&1; then
     toolchain=+nightly
 else
-    # Without a sanitizer, stable needs no more than to be allowed the coverage flags.
+    # Without a sanitizer, stable only needs permission for the coverage flags.
     toolchain=
     export RUSTC_BOOTSTRAP=1
 fi

@@ -39,7 +39,7 @@ struct Difference {
     modes: Vec<String>,
     /// Each connection as `caller -> called`.
     connections: Vec<String>,
-    recognised_by: BTreeSet<Who>,
+    recognized_by: BTreeSet<Who>,
     reason: String,
 }
 
@@ -222,7 +222,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
                     each.capture == *capture
                         && each.modes.iter().any(|each| each == mode)
                         && each.connections.contains(&connection)
-                        && each.recognised_by == who
+                        && each.recognized_by == who
                 });
                 note!("    {connection}: {who:?}");
                 match entry {

@@ -38,7 +38,7 @@ fn deliver(sides: &[SyncDevice; 2], outbox: &mut Outbox) {
                 Egress::Onward(TunnelRef(from @ 1..=2)) => {
                     send(&sides[2 - from as usize], packet.bytes)
                 }
-                _ => {} // No packet has travelled in this direction.
+                _ => {} // No packet has traveled in this direction.
             },
             Event::Ended(session, reason) => println!("ended: {} {}", session.state, reason.name()),
             _ => {}

@@ -16,9 +16,9 @@ pub enum DccpType {
     Request = 0,
     /// The server's answer to a Request.
     Response = 1,
-    /// Data without an acknowledgement.
+    /// Data without an acknowledgment.
     Data = 2,
-    /// An acknowledgement without data.
+    /// An acknowledgment without data.
     Ack = 3,
     /// DCCP-DataAck: data and an acknowledgment.
     DataAck = 4,

@@ -29,13 +29,13 @@ const VALID_COMBINATIONS: u64 = {
 impl TcpFlags {
     /// No more data from the sender.
     pub const FIN: Self = Self(0x01);
-    /// Synchronise sequence numbers.
+    /// Synchronize sequence numbers.
     pub const SYN: Self = Self(0x02);
     /// Reset the connection.
     pub const RST: Self = Self(0x04);
     /// Push: deliver at once.
     pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number counts.
+    /// The acknowledgment number counts.
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer counts.
     pub const URG: Self = Self(0x20);

@@ -36,7 +36,7 @@ pub enum Phase {
     Listen,
     /// The end has sent its SYN.
     SynSent,
-    /// SYNs went both ways.
+    /// Both ends have sent a SYN.
     SynReceived,
     /// ESTABLISHED and all later states.
     Open,

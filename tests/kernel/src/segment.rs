@@ -8,13 +8,13 @@ use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, ip
 
 /// No more data.
 pub const FIN: u8 = 0x01;
-/// Synchronise.
+/// Synchronize.
 pub const SYN: u8 = 0x02;
 /// Reset.
 pub const RST: u8 = 0x04;
 /// Push.
 pub const PSH: u8 = 0x08;
-/// The acknowledgement number counts.
+/// The acknowledgment number counts.
 pub const ACK: u8 = 0x10;
 /// The urgent pointer counts.
 pub const URG: u8 = 0x20;

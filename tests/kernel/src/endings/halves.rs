@@ -214,7 +214,7 @@ fn stand_still(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
     let (mut client, mut server, mut buffer) =
         (&connection.client, &connection.server, vec![0; 1 << 16]);
     let mut go_on = || {
-        // As much as goes.
+        // As many bytes as the socket accepts.
         let _ = client.write(&[1; 10_000]);
         let _ = server.read(&mut buffer);
     };

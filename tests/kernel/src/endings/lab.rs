@@ -26,7 +26,7 @@ pub const MEGABYTE: usize = 1 << 20;
 pub enum Way {
     /// Through the engine, in a zone.
     Through(Zone),
-    /// Past it.
+    /// Around the engine.
     Around,
 }
 

@@ -184,7 +184,7 @@ impl Stacks {
     /// Returns the counters of the two kernels.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn counts(&self) -> Result<[Counts; 2]> {
         let [client, server] = &self.namespaces;
         Ok([client.inside(Counts::read)?, server.inside(Counts::read)?])
@@ -193,7 +193,7 @@ impl Stacks {
     /// Returns whether an end's kernel has a socket for the connection of a client's port.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn has_socket(&self, end: End, port: u16) -> Result<bool> {
         Ok(self.socket_state(end, port)?.is_some())
     }
@@ -202,7 +202,7 @@ impl Stacks {
     /// number.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn socket_state(&self, end: End, port: u16) -> Result<Option<u8>> {
         let wanted = match end {
             End::Client => (port, PORT),
@@ -230,7 +230,7 @@ impl Stacks {
 /// Returns whether a socket of [`Stacks::call`] is connected.
 ///
 /// # Errors
-/// It never will be.
+/// Returns an error if the connection has failed.
 pub fn is_connected(stream: &TcpStream) -> Result<bool> {
     let mut each = [PollFd::new(stream, PollFlags::OUT)];
     let ready = rustix::event::poll(&mut each, Some(&Timespec::default()))?;
@@ -360,10 +360,10 @@ impl Transfer {
         self.0.iter().all(JoinHandle::is_finished)
     }
 
-    /// Whether all has arrived.
+    /// Waits for both threads.
     ///
     /// # Errors
-    /// It has not.
+    /// Returns an error if data are missing or wrong.
     pub fn join(self) -> Result<()> {
         for thread in self.0 {
             thread

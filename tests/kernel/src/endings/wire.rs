@@ -17,7 +17,7 @@ impl End {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Client, Self::Server];
 
-    /// The other one.
+    /// Returns the other end.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {

@@ -38,7 +38,7 @@ impl Mode {
         }
     }
 
-    /// Does the client call?
+    /// Returns whether the client connects.
     #[must_use]
     pub const fn is_passive(self) -> bool {
         matches!(self, Self::Epsv | Self::Pasv)
@@ -174,7 +174,7 @@ impl Client {
         }
     }
 
-    /// Whether it can upload.
+    /// Returns whether the client can upload.
     #[must_use]
     pub const fn uploads(self) -> bool {
         !matches!(self, Self::Wget)
@@ -444,7 +444,7 @@ impl Way {
     /// Starts a download with curl of at most `limit` bytes per second.
     ///
     /// # Errors
-    /// curl is not there.
+    /// Returns an error if curl is missing.
     pub fn start_slowly(
         &self,
         task: Task,
@@ -461,7 +461,7 @@ impl Way {
     /// Starts Python's ftplib, which aborts a download and reads the server's replies.
     ///
     /// # Errors
-    /// Python is not there.
+    /// Returns an error if Python is missing.
     pub fn start_abort(&self, name: &str, namespace: &Namespace, log: PathBuf) -> Result<Program> {
         let mut arguments = self.ftplib(&[]);
         arguments.extend(["abort", "", name].map(str::to_owned));
@@ -471,7 +471,7 @@ impl Way {
     /// Starts lftp with a script of its own, after the settings and the login.
     ///
     /// # Errors
-    /// lftp is not there.
+    /// Returns an error if lftp is missing.
     pub fn start_script(
         &self,
         script: &str,

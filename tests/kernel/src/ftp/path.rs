@@ -63,7 +63,7 @@ pub struct Seen {
     pub ended: u64,
     /// Packets that were not forwarded.
     pub dropped: Vec<Dropped>,
-    /// Sessions that nothing allowed.
+    /// Sessions without a permission.
     pub wrong: Vec<String>,
     /// The first words of commands that clients sent, by IP version (`true` for 6).
     pub words: BTreeMap<(String, bool), u64>,

@@ -1,4 +1,4 @@
-//! Probes many ports at once with a SYN to each.
+//! Probes many ports concurrently with a SYN to each.
 //!
 //! The engine drops a SYN to a closed port silently. A RST means that the SYN passed: such a port
 //! is not closed.

@@ -165,7 +165,7 @@ impl Server {
         let unpacked = site.unpacked.as_ref().context("no folder with Pure-FTPd")?;
         let accounts = site.scratch.join("pure-ftpd.passwd");
         if !accounts.exists() {
-            // The hash is of "secret". 65534 is nobody.
+            // The hash is of "secret". 65534 is the user `nobody`.
             let Account { user, .. } = self.account();
             let hash = "$6$portcullis$mO9ys7okpXYvIIaYj9pTZnY2AuNScmD/EDMofIng74lJkf7KOJBbjX2\
                         LmzubWVVnUokz0Me4vS.1E/BjmEg0X.";

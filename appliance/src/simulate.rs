@@ -1,4 +1,4 @@
-//! `portcullis simulate`: gives the simulator this package's reader of captures.
+//! `portcullis simulate`: runs the simulator with this package's reader of captures.
 
 use std::path::Path;
 

@@ -102,14 +102,13 @@ impl Engine {
             }
             Ok(first) => {
                 trace.step(|| Step::Parsed(Box::new(first)));
-                // The options that a packet may have depend on its kind, which was not known
-                // before.
+                // The allowed options depend on the kind of the packet, which was not known before.
                 if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
                     let refused = Tracked::class(Class::Invalid);
                     effects.released = self.datagrams.settle(arrival, Fate::Refused(refused));
                     return invalid(reason);
                 }
-                // A helper does not read half a payload: the missing bytes appear as a gap.
+                // A helper does not read a partial payload: the missing bytes appear as a gap.
                 let without_payload = Packet {
                     bytes: &[],
                     ..*packet

@@ -31,12 +31,13 @@ pub struct SessionDetail {
     pub has_children: bool,
     /// The session that announced this one, while that session is live.
     pub parent: Option<SessionRecord>,
-    /// A full table may evict the session for a new one, if no other session is worth less.
+    /// Whether a full table may evict the session for a new one, if no session of a lower eviction
+    /// class exists.
     pub evictable: bool,
 }
 
 impl Engine {
-    /// Returns a live session by its identifier. Takes the lock of its shard for a moment.
+    /// Returns a live session by its identifier. Takes the lock of its shard briefly.
     #[must_use]
     pub fn inspect(&self, id: SessionId, now: Instant) -> Option<SessionDetail> {
         let moment = self.origin.micros(now);

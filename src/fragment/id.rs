@@ -2,14 +2,14 @@
 
 use std::num::NonZeroU64;
 
-/// The name of the fragments of one datagram that are held until its first fragment has come.
+/// Identifier of the fragments of one datagram that are held until its first fragment arrives.
 ///
-/// Within 2^48 datagrams of an engine no two have the same one.
+/// An identifier is unique within 2^48 datagrams of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(NonZeroU64);
 
 impl HoldId {
-    /// Bits below those of the number in the table.
+    /// Number of bits below the number in the table.
     const SERIAL_BITS: u32 = 48;
 
     pub(super) const fn new(number: u32, serial: u64) -> Self {

@@ -88,7 +88,7 @@ fn recorded_conversations_announce_what_the_programs_then_used() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         let opened = opened(entry);
-        // Upload, download and listing; what was broken off has fewer.
+        // Upload, download and listing; an aborted conversation has fewer.
         let least = if name.contains("abor") { 0 } else { 3 };
         assert!(opened >= least, "{name}: {opened}");
         conversations += 1;
@@ -103,7 +103,7 @@ fn frame(flags: u8, wait: u8, packet: &[u8]) -> Vec<u8> {
     [&header[..], packet].concat()
 }
 
-/// An input of `process`: GRE with a key of each end's own, an SCTP association with further
+/// An input of `process`: GRE with a different key for each end, an SCTP association with further
 /// addresses, changes of them, and errors about both.
 fn paths() -> Vec<u8> {
     let gre = |ends: Ends, key: u8| other(ends, 47, &[0xa0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, key]);
@@ -397,8 +397,7 @@ fn write_seeds() {
     let input: Vec<u8> = link.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "link", &input);
 
-    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of
-    // its steps.
+    // `arbitrary` gives the input of `sequence` its structure: random bytes reach all of its steps.
     let mut state = 1u64;
     for (name, len) in [("short", 64), ("medium", 400), ("long", 2_000)] {
         let bytes: Vec<u8> = (0..len)

@@ -38,7 +38,7 @@ const FLOORS: &[&str] = &[
     "asymmetry",
     "stats",
     "explain",
-    // The engine's files: tools, settings, what a packet carries along, its steps.
+    // The engine's files: tools, settings, values that a packet carries along, and its steps.
     "engine::rate",
     "engine::memo",
     "engine::budget",

@@ -112,7 +112,7 @@ impl Summary {
         writeln!(f, "{verdicts}")
     }
 
-    /// Writes oddities of the capture.
+    /// Writes anomalies of the capture.
     fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.without_length > 0 {
             let packets = self.without_length;

@@ -2,8 +2,9 @@
 //! source's own stack proves that the source is real.
 //!
 //! The challenge is a SYN-ACK that acknowledges a wrong number, the cookie. A host that has sent
-//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3). It then retransmits its
-//! SYN, which is forwarded unchanged. No state is kept of a source that has not answered.
+//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3). The host then
+//! retransmits its SYN, which is forwarded unchanged. No state is kept for a source that has not
+//! answered.
 
 mod cookie;
 mod siphash;
@@ -54,8 +55,8 @@ pub(super) fn known_source_bytes(max: usize) -> usize {
 }
 
 impl Engine {
-    /// Decides whether the source of a SYN that the policy allows must prove itself first; returns
-    /// the verdict if so. No session and no other state is created for the SYN.
+    /// Decides whether the source of an allowed SYN must be validated first; returns the verdict if
+    /// so. No session and no other state is created for the SYN.
     pub(super) fn challenge<T: Trace>(
         &self,
         settings: &Settings,
@@ -164,7 +165,7 @@ impl Engine {
         self.note_source(settings, &source, now);
     }
 
-    /// Returns whether a packet of an overloaded caller may open a session nevertheless: a SYN may,
+    /// Returns whether a packet may open a session although the caller is overloaded: a SYN may,
     /// unless SYNs flood its zone and its source is unknown.
     ///
     /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
@@ -190,7 +191,7 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the number of sources that were known when the most recent one proved itself.
+    /// Returns the number of sources that were known when the most recent one was validated.
     pub(super) fn known_sources(&self, settings: &Settings) -> usize {
         self.challenges.sources.len(settings.challenge.lifetime)
     }

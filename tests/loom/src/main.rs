@@ -47,20 +47,20 @@ use share::{Drawn, ZoneShares};
 use tally::Tally;
 
 const PREEMPTIONS: usize = 3;
-/// A model that takes longer fails: it would leave interleavings out.
+/// A model that takes longer fails, because it would omit interleavings.
 const MOST: Duration = Duration::from_secs(60);
 
 const BLUE: Zone = Zone(1);
 const GREEN: Zone = Zone(2);
 
-/// Runs `first` and `second` beside each other, and waits for both.
+/// Runs `first` and `second` concurrently, and waits for both.
 fn beside(first: impl FnOnce() + 'static, second: impl FnOnce() + 'static) {
     let other = thread::spawn(second);
     first();
     other.join().unwrap();
 }
 
-/// Two zones at once get what they are sure of, and leave exact sums.
+/// Two concurrent zones get their guarantees, and leave exact sums.
 fn shares_are_exact() {
     let shares = Arc::new(ZoneShares::new(4, [BLUE, GREEN]));
     let user = |zone| {
@@ -97,7 +97,7 @@ fn shares_of_sources_are_exact() {
     shares_are_free(&shares, 8);
 }
 
-/// Zones come and go while places are taken and returned.
+/// Zones are added and removed while slots are taken and returned.
 fn shares_outlive_a_reload() {
     let shares = Arc::new(ZoneShares::new(4, [BLUE, GREEN]));
     let reloaded = Arc::clone(&shares);
@@ -118,7 +118,7 @@ fn shares_outlive_a_reload() {
     shares_are_free(&shares, 4);
 }
 
-/// All places are free: each zone can take three of four, and no more.
+/// All slots are free: each zone can take three of four, and no more.
 fn shares_are_free(shares: &ZoneShares, max: usize) {
     assert_eq!(shares.used(), 0);
     for zone in [BLUE, GREEN] {
@@ -145,7 +145,7 @@ fn accounts_are_free(accounts: &Accounts, max: usize) {
     assert_eq!(claimed, max - max / 4);
 }
 
-/// Two zones at once get what they are sure of, and leave exact sums.
+/// Two concurrent zones get their guarantees, and leave exact sums.
 fn accounts_are_exact() {
     let accounts = accounts(4);
     let user = |zone| {
@@ -164,7 +164,7 @@ fn accounts_are_exact() {
     accounts_are_free(&accounts, 4);
 }
 
-/// An eviction hands a place to another zone while its own sessions come and go.
+/// An eviction hands a slot to another zone while that zone's own sessions begin and end.
 fn a_place_that_changes_hands_stays_one() {
     let accounts = accounts(4);
     assert!((0..3).all(|_| accounts.claim(GREEN)));
@@ -209,7 +209,7 @@ fn accounts_outlive_a_reload() {
     accounts_are_free(&accounts, 4);
 }
 
-/// Whoever takes and gives back leaves as much as there was.
+/// Taking and giving back leaves the original amount.
 fn a_rate_is_exact() {
     const PER_SECOND: u32 = 3;
     let now = Micros(3_600_000_000);

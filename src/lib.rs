@@ -68,6 +68,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`continuity`] | sessions that go on in another engine: their records in a store |
 //! | [`config`] | the configuration, read from TOML or built in code; lifetimes |
 //! | [`policy`] | rules, limits, and decisions on new sessions |
 //! | [`packet`] | parsing of bytes to headers; all kinds of malformed packets |
@@ -96,6 +97,8 @@ mod asymmetry;
 mod atomic;
 mod builder;
 pub mod config;
+#[cfg(feature = "snapshot")]
+pub mod continuity;
 mod engine;
 pub mod event;
 pub mod explain;

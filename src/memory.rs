@@ -9,7 +9,9 @@ use crate::engine::{hint_bytes, known_source_bytes};
 use crate::fragment::Datagrams;
 use crate::limits::counts_bytes;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::{Graveyard, PathTable, session_bytes, tunnel_reference_bytes};
+use crate::session::{
+    Graveyard, PathTable, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
+};
 
 /// The longest datagram that is held, in bytes.
 const MAX_DATAGRAM: u64 = 65_535;
@@ -87,6 +89,11 @@ impl Compiled {
         } else {
             0
         };
+        let marks = if fixed.continuity {
+            stored_mark_bytes(max, shards)
+        } else {
+            0
+        };
         let zones = self.zones.distinct().count();
         let reserved = |purpose: Purpose, bytes: usize| MemoryPart {
             name: purpose.name(),
@@ -98,6 +105,7 @@ impl Compiled {
         let parts = vec![
             reserved(Purpose::Sessions, session_bytes(max, shards)),
             reserved(Purpose::TunnelReferences, references),
+            reserved(Purpose::StoredMarks, marks),
             reserved(Purpose::Hints, hint_bytes(max, zones)),
             reserved(
                 Purpose::Tombstones,

@@ -13,6 +13,8 @@ use zerocopy::{FromZeros, KnownLayout};
 pub(crate) enum Purpose {
     Sessions,
     TunnelReferences,
+    /// What of each session is in a store.
+    StoredMarks,
     /// Notes about sessions of other zones and about handshakes that were cut.
     Hints,
     Tombstones,
@@ -31,6 +33,7 @@ impl Purpose {
         match self {
             Self::Sessions => "sessions",
             Self::TunnelReferences => "tunnel references",
+            Self::StoredMarks => "stored marks",
             Self::Hints => "hints",
             Self::Tombstones => "tombstones",
             Self::Fragments => "fragments",
@@ -47,6 +50,7 @@ impl Purpose {
         match self {
             Self::Sessions | Self::Hints | Self::CountedPrefixes => "table.max_sessions",
             Self::TunnelReferences => "engine.tunnel_references",
+            Self::StoredMarks => "continuity.enabled",
             Self::Tombstones => "tombstones.max",
             Self::Fragments => "fragments.max_datagrams",
             Self::KnownSources => "syn_challenge.max_sources",

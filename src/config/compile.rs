@@ -78,6 +78,8 @@ pub struct Fixed {
     pub known_sources: u32,
     /// Whether each session remembers the tunnels of its packets.
     pub tunnel_references: bool,
+    /// Whether each session remembers what of it is in a store.
+    pub continuity: bool,
     /// The zones and their groups.
     pub zones: Zones,
     /// The keys of the engine that only a start can change, with their values.
@@ -179,6 +181,7 @@ impl Config {
             tombstones: self.tombstones,
             known_sources: self.syn_challenge.max_sources,
             tunnel_references: self.engine.tunnel_references,
+            continuity: self.continuity.enabled,
             zones: zones.clone(),
             values: self.restart_values(),
         }

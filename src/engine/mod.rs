@@ -44,12 +44,16 @@ mod replies;
 mod resets;
 #[cfg(feature = "snapshot")]
 mod restore;
+#[cfg(feature = "snapshot")]
+mod resume;
 mod rule_use;
 mod screen;
 mod settings;
 mod short_way;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+#[cfg(feature = "snapshot")]
+mod sweep;
 mod zone_hints;
 
 use std::hash::{BuildHasher, RandomState};
@@ -72,7 +76,7 @@ use crate::outbox::Outbox;
 use crate::policy::CompiledPolicy;
 use crate::reserve::NoMemory;
 use crate::session::{
-    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+    Graveyard, HEADROOM, Kept, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
 };
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::EvictionClass;
@@ -318,7 +322,10 @@ impl Engine {
             table: Table::new(
                 &accounts,
                 fixed.shards as usize,
-                fixed.tunnel_references,
+                Kept {
+                    tunnels: fixed.tunnel_references,
+                    stored: fixed.continuity,
+                },
                 &settings,
                 seed,
             )?,

@@ -58,6 +58,9 @@ pub struct SessionRecord {
     /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
     /// it.
     pub no_longer_admitted: bool,
+    /// The epoch of the session's record in a store, if a record of it was handed out
+    /// ([`Engine::sweep`](crate::Engine::sweep)) or the session was resumed from one.
+    pub stored: Option<u64>,
     /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],
 }

@@ -34,6 +34,7 @@ const FLOORS: &[&str] = &[
     "snapshot",
     "geneve",
     "config",
+    "continuity",
     "fragment",
     "asymmetry",
     "stats",

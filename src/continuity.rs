@@ -5,11 +5,16 @@
 //! engine that gets a packet of a session that it does not have reads the record and resumes the
 //! session ([`Engine::resume`](crate::Engine::resume)).
 
-mod flow_name;
+pub(crate) mod flow_name;
+#[cfg(feature = "snapshot")]
 mod session;
+#[cfg(feature = "snapshot")]
 mod sweep;
 
 pub use flow_name::FlowName;
+#[cfg(feature = "snapshot")]
 pub use session::{STORED_VERSION, StoredError, StoredSession};
+#[cfg(feature = "snapshot")]
 pub(crate) use sweep::Due;
+#[cfg(feature = "snapshot")]
 pub use sweep::{Resumed, StoreWhen, SweepCursor, SweepTime, Swept};

@@ -97,7 +97,6 @@ mod asymmetry;
 mod atomic;
 mod builder;
 pub mod config;
-#[cfg(feature = "snapshot")]
 pub mod continuity;
 mod engine;
 pub mod event;

@@ -1,10 +1,12 @@
 //! The record of a session in a store.
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::flow_name::MAX_ZONE_NAME;
+use super::flow_name::{FlowName, MAX_ZONE_NAME};
+use crate::flow::{FlowKey, Zone};
 use crate::snapshot::SavedSession;
 
 /// The version of records that [`StoredSession::encode`] writes. The layout of [`SavedSession`] is
@@ -78,7 +80,24 @@ impl StoredSession {
         }
     }
 
-    /// Appends the bytes of the record.
+    /// Returns whether this is the record of a conversation.
+    #[must_use]
+    pub fn is_of(&self, flow: &FlowName) -> bool {
+        let session = &self.session;
+        let src = SocketAddr::new(session.src, session.src_port);
+        let dst = SocketAddr::new(session.dst, session.dst_port);
+        // The number of the zone is not in the name.
+        FlowKey::between(Zone::DEFAULT, session.protocol, src, dst, session.variant)
+            .is_ok_and(|(key, _)| FlowName::new(&key, &self.zone).as_bytes() == flow.as_bytes())
+    }
+
+    /// Returns the time that was left of the session's lifetime when the record was made.
+    #[must_use]
+    pub const fn time_left(&self) -> Duration {
+        Duration::from_micros(self.session.left_us)
+    }
+
+    /// Appends the bytes of the record, at most 1 KiB.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let since = self.saved_at.duration_since(SystemTime::UNIX_EPOCH);
         let written = Written {

@@ -63,6 +63,7 @@ impl Engine {
         };
         Some(SessionRecord {
             id,
+            flow: *key,
             zone: key.zone(),
             protocol: key.protocol(),
             src: key.address(initiator),

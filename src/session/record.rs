@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{History, Letter};
 use super::{SessionId, TunnelRef};
-use crate::flow::{Direction, Zone};
+use crate::flow::{Direction, FlowKey, Zone};
 use crate::policy::RuleId;
 
 /// State of a session at one moment.
@@ -14,6 +14,8 @@ use crate::policy::RuleId;
 pub struct SessionRecord {
     /// The session's identifier while it lives.
     pub id: SessionId,
+    /// The canonical key of the session's conversation.
+    pub flow: FlowKey,
     /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.

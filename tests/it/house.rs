@@ -15,6 +15,7 @@ const FLOORS: &[&str] = &[
     "reasons",
     "packet",
     "flow",
+    "continuity::flow_name",
     "reserve",
     "session::time",
     "session::id",

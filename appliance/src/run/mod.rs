@@ -38,6 +38,7 @@ mod shared;
 mod sharing;
 mod signals;
 mod socket;
+mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;

@@ -1,0 +1,21 @@
+//! Records of sessions in a store (Valkey or Redis) that appliances of a group share, so that
+//! another appliance goes on with them.
+//!
+//! Packets are decided locally. A thread sweeps the session table and hands records of sessions to
+//! a bounded queue, from which another one writes them ([`writer`]). A packet that fits no session
+//! is held while a third thread asks the store ([`asker`]). Values are sealed ([`envelope`]), and
+//! scripts of the store keep the newer of two records ([`scripts`]).
+
+mod address;
+mod asker;
+mod backoff;
+mod connecting;
+mod envelope;
+mod link;
+mod scripts;
+mod state;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub(crate) use self::address::url_error;

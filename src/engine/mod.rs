@@ -52,9 +52,11 @@ mod settings;
 mod short_way;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+mod store_answers;
 #[cfg(feature = "snapshot")]
 mod sweep;
 mod zone_hints;
+mod zone_names;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -89,6 +91,7 @@ pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
+pub use store_answers::Answer;
 
 /// An IP packet as received: its bytes, the time of arrival and its zone.
 #[derive(Debug, Clone, Copy)]

@@ -30,6 +30,7 @@ const FLOORS: &[&str] = &[
     "session",
     "ftp",
     "reset",
+    "question",
     "event",
     "outbox",
     "snapshot",

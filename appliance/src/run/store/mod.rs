@@ -7,15 +7,23 @@
 //! scripts of the store keep the newer of two records ([`scripts`]).
 
 mod address;
+mod answers;
 mod asker;
 mod backoff;
 mod connecting;
 mod envelope;
+mod handle;
 mod link;
+mod retry;
 mod scripts;
 mod state;
+mod sweeper;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod writer;
 
 pub(crate) use self::address::url_error;
+pub(crate) use self::handle::{StoreError, StoreHandle};
+pub(crate) use self::state::{Counted, LinkName, LinkState, StoreState};
+pub(crate) use self::threads::{HandOver, StoreThreads};

@@ -21,6 +21,10 @@ const EXPIRY_BUDGET: usize = 256;
 /// thread may have decided their first fragment meanwhile.
 const HELD_INTERVAL: Duration = Duration::from_millis(10);
 
+/// Interval between checks of packets that wait for an answer, which another thread may have
+/// received meanwhile.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
+
 /// Appliance behind a load balancer, without I/O: an [`Engine`] and the [`FrontEnd`] that
 /// decapsulates packets.
 ///
@@ -182,10 +186,14 @@ impl Gateway {
         if done.more {
             return Some(now);
         }
+        let interval = match self.engine.open_questions() {
+            0 => HELD_INTERVAL,
+            _ => ANSWER_INTERVAL,
+        };
         let held = self
             .front
             .holds_any()
-            .then(|| now.checked_add(HELD_INTERVAL))
+            .then(|| now.checked_add(interval))
             .flatten();
         self.engine.next_expiry().into_iter().chain(held).min()
     }

@@ -38,7 +38,7 @@ mod shared;
 mod sharing;
 mod signals;
 mod socket;
-mod store;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;

@@ -21,9 +21,11 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod view;
 mod writer;
 
 pub(crate) use self::address::url_error;
 pub(crate) use self::handle::{StoreError, StoreHandle};
-pub(crate) use self::state::{Counted, LinkName, LinkState, StoreState};
+pub(crate) use self::state::{Counted, LinkName};
 pub(crate) use self::threads::{HandOver, StoreThreads};
+pub(crate) use self::view::StoreView;

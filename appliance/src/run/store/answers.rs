@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use portcullis::continuity::StoredSession;
 use portcullis::{Answer, Answered, Question, QuestionKind, StoredExpectation};
 
-use super::asker::{Ask, Found};
+use super::asker::{Ask, Found, Told};
 use super::envelope::Kind;
 use super::handle::{Asked, StoreHandle};
 use super::retry::Retries;
@@ -22,26 +22,39 @@ pub(super) struct Answers {
 
 impl Answers {
     /// Gives answers to the engine, writes the records of sessions that were taken over, and sends
-    /// the packets that were held for them.
-    pub(super) fn take(&self, found: &mut Vec<(Asked, Found)>) {
+    /// the packets that were held for them. Ends the sessions that have moved.
+    pub(super) fn take(&self, told: &mut Told<Asked>) {
         let Some(store) = store_of(&self.data_path) else {
             return;
         };
         let engine = &self.data_path.shared.engine;
         let (now, at) = (Instant::now(), SystemTime::now());
         self.data_path.with_sink(|sink| {
-            for (asked, found) in found.drain(..) {
+            for (asked, found) in told.answers.drain(..) {
                 if found == Found::Nothing && self.is_asked_again(store, &asked, now) {
                     continue;
                 }
                 let Asked { question, .. } = asked;
-                let answer = answer(store, &question, found);
+                let answer = answer(store, &question, &found);
                 let answered = engine.answer(question.id, &answer, now, at, sink);
                 if matches!(answered, Answered::Resumed | Answered::Upgraded)
                     && let Some(stored) = engine.find_stored(&question.flow, now, at)
                 {
                     // The take-over is written before anything else, with the next epoch.
                     store.put(&question.flow, &stored);
+                    store.notify(&found, stored.epoch);
+                }
+            }
+            for (epoch, record) in told.moved.drain(..) {
+                let flow = StoredSession::decode(&record).ok();
+                let flow = flow.and_then(|stored| engine.flow_of(&stored));
+                match flow {
+                    Some(flow) if engine.disown(&flow, epoch, now, sink) => {
+                        store.state.counters.add(Counted::Moved);
+                    }
+                    // It has ended already, or was taken back.
+                    Some(_) => {}
+                    None => store.state.counters.add(Counted::Invalid),
                 }
             }
         });
@@ -70,7 +83,7 @@ impl Answers {
 }
 
 /// Returns what the store has found as the engine takes it.
-fn answer(store: &StoreHandle, question: &Question, found: Found) -> Answer {
+fn answer(store: &StoreHandle, question: &Question, found: &Found) -> Answer {
     let (owner, epoch, record) = match found {
         Found::NoStore => return Answer::NoStore,
         Found::Nothing if question.kind == QuestionKind::Owner => return Answer::Owned,
@@ -79,15 +92,15 @@ fn answer(store: &StoreHandle, question: &Question, found: Found) -> Answer {
             owner,
             epoch,
             record,
-        } => (owner, epoch, record),
+        } => (*owner, *epoch, record),
     };
     let answer = match question.kind {
         QuestionKind::Owner if owner == store.envelope.owner() => Some(Answer::Owned),
         QuestionKind::Owner => Some(Answer::Moved { epoch }),
-        QuestionKind::Expectation => StoredExpectation::decode(&record)
+        QuestionKind::Expectation => StoredExpectation::decode(record)
             .ok()
             .map(|stored| Answer::Expectation(Box::new(stored))),
-        _ => StoredSession::decode(&record)
+        _ => StoredSession::decode(record)
             .ok()
             .filter(|stored| stored.epoch == epoch && stored.is_of(&question.flow))
             .map(|stored| Answer::Session(Box::new(stored))),

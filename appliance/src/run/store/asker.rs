@@ -23,6 +23,11 @@ const IDLE: Duration = Duration::from_millis(50);
 /// Most questions in a pipeline.
 const PIPELINE: usize = 256;
 
+/// Interval at which the list of sessions that have moved is read.
+const MOVED: Duration = Duration::from_millis(200);
+/// Most sessions that are read of the list at once.
+const MAX_MOVED: usize = 1_024;
+
 /// Question for the store. `T` is what the appliance calls it.
 #[derive(Debug)]
 pub(crate) struct Ask<T> {
@@ -48,23 +53,32 @@ pub(crate) enum Found {
     NoStore,
 }
 
+/// Things that the store has told.
+#[derive(Debug)]
+pub(super) struct Told<T> {
+    /// Answers to questions.
+    pub(super) answers: Vec<(T, Found)>,
+    /// Records of sessions that another appliance has taken over, with their new epochs.
+    pub(super) moved: Vec<(u64, Vec<u8>)>,
+}
+
 /// Thread that asks.
 pub(super) struct Asker<T, F> {
     connecting: Connecting,
     envelope: Arc<Envelope>,
     state: Arc<StoreState>,
     queue: Receiver<Ask<T>>,
-    /// Called with the answers of a pipeline.
-    on_answers: F,
+    /// Called with the answers of a pipeline, or with sessions that have moved.
+    on_told: F,
 }
 
-impl<T, F: FnMut(&mut Vec<(T, Found)>)> Asker<T, F> {
+impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
     pub(super) fn new(
         servers: Arc<Servers>,
         envelope: Arc<Envelope>,
         state: Arc<StoreState>,
         queue: Receiver<Ask<T>>,
-        on_answers: F,
+        on_told: F,
     ) -> Self {
         let name = LinkName::Questions;
         Self {
@@ -72,25 +86,57 @@ impl<T, F: FnMut(&mut Vec<(T, Found)>)> Asker<T, F> {
             envelope,
             state,
             queue,
-            on_answers,
+            on_told,
         }
     }
 
     /// Asks until `stop` is set.
     pub(super) fn run(mut self, stop: &AtomicBool) {
         let mut batch: Vec<Ask<T>> = Vec::with_capacity(PIPELINE);
-        let mut answers = Vec::with_capacity(PIPELINE);
+        let mut told = Told {
+            answers: Vec::with_capacity(PIPELINE),
+            moved: Vec::new(),
+        };
+        let mut looked = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let ready = self.connecting.is_ready();
             match self.queue.recv_timeout(IDLE) {
                 Ok(question) => batch.push(question),
-                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             batch.extend(self.queue.try_iter().take(PIPELINE - 1));
-            self.ask(ready, &mut batch, &mut answers);
-            (self.on_answers)(&mut answers);
-            answers.clear();
+            if !batch.is_empty() {
+                self.ask(ready, &mut batch, &mut told.answers);
+            } else if ready && looked.elapsed() >= MOVED {
+                looked = Instant::now();
+                self.look(&mut told.moved);
+            }
+            if !told.answers.is_empty() || !told.moved.is_empty() {
+                (self.on_told)(&mut told);
+                told.answers.clear();
+                told.moved.clear();
+            }
+        }
+    }
+
+    /// Takes sessions from the list of those that have moved. Most often it is empty, and the
+    /// command shows whether the store answers.
+    fn look(&mut self, moved: &mut Vec<(u64, Vec<u8>)>) {
+        let key = self.envelope.moved_key(self.envelope.owner());
+        let mut command = redis::cmd("LPOP");
+        command.arg(&key).arg(MAX_MOVED);
+        let Some(mut replies) = self.connecting.send(&[command]) else {
+            return;
+        };
+        let Some(Reply::Many(values)) = replies.pop() else {
+            return;
+        };
+        for value in values {
+            match self.envelope.open(Kind::Moved, &key, &value) {
+                Ok(opened) => moved.push((opened.epoch, opened.record.to_vec())),
+                Err(unusable) => self.state.counters.add(unusable.counted()),
+            }
         }
     }
 

@@ -8,10 +8,14 @@ use std::time::{Duration, Instant};
 use redis::Cmd;
 
 use super::backoff::Backoff;
+use super::envelope::{Envelope, Kind};
 use super::link::{Link, LinkError, Reply, Servers};
 use super::scripts::StoreScript;
 use super::state::{LinkName, StoreState};
 use crate::output::notice;
+
+/// Time without a command after which a connection is probed.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// Connection that is made again when it breaks.
 pub(super) struct Connecting {
@@ -24,6 +28,8 @@ pub(super) struct Connecting {
     link: Option<Link>,
     backoff: Backoff,
     next: Instant,
+    /// Time of the last command.
+    last: Instant,
 }
 
 impl Connecting {
@@ -47,6 +53,7 @@ impl Connecting {
             link: None,
             backoff: Backoff::new(seed),
             next: Instant::now(),
+            last: Instant::now(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Connecting {
     /// Sends commands; `None` if there is no connection, or it breaks.
     pub(super) fn send(&mut self, commands: &[Cmd]) -> Option<Vec<Reply>> {
         let link = self.link.as_mut()?;
+        self.last = Instant::now();
         match link.send(commands, &self.scripts) {
             Ok(replies) => {
                 self.backoff.reset();
@@ -106,6 +114,16 @@ impl Connecting {
                 self.fail(error);
                 None
             }
+        }
+    }
+
+    /// Sends a command whose answer nobody needs, if nothing was sent for a while, so that an outage
+    /// shows.
+    pub(super) fn probe(&mut self, envelope: &Envelope) {
+        if self.last.elapsed() >= PROBE {
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(envelope.key(Kind::Moved, b"")).arg(0).arg(0);
+            let _ = self.send(&[command]);
         }
     }
 

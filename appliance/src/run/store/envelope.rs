@@ -45,6 +45,8 @@ pub(crate) enum Kind {
     Session = b's',
     /// An announced data session.
     Expectation = b'x',
+    /// A session that another appliance has taken over, in the list of its former owner.
+    Moved = b'm',
 }
 
 /// Reason why a value of the store is not used.
@@ -109,6 +111,11 @@ impl Envelope {
             key.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
         }
         key
+    }
+
+    /// Returns the name of the list of sessions that have moved away from an owner.
+    pub(super) fn moved_key(&self, owner: Owner) -> Vec<u8> {
+        self.key(Kind::Moved, &owner.0)
     }
 
     /// Returns a record as a value of the store.

@@ -11,7 +11,7 @@ use portcullis::{EndReason, Engine, Question, QuestionKind, SessionRecord};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::address::{Access, Address};
-use super::asker::Ask;
+use super::asker::{Ask, Found};
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
 use super::state::{Counted, StoreState};
@@ -175,6 +175,17 @@ impl StoreHandle {
 
     pub(super) fn session_key(&self, flow: &FlowName) -> Vec<u8> {
         self.envelope.key(Kind::Session, flow.as_bytes())
+    }
+
+    /// Tells the former owner of a session that this appliance has it now, with a new epoch.
+    pub(super) fn notify(&self, former: &Found, epoch: u64) {
+        if let Found::Record { owner, record, .. } = former
+            && *owner != self.owner()
+        {
+            let key = self.envelope.moved_key(*owner);
+            let value = self.envelope.seal(Kind::Moved, &key, epoch, record);
+            self.changes.push(Change::Notify { key, value });
+        }
     }
 
     /// Writes the record of a session.

@@ -39,6 +39,8 @@ pub(super) enum Reply {
     Number(i64),
     /// A value; empty if there is none.
     Bytes(Vec<u8>),
+    /// Values of a list.
+    Many(Vec<Vec<u8>>),
     /// The store has no memory left.
     Full,
     /// The key holds something other than a value, or the answer is none that the command has.
@@ -251,6 +253,13 @@ fn answer(value: Result<Value, RedisError>) -> Result<Answer, LinkError> {
         Ok(Value::Int(number)) => return Ok(Answer::Reply(Reply::Number(number))),
         Ok(Value::BulkString(bytes)) => return Ok(Answer::Reply(Reply::Bytes(bytes))),
         Ok(Value::Nil) => return Ok(Answer::Reply(Reply::Bytes(Vec::new()))),
+        Ok(Value::Array(values)) => {
+            let bytes = values.into_iter().filter_map(|value| match value {
+                Value::BulkString(bytes) => Some(bytes),
+                _ => None,
+            });
+            return Ok(Answer::Reply(Reply::Many(bytes.collect())));
+        }
         Ok(_) => return Ok(Answer::Reply(Reply::Foreign)),
         Err(error) => error,
     };

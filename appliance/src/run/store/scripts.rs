@@ -83,3 +83,10 @@ pub(super) const DELETE: &str = with_head!(
 end
 return 0"
 );
+
+/// Adds a value to a list, which holds at most so many and is forgotten after a while: the value,
+/// the bound, and the time to live in milliseconds.
+pub(super) const NOTIFY: &str = "redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1";

@@ -66,6 +66,10 @@ counted! {
     Deleted = "deleted",
     /// Records that another appliance owns with a higher epoch: the session has moved.
     Superseded = "superseded",
+    /// Former owners that were told of a session that has moved.
+    Notified = "notified",
+    /// Sessions of which a later owner has told that they have moved.
+    Moved = "moved",
     /// Records that found the queue full.
     QueueFull = "queue_full",
     /// Records that were to be written while the store did not answer.

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::address::{Access, Address};
-use super::asker::{Ask, Asker, Found};
+use super::asker::{Ask, Asker, Found, Told};
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
 use super::state::{Counted, StoreState};
@@ -30,6 +30,8 @@ struct Threads {
     questions: SyncSender<Ask<u32>>,
     moved: Receiver<(u32, u64)>,
     answers: Receiver<(u32, Found)>,
+    /// Sessions that another owner has taken over.
+    taken: Receiver<(u64, Vec<u8>)>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -64,6 +66,7 @@ impl Threads {
         let (changes, queue) = Changes::queue(room, &state);
         let (questions, asked) = sync_channel(64);
         let (tell_moved, moved) = sync_channel(64);
+        let (tell_taken, taken) = sync_channel(64);
         let (tell_answers, answers) = sync_channel(1_024);
         let stop = Arc::new(AtomicBool::new(false));
         let writer = Writer::new(
@@ -79,9 +82,12 @@ impl Threads {
             Arc::clone(&envelope),
             Arc::clone(&state),
             asked,
-            move |answers: &mut Vec<(u32, Found)>| {
-                for answer in answers.drain(..) {
+            move |told: &mut Told<u32>| {
+                for answer in told.answers.drain(..) {
                     tell_answers.send(answer).unwrap();
+                }
+                for (epoch, record) in told.moved.drain(..) {
+                    tell_taken.send((epoch, record)).unwrap();
                 }
             },
         );
@@ -97,6 +103,7 @@ impl Threads {
             questions,
             moved,
             answers,
+            taken,
             stop,
             threads,
         }

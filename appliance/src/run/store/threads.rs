@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use portcullis::continuity::{FlowName, StoreWhen};
 
 use super::answers::Answers;
-use super::asker::{Asker, Found};
+use super::asker::{Asker, Told};
 use super::handle::{Asked, Queues, StoreHandle};
 use super::link::Servers;
 use super::retry::Retries;
@@ -96,7 +96,7 @@ impl StoreThreads {
             Arc::clone(&store.envelope),
             Arc::clone(&store.state),
             queues.questions,
-            move |found: &mut Vec<(Asked, Found)>| answers.take(found),
+            move |told: &mut Told<Asked>| answers.take(told),
         );
         let sweeper = Sweeper {
             data_path: Arc::clone(data_path),

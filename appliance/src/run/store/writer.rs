@@ -21,6 +21,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest wait for a change.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// Most sessions in the list of a former owner.
+const MAX_MOVED: usize = 1 << 20;
+/// Time after which a list is forgotten whose owner has died.
+const MOVED_TTL: Duration = Duration::from_secs(60);
+
 /// Change of the store. `T` is what the appliance calls the session.
 #[derive(Debug)]
 pub(crate) enum Change<T> {
@@ -41,6 +46,8 @@ pub(crate) enum Change<T> {
     },
     /// Deletes the record of a session that has ended here, if it is still of this appliance.
     Delete { key: Vec<u8>, epoch: u64 },
+    /// Tells the former owner of a session that it has moved.
+    Notify { key: Vec<u8>, value: Vec<u8> },
     /// Deletes an announced session.
     Withdraw { key: Vec<u8> },
 }
@@ -109,6 +116,7 @@ pub(super) struct Writer<T, F> {
     put: StoreScript,
     replace: StoreScript,
     delete: StoreScript,
+    notify: StoreScript,
 }
 
 impl<T, F: FnMut(T, u64)> Writer<T, F> {
@@ -120,12 +128,23 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
         pipeline: usize,
         on_moved: F,
     ) -> Self {
-        let [put, replace, delete] =
-            [scripts::PUT, scripts::REPLACE, scripts::DELETE].map(StoreScript::new);
-        let scripts = vec![put.clone(), replace.clone(), delete.clone()];
+        let scripts = [
+            scripts::PUT,
+            scripts::REPLACE,
+            scripts::DELETE,
+            scripts::NOTIFY,
+        ]
+        .map(StoreScript::new);
+        let [put, replace, delete, notify] = scripts.clone();
         let name = LinkName::Writes;
         Self {
-            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, scripts),
+            connecting: Connecting::new(
+                name,
+                servers,
+                Arc::clone(&state),
+                PATIENCE,
+                scripts.into(),
+            ),
             envelope,
             state,
             queue,
@@ -134,6 +153,7 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
             put,
             replace,
             delete,
+            notify,
         }
     }
 
@@ -147,7 +167,9 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
                 Ok(change) => batch.push(change),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    if !ready {
+                    if ready {
+                        self.connecting.probe(&self.envelope);
+                    } else {
                         self.connecting.rest(stop);
                     }
                     continue;
@@ -212,6 +234,10 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
                 command.arg(*epoch);
                 command.arg(self.envelope.owner().0.as_slice());
             }
+            Change::Notify { key, value } => {
+                command = self.notify.invoke(key);
+                command.arg(value).arg(MAX_MOVED).arg(millis(MOVED_TTL));
+            }
             Change::Withdraw { key } => {
                 command = redis::cmd("DEL");
                 command.arg(key);
@@ -245,7 +271,7 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
                         self.state.written_bytes.fetch_add(bytes, Ordering::Relaxed);
                         return None;
                     }
-                    Reply::Foreign | Reply::Full => {
+                    Reply::Many(_) | Reply::Foreign | Reply::Full => {
                         counters.add(Counted::Foreign);
                         return None;
                     }
@@ -267,6 +293,7 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
                 }
             }
             Change::Announce { .. } => counters.add(Counted::Written),
+            Change::Notify { .. } => counters.add(Counted::Notified),
             Change::Delete { .. } | Change::Withdraw { .. } => {
                 if reply == Reply::Number(1) {
                     counters.add(Counted::Deleted);

@@ -143,6 +143,29 @@ fn an_announced_session_is_found_once() {
 }
 
 #[test]
+fn a_former_owner_is_told_of_sessions_that_have_moved() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    let key = two.envelope.moved_key(Owner([1; 16]));
+    for (epoch, secret) in [(3, "secret"), (4, "another secret")] {
+        let sealer = Envelope::new("test", secret.as_bytes(), Owner([2; 16]));
+        two.changes.push(Change::Notify {
+            value: sealer.seal(Kind::Moved, &key, epoch, b"record"),
+            key: key.clone(),
+        });
+    }
+    let taken = one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(taken, (3, b"record".to_vec()));
+    one.await_count(Counted::WrongMac, 1);
+    assert!(one.taken.try_recv().is_err() && two.taken.try_recv().is_err());
+}
+
+#[test]
 fn a_user_needs_the_right_password() {
     let user = [
         "--user",

@@ -38,6 +38,9 @@ pub(super) struct Sweeper {
     pub(super) when: StoreWhen,
 }
 
+/// Least time between the beginnings of two rounds that write each session.
+const REFRESH: Duration = Duration::from_secs(5);
+
 /// Place in the sweep.
 #[derive(Debug, Default)]
 struct Round {
@@ -47,6 +50,8 @@ struct Round {
     slots: usize,
     /// Whether this round writes each session, whatever was written before.
     everything: bool,
+    /// Begin of the last round that wrote each session.
+    refreshed: Option<Instant>,
 }
 
 impl Sweeper {
@@ -80,8 +85,10 @@ impl Sweeper {
     /// Sweeps one turn's part of a round.
     fn turn(&self, store: &StoreHandle, round: &mut Round) {
         if round.slots == 0 {
-            round.everything = store.state.take_incomplete();
+            let has_rested = round.refreshed.is_none_or(|at| at.elapsed() >= REFRESH);
+            round.everything = has_rested && store.state.take_incomplete();
             if round.everything {
+                round.refreshed = Some(Instant::now());
                 store.state.counters.add(Counted::Refreshes);
             }
         }

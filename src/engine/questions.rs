@@ -411,14 +411,13 @@ impl Questions {
     /// Returns the bound that is reached, which is counted.
     pub(super) fn ask(&self, asking: &Asking, zones: &[Zone]) -> Result<Asked, Unasked> {
         let asked = self.with(|ring| {
+            if let Some(place) = ring.by_flow.get(&asking.flow).copied() {
+                return self.join(ring, place, asking);
+            }
             ring.expire(asking.now, GIVEN_UP, |entry| {
                 self.give_up(entry, asking.now)
             });
-            if let Some(place) = ring.by_flow.get(&asking.flow).copied() {
-                self.join(ring, place, asking)
-            } else {
-                self.begin(ring, asking, zones)
-            }
+            self.begin(ring, asking, zones)
         });
         match &asked {
             Ok(asked) => {

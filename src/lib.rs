@@ -68,6 +68,7 @@
 //!
 //! | module | contents |
 //! |---|---|
+//! | [`continuity`] | sessions that go on in another engine: their records in a store |
 //! | [`config`] | the configuration, read from TOML or built in code; lifetimes |
 //! | [`policy`] | rules, limits, and decisions on new sessions |
 //! | [`packet`] | parsing of bytes to headers; all kinds of malformed packets |
@@ -96,6 +97,7 @@ mod asymmetry;
 mod atomic;
 mod builder;
 pub mod config;
+pub mod continuity;
 mod engine;
 pub mod event;
 pub mod explain;
@@ -124,6 +126,7 @@ mod memory;
 mod outbox;
 pub mod packet;
 pub mod policy;
+mod question;
 mod reasons;
 mod reserve;
 mod reset;
@@ -149,7 +152,8 @@ pub use asymmetry::{AsymmetryLine, AsymmetryReport, Cause as AsymmetryCause, Evi
 pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
+    Answer, Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail,
+    SessionFilter,
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
@@ -159,6 +163,10 @@ pub use gateway::{Gateway, GatewayReload, GatewayWorker};
 pub use memory::{Memory, MemoryPart};
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
+pub use question::{
+    Answered, EXPECTATION_VERSION, ExpectationName, ExpectationRecordError, Question, QuestionKind,
+    QuestionStats, StoredExpectation, Unasked,
+};
 pub use reset::{Reset, Unsent};
 pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 #[cfg(feature = "snapshot")]

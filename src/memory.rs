@@ -5,11 +5,13 @@
 //! beside the tables is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
-use crate::engine::{hint_bytes, known_source_bytes};
+use crate::engine::{hint_bytes, known_source_bytes, question_bytes};
 use crate::fragment::Datagrams;
 use crate::limits::counts_bytes;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::{Graveyard, PathTable, session_bytes, tunnel_reference_bytes};
+use crate::session::{
+    Graveyard, PathTable, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
+};
 
 /// Maximum length of a held datagram, in bytes.
 const MAX_DATAGRAM: u64 = 65_535;
@@ -87,7 +89,18 @@ impl Compiled {
         } else {
             0
         };
+        let marks = if fixed.continuity {
+            stored_mark_bytes(max, shards)
+        } else {
+            0
+        };
+        let questions = if fixed.continuity {
+            question_bytes(&fixed.questions)
+        } else {
+            0
+        };
         let zones = self.zones.distinct().count();
+        let held = u64::from(fixed.questions.max_held_bytes) * u64::from(fixed.continuity);
         let reserved = |purpose: Purpose, bytes: usize| MemoryPart {
             name: purpose.name(),
             key: purpose.key(),
@@ -98,11 +111,13 @@ impl Compiled {
         let parts = vec![
             reserved(Purpose::Sessions, session_bytes(max, shards)),
             reserved(Purpose::TunnelReferences, references),
+            reserved(Purpose::StoredMarks, marks),
             reserved(Purpose::Hints, hint_bytes(max, zones)),
             reserved(
                 Purpose::Tombstones,
                 Graveyard::bytes(fixed.tombstones.max as usize),
             ),
+            reserved(Purpose::Questions, questions),
             reserved(Purpose::Fragments, Datagrams::bytes(&fixed.fragments)),
             reserved(Purpose::CountedPrefixes, counts_bytes(max)),
             reserved(
@@ -125,6 +140,12 @@ impl Compiled {
                 name: "held fragments",
                 key: "fragments.max_held",
                 bytes: u64::from(fixed.fragments.max_held) * MAX_DATAGRAM,
+                reserved: false,
+            },
+            MemoryPart {
+                name: "packets held for questions",
+                key: "continuity.max_held_bytes",
+                bytes: held,
                 reserved: false,
             },
             MemoryPart {

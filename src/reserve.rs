@@ -13,9 +13,13 @@ use zerocopy::{FromZeros, KnownLayout};
 pub(crate) enum Purpose {
     Sessions,
     TunnelReferences,
+    /// What of each session is in a store.
+    StoredMarks,
     /// Notes about sessions of other zones and about handshakes that were cut.
     Hints,
     Tombstones,
+    /// Questions to a store, and flows of which it has nothing.
+    Questions,
     Fragments,
     CountedPrefixes,
     KnownSources,
@@ -31,8 +35,10 @@ impl Purpose {
         match self {
             Self::Sessions => "sessions",
             Self::TunnelReferences => "tunnel references",
+            Self::StoredMarks => "stored marks",
             Self::Hints => "hints",
             Self::Tombstones => "tombstones",
+            Self::Questions => "questions",
             Self::Fragments => "fragments",
             Self::CountedPrefixes => "counted prefixes",
             Self::KnownSources => "known sources",
@@ -47,7 +53,9 @@ impl Purpose {
         match self {
             Self::Sessions | Self::Hints | Self::CountedPrefixes => "table.max_sessions",
             Self::TunnelReferences => "engine.tunnel_references",
+            Self::StoredMarks => "continuity.enabled",
             Self::Tombstones => "tombstones.max",
+            Self::Questions => "continuity.max_nothing",
             Self::Fragments => "fragments.max_datagrams",
             Self::KnownSources => "syn_challenge.max_sources",
             Self::Rates => "resets.overall",

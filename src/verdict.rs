@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::flow::Direction;
-use crate::fragment::id::HoldId;
+use crate::fragment::id::{HoldCause, HoldId};
 use crate::packet::{Malformed, SeqNum};
 use crate::session::end::EndReason;
 use crate::session::id::SessionId;
@@ -25,12 +25,15 @@ pub enum Verdict {
     /// [`Outbox`](crate::Outbox) holds the reply, or
     /// [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
-    /// Keep the packet, a fragment that arrived before the first one of its datagram, and submit it
-    /// again when it is released. [`HeldPackets`](crate::HeldPackets) keeps such packets.
+    /// Keep the packet and submit it again when it is released: it is a fragment that arrived before
+    /// the first one of its datagram, or a packet whose session another engine may have had, about
+    /// which a [`Question`](crate::Question) is asked. [`HeldPackets`](crate::HeldPackets) keeps
+    /// such packets.
     ///
-    /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict, and
-    /// only while `fragments.hold` is above 0 and there is room. If the caller marks no packets,
-    /// such a fragment is dropped ([`DropReason::FragmentBeforeFirst`]).
+    /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict: a
+    /// fragment only while `fragments.hold` is above 0, another packet only with
+    /// `continuity.enabled`, and both only while there is room. If the caller marks no packets,
+    /// such a fragment is dropped ([`DropReason::FragmentBeforeFirst`]), and nothing is asked.
     Hold(HoldId, Tracked),
 }
 
@@ -443,7 +446,14 @@ impl Verdict {
         match self {
             Self::Forward(_) => None,
             Self::Drop(reason, _) | Self::Reject(reason, _, _) => Some(*reason),
-            Self::Hold(..) => Some(DropReason::FragmentBeforeFirst),
+            Self::Hold(id, _) => Some(match id.cause() {
+                None => DropReason::FragmentBeforeFirst,
+                Some(HoldCause::Tcp) => DropReason::TcpNoSession,
+                Some(HoldCause::Sctp) => DropReason::SctpNoSession,
+                Some(HoldCause::Dccp) => DropReason::DccpNoSession,
+                Some(HoldCause::IcmpReply) => DropReason::IcmpReplyNoSession,
+                Some(HoldCause::Denied) => DropReason::PolicyDeny,
+            }),
         }
     }
 

@@ -185,7 +185,10 @@ fn read(file: impl Read, what: &str) -> io::Result<String> {
 pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), ConfigErrors> {
     let mut document = Document::parse(text, name)?;
     let settings = Settings::take(&mut document);
-    Ok((document.finish()?, settings))
+    let mut config = document.finish()?;
+    // The engine remembers what of each session is in the store.
+    config.continuity.enabled |= settings.store.is_on();
+    Ok((config, settings))
 }
 
 #[cfg(test)]

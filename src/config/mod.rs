@@ -58,6 +58,7 @@ use crate::verdict::DropReason;
 
 mod challenge;
 mod compile;
+mod continuity;
 pub mod declare;
 #[cfg(feature = "toml")]
 mod document;
@@ -91,6 +92,7 @@ mod zones;
 
 pub use self::challenge::{ChallengeMode, SynChallengeConfig};
 pub use self::compile::{Compiled, Fixed};
+pub use self::continuity::ContinuityConfig;
 pub use self::declare::{KeyReference, SectionReference};
 #[cfg(feature = "toml")]
 pub use self::document::Document;
@@ -157,6 +159,8 @@ crate::config_section! {
         resets: ResetsConfig { default: ResetsConfig::default(), ""; }
         /// `[tombstones]`.
         tombstones: TombstonesConfig { default: TombstonesConfig::default(), ""; }
+        /// `[continuity]`.
+        continuity: ContinuityConfig { default: ContinuityConfig::default(), ""; }
         /// `[asymmetry]`.
         asymmetry: AsymmetryConfig { default: AsymmetryConfig::default(), ""; }
         /// `[syn_challenge]`.

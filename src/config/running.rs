@@ -104,6 +104,7 @@ mod tests {
                 "[engine]\ntunnel_references = true",
                 "engine.tunnel_references",
             ),
+            ("[continuity]\nenabled = true", "continuity.enabled"),
             ("[zone_groups]\nab = [\"a\", \"b\"]", "zone_groups"),
             ("[geneve]\nprovider = \"tencent\"", "geneve.provider"),
             ("[geneve]\nlisten = \"10.0.0.1\"", "geneve.listen"),

@@ -510,8 +510,8 @@ const ERRORS: &[(&str, &str)] = &[
         "[tabel]\n",
         "t.toml:1: tabel: unknown key `tabel`: did you mean `table`? Known: `engine`, `table`, \
          `limits`, `fragments`, `zones`, `zone_groups`, `address_sets`, `service_sets`, `gwlb`, \
-         `geneve`, `tcp`, `resets`, `tombstones`, `asymmetry`, `syn_challenge`, `ip`, `ftp`, \
-         `checks`, `lifetimes`, `policy`",
+         `geneve`, `tcp`, `resets`, `tombstones`, `continuity`, `asymmetry`, `syn_challenge`, \
+         `ip`, `ftp`, `checks`, `lifetimes`, `policy`",
     ),
     (
         "[limits]\nipv4_prefix = 33",

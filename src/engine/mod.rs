@@ -2,6 +2,7 @@
 
 mod admission;
 mod answer;
+mod asking;
 mod batch;
 mod budget;
 mod candidate;
@@ -37,6 +38,7 @@ mod path;
 mod path_evidence;
 mod plan;
 mod query;
+mod questions;
 mod rate;
 mod record;
 mod reload;
@@ -44,13 +46,19 @@ mod replies;
 mod resets;
 #[cfg(feature = "snapshot")]
 mod restore;
+#[cfg(feature = "snapshot")]
+mod resume;
 mod rule_use;
 mod screen;
 mod settings;
 mod short_way;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+mod store_answers;
+#[cfg(feature = "snapshot")]
+mod sweep;
 mod zone_hints;
+mod zone_names;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -72,7 +80,7 @@ use crate::outbox::Outbox;
 use crate::policy::CompiledPolicy;
 use crate::reserve::NoMemory;
 use crate::session::{
-    Graveyard, HEADROOM, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
+    Graveyard, HEADROOM, Kept, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
 };
 use crate::stats::{Counters, Openings, Stats};
 use crate::track::EvictionClass;
@@ -85,6 +93,8 @@ pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
+pub use store_answers::Answer;
+pub(crate) use store_answers::question_bytes;
 
 /// An IP packet as received: its bytes, the time of arrival and its zone.
 #[derive(Debug, Clone, Copy)]
@@ -189,7 +199,9 @@ impl<'a> Packet<'a> {
     /// Returns the packet marked as one that the caller can hold and submit again.
     ///
     /// A fragment that arrives before the first one of its datagram then gets [`Verdict::Hold`]
-    /// instead of being dropped. Without this mark, no packet gets that verdict.
+    /// instead of being dropped. So does a packet whose session another engine may have had, if
+    /// `continuity.enabled` is set ([`Sink::question`]). Without this mark, no packet gets that
+    /// verdict.
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {
         Self { can_hold, ..self }
@@ -262,6 +274,8 @@ pub struct Engine {
     answers: budget::Budget,
     challenges: challenge::Challenges,
     asymmetry: Asymmetry,
+    /// Open questions to the store that engines share, if there is one.
+    questions: Option<questions::Questions>,
     cut: one_way::CutHandshakes,
     /// Time until which connections are adopted midstream regardless of the settings, in
     /// microseconds.
@@ -310,6 +324,10 @@ impl Engine {
         let max_sessions = fixed.max_sessions as usize;
         let cut = one_way::CutHandshakes::new(max_sessions)?;
         let paths = PathTable::new(max_sessions, fixed.prefixes, &hasher);
+        let questions = match fixed.continuity {
+            true => Some(questions::Questions::new(&fixed.questions, &hasher)?),
+            false => None,
+        };
         let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone())?;
         let accounts = Arc::new(accounts);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None)?);
@@ -318,7 +336,10 @@ impl Engine {
             table: Table::new(
                 &accounts,
                 fixed.shards as usize,
-                fixed.tunnel_references,
+                Kept {
+                    tunnels: fixed.tunnel_references,
+                    stored: fixed.continuity,
+                },
                 &settings,
                 seed,
             )?,
@@ -342,6 +363,7 @@ impl Engine {
             answers: budget::Budget::new(hasher.clone())?,
             challenges: challenge::Challenges::new(sources as usize, hasher, seed)?,
             asymmetry: Asymmetry::new(seed)?,
+            questions,
             cut,
             adopts_until: AtomicU64::new(0),
             full_way_only: false,
@@ -450,6 +472,9 @@ impl Engine {
         stats.control_sessions = self.helpers.controls();
         stats.control_memory = self.helpers.memory();
         stats.expectations = self.helpers.expectations().len();
+        if let Some(questions) = &self.questions {
+            stats.questions = questions.stats();
+        }
         let mut by_class = [0; EvictionClass::ALL.len()];
         for shard in self.table.shard_ids() {
             let held = self.table.lock(shard);
@@ -552,11 +577,15 @@ impl Engine {
     }
 
     /// Returns whether packets with the verdict [`Verdict::Hold`] still wait for their first
-    /// fragment.
+    /// fragment, or for an answer.
     ///
     /// If not, submit them again; [`HeldPackets`](HeldPackets) does this check.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
+        if id.is_question() {
+            let questions = self.questions.as_ref();
+            return questions.is_some_and(|questions| questions.holds(id));
+        }
         self.datagrams.holds(id)
     }
 

@@ -19,6 +19,22 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
     slot.state_name()
 }
 
+/// What a shard keeps beside a session.
+#[derive(Debug, Clone, Copy)]
+struct Beside {
+    tunnels: [TunnelRef; 2],
+    stored: Option<u64>,
+}
+
+impl Beside {
+    fn of(shard: &Shard, slot: SlotId) -> Self {
+        Self {
+            tunnels: shard.slab.tunnels(slot),
+            stored: shard.slab.stored(slot).epoch(),
+        }
+    }
+}
+
 impl Engine {
     /// Returns the record of a session in a slot; `None` only before the first packet, when there
     /// are no sessions.
@@ -30,7 +46,7 @@ impl Engine {
     ) -> Option<SessionRecord> {
         let (hot, cold) = (shard.slab.hot(slot), shard.slab.cold(slot));
         let id = self.table.id(shard_id, slot, hot.generation);
-        self.record(id, hot, cold, shard.slab.tunnels(slot))
+        self.record(id, hot, cold, Beside::of(shard, slot))
     }
 
     fn record(
@@ -38,7 +54,7 @@ impl Engine {
         id: SessionId,
         slot: &Slot,
         cold: &Cold,
-        tunnels: [TunnelRef; 2],
+        beside: Beside,
     ) -> Option<SessionRecord> {
         let (initiator, key) = (slot.initiator(), &slot.key);
         let traffic = |direction| {
@@ -47,6 +63,7 @@ impl Engine {
         };
         Some(SessionRecord {
             id,
+            flow: *key,
             zone: key.zone(),
             protocol: key.protocol(),
             src: key.address(initiator),
@@ -71,13 +88,18 @@ impl Engine {
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),
             no_longer_admitted: cold.has(Mark::NoLongerAdmitted),
-            tunnels,
+            stored: beside.stored,
+            tunnels: beside.tunnels,
         })
     }
 
     pub(super) fn record_of_ended(&self, shard: ShardId, ended: &Ended) -> Option<SessionRecord> {
         let id = self.table.id(shard, ended.id, ended.slot.generation);
-        self.record(id, &ended.slot, &ended.cold, ended.tunnels)
+        let beside = Beside {
+            tunnels: ended.tunnels,
+            stored: ended.stored.epoch(),
+        };
+        self.record(id, &ended.slot, &ended.cold, beside)
     }
 
     /// Counts an ended session and reports it to the sink, with a RST to each end where the reason

@@ -19,8 +19,8 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot, TICK,
-    Tombstone, TunnelRef,
+    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot,
+    StoredMark, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession,
@@ -29,17 +29,19 @@ use crate::snapshot::{
 use crate::track::tcp::Track;
 
 /// A valid record, ready for the table.
-struct Sound {
+pub(super) struct Sound {
     key: FlowKey,
     slot: Slot,
-    cold: Cold,
+    pub(super) cold: Cold,
     tunnels: [TunnelRef; 2],
     parent: Option<SessionEnds>,
     control: SavedControl,
+    /// The session's record in a store.
+    pub(super) stored: StoredMark,
 }
 
 /// Outcome of a record.
-enum Landed {
+pub(super) enum Landed {
     Lives(SessionId),
     Expired,
     Refused,
@@ -277,7 +279,7 @@ impl Engine {
         )
     }
 
-    fn land(&self, settings: &Settings, session: &Sound, now: Micros) -> Landed {
+    pub(super) fn land(&self, settings: &Settings, session: &Sound, now: Micros) -> Landed {
         let slot = &session.slot;
         if slot.deadline <= now.tick() {
             return Landed::Expired;
@@ -330,6 +332,9 @@ impl Engine {
         cold.set_counts(counts);
         *shard.slab.cold_mut(slot_id) = cold;
         shard.slab.set_tunnels(slot_id, session.tunnels);
+        if let Some(mark) = shard.slab.stored_mut(slot_id) {
+            *mark = session.stored;
+        }
         let own = shard.slab.hot_mut(slot_id);
         if own.key.protocol() == PROTOCOL_TCP
             && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict
@@ -356,7 +361,7 @@ impl Engine {
     }
 
     /// Returns a record as a session, or the error in it.
-    fn sound(
+    pub(super) fn sound(
         &self,
         session: &SavedSession,
         now: Micros,
@@ -420,6 +425,7 @@ impl Engine {
             tunnels: tunnels(session.tunnels, options),
             parent,
             control,
+            stored: StoredMark::default(),
         })
     }
 

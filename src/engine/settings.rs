@@ -10,7 +10,7 @@ use super::enforcement::Enforcement;
 use super::ftp_settings::FtpSettings;
 use super::screen::Screen;
 use super::zone_hints::ZoneHints;
-use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig};
+use crate::config::{AsymmetryConfig, Attachment, Compiled, OnReload, ResetsConfig, Zones};
 use crate::explain::{Step, Trace};
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Subject};
@@ -59,6 +59,8 @@ pub(super) struct Settings {
     accounts: Arc<Accounts>,
     /// The zones that share bounded resources, in order.
     pub(super) zones: Box<[Zone]>,
+    /// The zones by name.
+    pub(super) zone_names: Zones,
     /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
     /// Hints about the zone of a packet's session.
@@ -135,6 +137,7 @@ impl Settings {
             adaptive: compiled.adaptive,
             accounts: Arc::clone(accounts),
             limits: compiled.limits,
+            zone_names: compiled.zones,
         })
     }
 

@@ -106,7 +106,7 @@ impl Engine {
     }
 
     /// Returns the deadline of a session, extended by live children.
-    fn deadline_of(
+    pub(super) fn deadline_of(
         &self,
         held: &Held<Settings>,
         shard_id: ShardId,
@@ -121,7 +121,7 @@ impl Engine {
             .unwrap_or(slot.deadline)
     }
 
-    fn saved(
+    pub(super) fn saved(
         &self,
         shard: &Shard,
         shard_id: ShardId,

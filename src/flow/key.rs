@@ -156,6 +156,17 @@ impl FlowKey {
         }
     }
 
+    /// Returns the bits that distinguish conversations beside the ends: the IP version, and an ICMP
+    /// message's kind and sender.
+    pub(crate) const fn tag(&self) -> u8 {
+        self.tag
+    }
+
+    /// Returns the ports as the key has them, of the low end first, whatever they mean.
+    pub(crate) const fn raw_ports(&self) -> [u16; 2] {
+        self.ports
+    }
+
     /// Returns the kind of an ICMP query, by its code in the key.
     pub(crate) const fn icmp_kind(&self) -> Option<IcmpKind> {
         if !matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6) {

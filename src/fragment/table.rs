@@ -439,7 +439,8 @@ impl Datagrams {
         self.with(|state| state.join(arrival, self.lifetime_micros, self.hold_micros))
     }
 
-    /// Begins a datagram whose first fragment has arrived; [`Datagrams::settle`] must follow.
+    /// Begins a datagram whose first fragment has arrived; [`Datagrams::settle`] or
+    /// [`Datagrams::put_off`] must follow.
     ///
     /// # Errors
     /// Another thread is deciding a copy of this fragment, or has decided it.
@@ -454,6 +455,11 @@ impl Datagrams {
             state.deciding.push(*key);
             Ok(())
         })
+    }
+
+    /// Puts off the decision about a datagram: its first fragment is held, and is submitted again.
+    pub(crate) fn put_off(&self, key: &DatagramKey) {
+        self.with(|state| state.deciding.retain(|deciding| deciding != key));
     }
 
     /// Records the decision about a datagram. Returns the identifier of the fragments that waited

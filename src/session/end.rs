@@ -23,11 +23,14 @@ pub enum EndReason {
     /// A control session announced a refused session, or sent data that cannot be read, and its
     /// rule lets no such session continue (`ftp.refused = "drop"`).
     FtpRefused,
+    /// Another appliance has taken the session over, so it ends here silently: neither end gets a
+    /// RST, and a later packet is not answered as one of an ended session.
+    Moved,
 }
 
 impl EndReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Timeout,
         Self::Closed,
         Self::Reset,
@@ -37,6 +40,7 @@ impl EndReason {
         Self::Revoked,
         Self::Deleted,
         Self::FtpRefused,
+        Self::Moved,
     ];
 
     /// Returns the stable name.
@@ -52,6 +56,7 @@ impl EndReason {
             Self::Revoked => "revoked",
             Self::Deleted => "deleted",
             Self::FtpRefused => "ftp_refused",
+            Self::Moved => "moved",
         }
     }
 

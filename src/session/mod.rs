@@ -17,6 +17,7 @@ mod shard;
 mod slot;
 #[cfg(test)]
 mod spread;
+mod stored;
 mod table;
 pub(crate) mod time;
 mod tombstone;
@@ -25,11 +26,14 @@ mod wheel;
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Opened, Shard};
+pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, Slot};
-pub(crate) use table::{Held, KeyPlace, Table, session_bytes, tunnel_reference_bytes};
+pub(crate) use stored::{Refresh, StoredMark};
+pub(crate) use table::{
+    Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
+};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
@@ -55,7 +59,7 @@ pub(crate) mod testing {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
     use std::sync::Arc;
 
-    use super::Table;
+    use super::{Kept, Table};
     use crate::flow::{Flow, FlowKey, Zone};
     use crate::limits::{Accounts, Prefixes};
     use crate::packet::{Ip, IpVersion, Parsed, Transport};
@@ -109,6 +113,13 @@ pub(crate) mod testing {
     pub(crate) fn table(max_sessions: usize, shards: usize, seed: [u64; 4]) -> Table<()> {
         let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
         let accounts = Accounts::new(max_sessions, Prefixes::DEFAULT, hasher).unwrap();
-        Table::new(&Arc::new(accounts), shards, false, &Arc::new(()), seed).unwrap()
+        Table::new(
+            &Arc::new(accounts),
+            shards,
+            Kept::default(),
+            &Arc::new(()),
+            seed,
+        )
+        .unwrap()
     }
 }

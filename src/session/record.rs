@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::history::{History, Letter};
 use super::{SessionId, TunnelRef};
-use crate::flow::{Direction, Zone};
+use crate::flow::{Direction, FlowKey, Zone};
 use crate::policy::RuleId;
 
 /// State of a session at one moment.
@@ -14,6 +14,8 @@ use crate::policy::RuleId;
 pub struct SessionRecord {
     /// The session's identifier while it lives.
     pub id: SessionId,
+    /// The canonical key of the session's conversation.
+    pub flow: FlowKey,
     /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.
@@ -58,6 +60,9 @@ pub struct SessionRecord {
     /// A reload has brought a policy that would not admit the session, and `policy.on_reload` keeps
     /// it.
     pub no_longer_admitted: bool,
+    /// The epoch of the session's record in a store, if a record of it was handed out
+    /// ([`Engine::sweep`](crate::Engine::sweep)) or the session was resumed from one.
+    pub stored: Option<u64>,
     /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],
 }

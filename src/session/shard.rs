@@ -15,6 +15,7 @@ use super::index::Index;
 use super::judging::Unjudged;
 use super::outline::Outline;
 use super::slot::{Cold, Links, NIL, Slot};
+use super::stored::StoredMark;
 use super::time::Micros;
 use super::wheel::{Due, Linked, Wheel};
 use crate::flow::{Direction, FlowKey, PerDirection};
@@ -30,6 +31,8 @@ pub(crate) struct Slab {
     cold: Vec<Cold>,
     /// Newest tunnel of each direction of each session; empty if tunnel references are not kept.
     tunnels: Vec<PerDirection<TunnelRef>>,
+    /// The last record of each session for a store; empty if sessions are not stored.
+    stored: Vec<StoredMark>,
 }
 
 impl Slab {
@@ -70,6 +73,19 @@ impl Slab {
         if let Some(place) = self.tunnels.get_mut(slot.0 as usize) {
             *place = PerDirection(tunnels);
         }
+    }
+
+    /// Returns the mark of a session's record in a store.
+    pub(crate) fn stored(&self, slot: SlotId) -> StoredMark {
+        self.stored
+            .get(slot.0 as usize)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Returns the mark of a session's record in a store, if sessions are stored.
+    pub(crate) fn stored_mut(&mut self, slot: SlotId) -> Option<&mut StoredMark> {
+        self.stored.get_mut(slot.0 as usize)
     }
 
     /// Notes the tunnel of a packet. A packet without a reference changes nothing.
@@ -118,7 +134,17 @@ pub(crate) struct Ended {
     pub(crate) slot: Slot,
     pub(crate) cold: Cold,
     pub(crate) tunnels: [TunnelRef; 2],
+    pub(crate) stored: StoredMark,
     pub(crate) reason: EndReason,
+}
+
+/// What a shard keeps beside its sessions, with 16 bytes a session each.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Kept {
+    /// The newest tunnel of each direction.
+    pub(crate) tunnels: bool,
+    /// What of a session is in a store.
+    pub(crate) stored: bool,
 }
 
 /// A new session that takes a slot.
@@ -140,7 +166,7 @@ pub(crate) struct Shard {
     /// Head of the list of free slots, linked by `links.next`.
     free: u32,
     capacity: usize,
-    keeps_tunnels: bool,
+    kept: Kept,
     /// The slots whose sessions the current reload must still judge.
     pub(crate) unjudged: Unjudged,
     by_class: [usize; EvictionClass::ALL.len()],
@@ -165,7 +191,7 @@ pub(crate) enum Expired {
 impl Shard {
     pub(crate) fn new(
         capacity: usize,
-        tunnels: bool,
+        kept: Kept,
         hasher: ahash::RandomState,
         accounts: Arc<Accounts>,
     ) -> Result<Self, NoMemory> {
@@ -174,7 +200,8 @@ impl Shard {
             slab: Slab {
                 hot: Purpose::Sessions.room(capacity)?,
                 cold: Purpose::Sessions.room(capacity)?,
-                tunnels: Purpose::TunnelReferences.room(if tunnels { capacity } else { 0 })?,
+                tunnels: Purpose::TunnelReferences.room(capacity * usize::from(kept.tunnels))?,
+                stored: Purpose::StoredMarks.room(capacity * usize::from(kept.stored))?,
             },
             index: Index::new(Purpose::Sessions, capacity)?,
             wheel: Wheel::new()?,
@@ -183,7 +210,7 @@ impl Shard {
             hasher,
             free: NIL,
             capacity,
-            keeps_tunnels: tunnels,
+            kept,
             unjudged: Unjudged::default(),
             by_class: [0; EvictionClass::ALL.len()],
             accounts,
@@ -257,8 +284,7 @@ impl Shard {
             self.index.places(),
             self.slab.hot.as_ptr().addr(),
             self.slab.cold.as_ptr().addr(),
-            self.keeps_tunnels
-                .then(|| self.slab.tunnels.as_ptr().addr()),
+            self.kept.tunnels.then(|| self.slab.tunnels.as_ptr().addr()),
         )
     }
 
@@ -278,8 +304,11 @@ impl Shard {
             let slot = SlotId(self.slab.hot.len() as u32);
             self.slab.hot.push(Slot::new(key));
             self.slab.cold.push(Cold::new(now, rule));
-            if self.keeps_tunnels {
+            if self.kept.tunnels {
                 self.slab.tunnels.push(PerDirection::default());
+            }
+            if self.kept.stored {
+                self.slab.stored.push(StoredMark::default());
             }
             slot
         } else {
@@ -296,6 +325,9 @@ impl Shard {
         self.slab.cold_mut(slot).set_counts(counts);
         if let Some(tunnels) = self.slab.tunnels.get_mut(slot.0 as usize) {
             *tunnels = PerDirection::default();
+        }
+        if let Some(stored) = self.slab.stored_mut(slot) {
+            *stored = StoredMark::default();
         }
         self.index.insert(hash, slot.0);
         slot
@@ -392,6 +424,7 @@ impl Shard {
             slot,
             cold: *self.slab.cold(id),
             tunnels: self.slab.tunnels(id),
+            stored: self.slab.stored(id),
             reason,
         }
     }

@@ -281,6 +281,16 @@ impl Slot {
         }
     }
 
+    /// Returns the number of the session's state among the states of its protocol.
+    pub(crate) const fn state_number(&self) -> u8 {
+        match self.key.protocol() {
+            PROTOCOL_TCP => self.track.state() as u8,
+            PROTOCOL_SCTP => self.sctp().state() as u8,
+            PROTOCOL_DCCP => self.dccp().state() as u8,
+            _ => self.plain_state(),
+        }
+    }
+
     /// Returns the lifetime of the session after its last packet that counted.
     pub(crate) fn lifetime(&self) -> Lifetime {
         match self.key.protocol() {

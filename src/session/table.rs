@@ -9,8 +9,9 @@ use parking_lot::{Mutex, MutexGuard};
 use super::id::{SessionId, ShardId, SlotId, TunnelRef};
 use super::judging::{Judging, SLICE};
 use super::outline::Outline;
-use super::shard::Shard;
+use super::shard::{Kept, Shard};
 use super::slot::NIL;
+use super::stored::StoredMark;
 use super::wheel::MAX_SLOTS;
 use crate::flow::FlowKey;
 use crate::limits::Accounts;
@@ -86,13 +87,18 @@ pub(crate) const fn tunnel_reference_bytes(max_sessions: usize, shards: usize) -
     shards * capacity(max_sessions, shards) * size_of::<[TunnelRef; 2]>()
 }
 
+/// Returns the bytes that the marks of a table's stored sessions take.
+pub(crate) const fn stored_mark_bytes(max_sessions: usize, shards: usize) -> usize {
+    shards * capacity(max_sessions, shards) * size_of::<StoredMark>()
+}
+
 impl<S> Table<S> {
     /// Returns an empty table. `shards` is a power of two. The seed keys the hash: it is secret, or
     /// fixed in a test.
     pub(crate) fn new(
         accounts: &Arc<Accounts>,
         shards: usize,
-        tunnels: bool,
+        kept: Kept,
         settings: &Arc<S>,
         seed: [u64; 4],
     ) -> Result<Self, NoMemory> {
@@ -101,7 +107,7 @@ impl<S> Table<S> {
         let max_sessions = accounts.max_sessions();
         let capacity = capacity(max_sessions, shards);
         let padded = || {
-            let shard = Shard::new(capacity, tunnels, hasher.clone(), Arc::clone(accounts))?;
+            let shard = Shard::new(capacity, kept, hasher.clone(), Arc::clone(accounts))?;
             Ok(Padded {
                 held: Mutex::new(Held {
                     settings: Arc::clone(settings),

@@ -11,6 +11,7 @@ use super::explain::explain;
 use super::listing::sessions;
 use super::readings::{asymmetry, notes, rules, stats};
 use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::run::store::StoreView;
 
 /// Writes all lines of an answer but the last, which it returns.
 ///
@@ -49,7 +50,21 @@ pub(super) fn answer(request: Request, exchange: &mut Exchange<'_>) -> io::Resul
             Err(error) => Reply::Error(error),
         }),
         Request::Health => health(exchange),
+        Request::Store => store(exchange),
     }
+}
+
+/// Writes the state of the store.
+fn store(exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+    let shared = &exchange.appliance.data_path.shared;
+    let Some(store) = &shared.store else {
+        return Ok(Reply::Error(
+            "there is no store: `store.url` is not set".to_owned(),
+        ));
+    };
+    let view = StoreView::of(store, &shared.engine.stats(), exchange.now);
+    exchange.put(&Reply::Store(Box::new(view)))?;
+    Ok(done(1, None))
 }
 
 /// Ends the sessions that a filter selects.

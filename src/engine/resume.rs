@@ -1,0 +1,93 @@
+//! Resuming of sessions that another engine had, and ending of those that another engine took.
+
+use std::time::{Instant, SystemTime};
+
+use super::Engine;
+use super::record::NotifiedSender;
+use super::restore::Landed;
+use crate::continuity::{FlowName, Resumed, StoredError, StoredSession};
+use crate::event::Sink;
+use crate::flow::FlowKey;
+use crate::policy::RuleId;
+use crate::session::{EndReason, SessionRecord, StoredMark};
+use crate::snapshot::RestoreOptions;
+
+impl Engine {
+    /// Returns the record of a conversation's session, if there is one.
+    #[must_use]
+    pub fn find_flow(&self, flow: &FlowKey) -> Option<SessionRecord> {
+        let place = self.table.place(flow);
+        let held = self.table.lock(place.shard);
+        let slot = held.shard.find(place.hash, flow)?;
+        self.record_of(&held.shard, place.shard, slot)
+    }
+
+    /// Resumes a session from a record that another engine has stored. `at` is the wall-clock time
+    /// of `now`.
+    ///
+    /// The policy is asked again. The state, the initiator and the window scales are those of the
+    /// record. Its sequence numbers are lower bounds, since the session may have moved on since.
+    ///
+    /// # Errors
+    /// Returns why the record cannot be a session here.
+    pub fn resume(
+        &self,
+        stored: &StoredSession,
+        now: Instant,
+        at: SystemTime,
+    ) -> Result<Resumed, StoredError> {
+        let settings = self.settings();
+        let zone = settings
+            .stored_zone(&stored.zone)
+            .ok_or(StoredError::Unsound("its zone is unknown"))?;
+        let mut session = stored.session;
+        session.zone = zone.0;
+        if let Some(parent) = &mut session.parent {
+            parent.zone = zone;
+        }
+        let elapsed = at.duration_since(stored.saved_at).unwrap_or_default();
+        let moment = self.origin.micros(now);
+        let options = RestoreOptions {
+            moved_on: true,
+            ..RestoreOptions::default()
+        };
+        let mut sound = self
+            .sound(&session, moment, elapsed, options)
+            .map_err(StoredError::Unsound)?;
+        let rule = settings.policy.rule_named(&stored.rule);
+        sound.cold.rule = rule.unwrap_or(RuleId::DEFAULT).0;
+        // A record of the next epoch replaces the one that the session was resumed from.
+        let epoch = u32::try_from(stored.epoch.saturating_add(1)).unwrap_or(u32::MAX);
+        sound.stored = StoredMark::resumed(epoch);
+        let _no_reload_meanwhile = self.reloading.lock();
+        Ok(match self.land(&self.settings(), &sound, moment) {
+            Landed::Lives(id) => Resumed::Resumed(id),
+            Landed::Expired => Resumed::Expired,
+            Landed::Refused => Resumed::Refused,
+            Landed::Present => Resumed::Present,
+            Landed::NoRoom => Resumed::NoRoom,
+        })
+    }
+
+    /// Ends a session silently, because another engine has taken it over ([`EndReason::Moved`]).
+    ///
+    /// Nothing happens if the engine does not have the session, or has it with an epoch that is not
+    /// below `epoch`. Returns whether a session has ended.
+    pub fn disown<S: Sink>(&self, flow: &FlowName, epoch: u64, now: Instant, sink: &mut S) -> bool {
+        let place = self.table.place(flow.key());
+        let ended = {
+            let mut held = self.table.lock(place.shard);
+            let shard = &mut held.shard;
+            let Some(slot) = shard.find(place.hash, flow.key()) else {
+                return false;
+            };
+            if shard.slab.stored(slot).epoch().unwrap_or(0) >= epoch {
+                return false;
+            }
+            shard.remove(slot, EndReason::Moved)
+        };
+        let nobody = NotifiedSender::nobody(self.origin.micros(now));
+        self.report_ended(place.shard, &ended, nobody, sink);
+        true
+    }
+}

@@ -25,10 +25,10 @@ use portcullis::{Config, Discard, Engine, Outbox, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 
-/// Number of packets that are built at once: they fit in the second-level cache.
+/// Number of packets that are built together: they fit in the second-level cache.
 const SLICE: usize = 1024;
 
-/// Number of packets of one call: the number that an appliance's worker receives at once under
+/// Number of packets of one call: the number that an appliance's worker receives together under
 /// load.
 const BATCH: usize = 64;
 

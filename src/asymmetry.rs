@@ -140,7 +140,7 @@ impl Cause {
                  tcp.midstream and tcp.failover"
             }
             Self::ExpiredHereFirst => {
-                "the session ended here first: the ends are silent for longer than its lifetime"
+                "the session ended here first: the ends are idle for longer than its lifetime"
             }
             Self::ApplianceModeMissing => {
                 "appliance mode is missing between endpoints, or they share an address space and \
@@ -209,9 +209,9 @@ impl fmt::Display for AsymmetryLine {
 pub struct AsymmetryReport {
     /// Lines of the report, those with the most packets first.
     pub lines: Vec<AsymmetryLine>,
-    /// Packets for whose line there was no room.
+    /// Packets without room for their line.
     pub unlisted: u64,
-    /// Packets for whose conversation there was no room among the suspects.
+    /// Packets without room for their conversation among the suspects.
     pub unnoticed: u64,
 }
 

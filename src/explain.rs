@@ -257,7 +257,7 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit source_share: the source has {count} sessions, and {value} places are left for \
+            "limit source_share: the source has {count} sessions, and {value} slots are left for \
              others"
         ),
         Exceeded {
@@ -267,8 +267,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is \
-             taken"
+            "limit zone_share: the zone has {count} sessions and is guaranteed {value}; the rest \
+             is taken"
         ),
         exceeded => write!(
             f,

@@ -92,7 +92,7 @@ impl Tracked {
 pub enum Class {
     /// The packet opens a session, or belongs to one that has not been answered yet.
     New = 0,
-    /// The packet belongs to a session that has seen traffic both ways, or is the answer.
+    /// The packet belongs to a session with traffic in both directions, or is the first answer.
     Established = 1,
     /// The packet is an ICMP error about a session, or belongs to the child of one.
     Related = 2,

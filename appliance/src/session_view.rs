@@ -31,7 +31,7 @@ pub(crate) struct SessionView<Z = String> {
     pub(crate) rule: String,
     /// Number of the session that announced this one.
     pub(crate) parent: Option<u64>,
-    /// Whether the session was picked up in the middle of its connection.
+    /// Whether the session was adopted midstream.
     pub(crate) adopted: bool,
     /// Whether the session continues one that has ended.
     pub(crate) resumed: bool,

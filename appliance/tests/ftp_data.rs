@@ -195,7 +195,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
     let (root, captures) = collection(&settings);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let mut used = vec![BTreeSet::new(); settings.difference.len()];
-    let (mut recognised, mut unlisted) = (0, Vec::new());
+    let (mut recognized, mut unlisted) = (0, Vec::new());
     for capture in &captures {
         let file = root.join(capture);
         let conntrack = json(&file.with_extension("conntrack.json"));
@@ -215,7 +215,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             note!("{:3} {mode} {capture}", by.len());
             for (connection, who) in by {
                 if who.len() == 3 {
-                    recognised += usize::from(mode == "strict");
+                    recognized += usize::from(mode == "strict");
                     continue;
                 }
                 let entry = settings.difference.iter().position(|each| {
@@ -234,7 +234,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             }
         }
     }
-    note!("{recognised} data connections are recognised by all three");
+    note!("{recognized} data connections are recognized by all three");
     assert!(
         unlisted.is_empty(),
         "differences that are not listed:\n{}",
@@ -249,7 +249,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             entry.capture
         );
     }
-    assert_eq!(recognised, settings.connections, "recognised by all three");
+    assert_eq!(recognized, settings.connections, "recognized by all three");
 }
 
 fn main() -> ExitCode {

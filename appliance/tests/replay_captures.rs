@@ -195,7 +195,7 @@ fn time_that_runs_backwards_is_noted_with_its_first_frame() {
     assert!(
         replayed
             .text
-            .contains("note: time runs backwards in 1 frames, first in frame 2"),
+            .contains("note: time runs backward in 1 frames, first in frame 2"),
         "{}",
         replayed.text
     );
@@ -449,7 +449,7 @@ fn the_first_drop_and_the_first_one_for_a_reason_are_explained() {
     for (wanted, message) in [
         (
             "syn_challenged",
-            "no packet of the capture was dropped or rejected for that",
+            "no packet of the capture was dropped or rejected for that reason",
         ),
         ("no_such_reason", "not a frame's number"),
         ("0", "frames are counted from 1"),

@@ -258,7 +258,8 @@ fn fragments_before_their_first_are_held_and_written_after_it() {
     let output = portcullis(&["replay", path(&file), "--explain", &frame]);
     let text = text(&output.stdout);
     assert!(
-        text.contains("waits for the first fragment") && text.contains("follows what was decided"),
+        text.contains("waits for the first fragment")
+            && text.contains("the decision on the first one applies"),
         "{text}"
     );
     let output = portcullis(&["replay", path(&file), "--json"]);

@@ -184,7 +184,7 @@ fn a_second_appliance_does_not_start_and_the_first_goes_on() {
         !status.success() && said.contains("127.97.0.2:6081 is taken: "),
         "{said}"
     );
-    // Nor if only the port of tunnels is the same.
+    // Neither does one with only the port of tunnels in common.
     let text = place.text("other", "other-control");
     fs::write(place.at("other.toml"), text.replace(":18080", ":18081")).unwrap();
     let (status, said) = run(&place.at("other.toml")).end();

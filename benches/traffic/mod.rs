@@ -139,7 +139,7 @@ pub(crate) struct Session(pub(crate) u32);
 pub(crate) enum From {
     /// The end that opens the session.
     Client,
-    /// The other end.
+    /// The end that answers.
     Server,
 }
 
@@ -192,7 +192,7 @@ impl Session {
         self.handshake_packet(protocol, 0)
     }
 
-    /// Returns a packet of the handshake, the first of which is 0.
+    /// Returns a packet of the handshake, counted from 0.
     pub(crate) fn handshake_packet(self, protocol: Protocol, step: u32) -> Frame {
         if protocol.is_tcp() {
             self.syn_packet(protocol, step, self.initial())

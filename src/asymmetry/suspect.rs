@@ -7,7 +7,7 @@ use crate::config::AsymmetryConfig;
 use crate::flow::{End, FlowKey};
 use crate::packet::SeqNum;
 
-/// A conversation of which only one direction has arrived so far.
+/// A conversation with only one direction so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suspect {
     pub(super) key: FlowKey,

@@ -1,6 +1,6 @@
 //! Segments of control sessions: the data that helpers read, and the segments that are forwarded.
 //!
-//! Where a refused announcement stops its session (`ftp.refused = "drop"`), only segments that are
+//! If a refused announcement stops its session (`ftp.refused = "drop"`), only segments that are
 //! read completely and in order are forwarded:
 //!
 //! - A segment after a hole is forwarded only if it is stored, so that it is read once the hole is

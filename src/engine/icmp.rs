@@ -123,7 +123,7 @@ impl Engine {
             return invalid(reason);
         }
         let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
-            trace.step(|| Step::Note("the quoted packet names no flow"));
+            trace.step(|| Step::Note("the quoted packet identifies no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
         let verdict = self.related_to(
@@ -223,7 +223,7 @@ impl Engine {
         };
         let Some(number) = found.filter(lives) else {
             if let Some(number) = found {
-                trace.step(|| Step::Note("the lifetime of its session is over"));
+                trace.step(|| Step::Note("the session has expired"));
                 return after_end_of(shard.slab.hot(number), now);
             }
             trace.step(|| Step::Miss);

@@ -9,7 +9,7 @@ use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 
-/// Details of a live session beyond its record.
+/// Details of a live session in addition to its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionDetail {

@@ -149,7 +149,9 @@ impl Engine {
             return None;
         }
         trace.step(|| {
-            Step::Note("it belongs to an association whose ends have announced its addresses")
+            Step::Note(
+                "the packet belongs to an association whose ends have announced its addresses",
+            )
         });
         if candidate.screen != live.settings.screen
             && let Some(reason) = screened_anew(candidate, live.settings)

@@ -131,8 +131,11 @@ impl Engine {
             _ => drop_of(fault),
         };
         let tracked = matched.invalid();
-        trace
-            .step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
+        trace.step(|| {
+            Step::Note(
+                "the packet that it answers did not pass here: it may have taken another path",
+            )
+        });
         match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
             Asymmetric::Drop => Some(effects.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
@@ -147,7 +150,9 @@ impl Engine {
                 }))
             }
             Asymmetric::Bypass => {
-                trace.step(|| Step::Note("bypass: the session continues without its missing half"));
+                trace.step(|| {
+                    Step::Note("bypass: the session continues without the missing direction")
+                });
                 live.hot_mut()
                     .track
                     .go_on_without(matched.direction.opposite());

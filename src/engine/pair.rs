@@ -109,7 +109,9 @@ impl Engine {
         let (shard, place) = (&*locked.shard, locked.place);
         let slot = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
         trace.step(|| {
-            Step::Note("it belongs to a session of its address pair, whatever its GRE key")
+            Step::Note(
+                "the packet belongs to a session of its address pair, regardless of its GRE key",
+            )
         });
         self.hit(&mut locked.live(slot), candidate, effects, trace)
     }

@@ -49,7 +49,7 @@ impl Screen {
         self.0 & bit != 0
     }
 
-    /// Returns the verification of checksums.
+    /// Returns the mode of checksum verification.
     pub(super) const fn checksums(self) -> Checksums {
         if self.has(Self::TRUST) {
             Checksums::Trust
@@ -60,8 +60,8 @@ impl Screen {
         }
     }
 
-    /// Returns the verification of a packet's checksums; those of an `offloaded` packet are not
-    /// filled in yet.
+    /// Returns the mode of checksum verification for a packet. The checksums of an `offloaded`
+    /// packet are not filled in yet.
     #[inline]
     pub(super) const fn checksums_of(self, offloaded: bool) -> Checksums {
         if offloaded {

@@ -297,8 +297,7 @@ impl Settings {
             slot.deadline
         };
         if kept > refreshed {
-            trace
-                .step(|| Step::Note("the session lives longer already: its end stays where it is"));
+            trace.step(|| Step::Note("the session already lives longer: its end stays unchanged"));
         }
         refreshed.max(kept)
     }

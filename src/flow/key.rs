@@ -212,7 +212,8 @@ impl FlowKey {
         }
     }
 
-    /// Returns the key with the kind of an ICMP message and the end that sends it.
+    /// Returns the key with the kind of an ICMP message, and the end that sends the query or
+    /// message.
     pub(super) const fn with_icmp(mut self, kind: u8, asker: End) -> Self {
         self.tag |= kind << TAG_KIND_SHIFT;
         if matches!(asker, End::High) {

@@ -47,7 +47,7 @@ struct IcmpFields {
     kind: u8,
     /// The identifier of a query, or the type of another message.
     id: u16,
-    /// Whether the sender asks.
+    /// Whether the message is a query or another message, and not a reply.
     request: bool,
 }
 

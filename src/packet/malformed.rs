@@ -85,8 +85,8 @@ reasons! {
 
         DiscoverySource, "discovery_source",
             "The source address is not allowed for this kind of discovery: router, redirect and \
-             listener messages need a link-local source, and only a host without an address may use \
-             ::.";
+             listener messages need a link-local source, and only a host without an address may \
+             use ::.";
         DiscoveryHeaders, "discovery_headers",
             "Neighbor discovery follows IPv6 extension headers, or listener discovery follows \
              other headers than one hop-by-hop header with the router alert alone (RFC 3810 6.2).";

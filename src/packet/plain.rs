@@ -13,7 +13,7 @@ use super::{Checksums, PROTOCOL_TCP, PROTOCOL_UDP, SeqNum, TcpFlags, ipv4, ipv6}
 
 /// First byte of an IPv4 header without options.
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
-/// Bytes of that header.
+/// Bytes of an IPv4 header without options.
 const IPV4_HEADER_LEN: usize = 20;
 /// "More fragments" and the fragment offset: not 0 in a fragment.
 const IPV4_FRAGMENT: u16 = 0x3fff;

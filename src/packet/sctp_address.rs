@@ -111,9 +111,9 @@ pub(crate) fn announced(packet: &[u8], each: impl FnMut(u128)) {
 /// A request to change the sender's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// One more address.
+    /// Add an address.
     Add(u128),
-    /// An address goes.
+    /// Remove an address.
     Delete(u128),
     /// Remove all addresses, except the source of the request (RFC 5061 4.2.2).
     DeleteOthers,

@@ -21,7 +21,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// All fields. Those that separate rules best come first: a lookup compares in this order.
+    /// All fields, in the order of comparison: fields that separate rules best come first.
     pub(super) const ALL: [Self; 8] = [
         Self::Destination,
         Self::Source,

@@ -532,20 +532,23 @@ fn explain_says_who_was_challenged_and_who_has_answered() {
     let client = Client::new(V4, 100);
     let (verdict, steps) = explain(&client.syn());
     assert!(
-        steps.contains("its source is unknown: a SYN-ACK that acknowledges"),
+        steps.contains("the source is unknown: a SYN-ACK that acknowledges"),
         "{steps}"
     );
     let number = cookie(&verdict).0;
     let (_, steps) = explain(&segment(V4, RST, number ^ 1, 0, b""));
-    assert!(steps.contains("no cookie"), "{steps}");
+    assert!(steps.contains("is not the cookie"), "{steps}");
     let (_, steps) = explain(&segment(V4, RST, number, 0, b""));
     assert!(
-        steps.contains("it returns the cookie of a challenge"),
+        steps.contains("the packet returns the cookie of a challenge"),
         "{steps}"
     );
     let (verdict, steps) = explain(&client.syn());
     assert!(verdict.is_forward());
-    assert!(steps.contains("has proven itself lately"), "{steps}");
+    assert!(
+        steps.contains("the source was validated recently"),
+        "{steps}"
+    );
 }
 
 #[test]

@@ -749,12 +749,12 @@ fn the_tracer_names_the_datagram_and_why() {
     );
     let later = explain(&cut(&whole, 0x2a, (800, 2_008, false)));
     assert!(
-        later.contains("follows") && later.contains("complete"),
+        later.contains("the decision on the first one applies") && later.contains("complete"),
         "{later}"
     );
     let stray = explain(&cut(&whole, 0x2b, (800, 2_008, false)));
     assert!(
-        stray.contains("datagram 0x2b") && stray.contains("not known"),
+        stray.contains("datagram 0x2b") && stray.contains("unknown: a later fragment"),
         "{stray}"
     );
 }

@@ -585,7 +585,7 @@ fn a_rejected_rst_takes_nothing_from_the_budget() {
             let _ = a.take(Label::blue(1, 1), inner);
         }
         let frag = {
-            // a later fragment of nothing is no reject; ICMP timestamp? use GRE-like packet
+            // a later fragment without a first one is not rejected, so a GRE-like packet is used
             segment(ENDS, RST, 1, 0, b"")
         };
         let r = a.take(Label::blue(1, 1), &frag);

@@ -787,7 +787,7 @@ fn a_server_that_announces_its_public_address_is_expected_at_its_own() {
         assert_eq!(control.engine.stats().expectations, 0, "one session");
         assert_eq!(control.event(HelperEvent::ForeignAddressIgnored), 1);
     }
-    // Where the address is listed, the data may go there instead.
+    // If the address is listed, the data may go there instead.
     let mut control = Control::new(&listed.replace("203.0.113.0/24", "10.0.0.3/32"), false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,3,195,80)\r\n");

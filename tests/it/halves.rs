@@ -1,5 +1,4 @@
-//! Connections of which a part is unknown: adopted midstream, or with one direction on another
-//! path.
+//! Partially known connections: adopted midstream, or with one direction on another path.
 
 use std::time::Duration;
 

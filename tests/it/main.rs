@@ -39,7 +39,7 @@ mod slices;
 mod snapshot;
 /// The full table, against the reference model.
 mod table;
-/// Many threads on the same flows, and every operation of an operator at once.
+/// Many threads on shared flows, with concurrent operations of every kind.
 mod together;
 
 // Protocols.
@@ -59,7 +59,7 @@ mod transports;
 mod accused;
 /// Segments that neither end sent.
 mod forged;
-/// Connections of which a part is unknown.
+/// Partially known connections.
 mod halves;
 /// TCP modes by rule and zone, and checks that only count.
 mod modes;

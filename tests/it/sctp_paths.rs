@@ -445,7 +445,7 @@ fn asconf(ends: Ends, tag: u32, has_auth: bool, kind: u16, address: &[u8]) -> Ve
     sctp(ends, tag, &[auth, chunk(ASCONF, 0, &body)].concat())
 }
 
-/// The answer to it.
+/// Returns a packet with the ASCONF ACK that answers a request.
 fn asconf_ack(ends: Ends, tag: u32, refuses: bool) -> Vec<u8> {
     let refusal: &[u8] = if refuses {
         &[0xc0, 3, 0, 8, 0, 0, 0, 1]

@@ -551,7 +551,7 @@ fn explain_shows_the_keys_of_a_gre_session() {
     for part in [
         "GRE key 0x1 ",
         ", key 0x2 there, 0x1 back",
-        "whatever its GRE key",
+        "regardless of its GRE key",
     ] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }

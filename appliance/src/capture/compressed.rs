@@ -11,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The largest window of a Zstandard frame: 128 MiB, above which `zstd` asks for `--long`, too.
+/// The largest window of a Zstandard frame: 128 MiB, above which `zstd` also needs `--long`.
 const MAX_WINDOW: u64 = 128 << 20;
 
 /// Compression of a file.

@@ -32,12 +32,12 @@ pub(crate) enum ReplayError {
     #[error("{0} and {1} are the same file")]
     SameFile(String, String),
     /// `--explain` requests a decision that did not occur.
-    #[error("--explain {0}: no packet of the capture was dropped or rejected for that")]
+    #[error("--explain {0}: no packet of the capture was dropped or rejected for that reason")]
     NoSuchDrop(ExplainTarget),
     /// `--explain` names a frame after the end of the capture.
     #[error("--explain {asked}: the capture has only {frames} frames")]
     NoSuchFrame {
-        /// The frame asked for.
+        /// The requested frame.
         asked: u64,
         /// Frames in the capture.
         frames: u64,

@@ -279,8 +279,8 @@ impl<'e> Judge<'e> {
 }
 
 /// The comments on packets that the engine has created.
-const MADE_RESET: &str = "made: a RST for a session that has ended";
-const MADE_REPLY: &str = "made: the answer to the rejected packet";
+const MADE_RESET: &str = "created: a RST for a session that has ended";
+const MADE_REPLY: &str = "created: the answer to the rejected packet";
 
 /// Writes a forwarded packet without its padding, and the reply to a rejected one. If packets keep
 /// comments, those that are not forwarded are written too.
@@ -329,19 +329,20 @@ fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> 
     if candidate.padded > 0 {
         let _ = writeln!(
             text,
-            "   -  the capture has cut {} bytes: they stand as zeros, checksums are trusted",
+            "   -  the capture has truncated {} bytes: they are read as zeros, and checksums are \
+             trusted",
             candidate.padded
         );
     }
     if candidate.unsegmented {
         let _ = writeln!(
             text,
-            "   -  its header states no length (segmentation offload): it has that of the frame, \
-             checksums are trusted"
+            "   -  the header states no length (segmentation offload): the frame's length is used, \
+             and checksums are trusted"
         );
     }
     if let Some(session) = session {
-        let _ = writeln!(text, "   -  its session is number {session} of this replay");
+        let _ = writeln!(text, "   -  the session is number {session} of this replay");
     }
     for (number, step) in (1..).zip(steps) {
         let _ = writeln!(text, "{number:4}  {step}");

@@ -54,7 +54,7 @@ pub(crate) struct Summary {
     pub(super) sessions_bypassed: u64,
     /// Findings of the FTP helper.
     pub(crate) ftp: FtpSummary,
-    /// Paths of which one direction is missing.
+    /// Paths with a missing direction.
     pub(super) asymmetry: Vec<HalfRow>,
     #[serde(skip)]
     collecting: Talkers,

@@ -80,17 +80,19 @@ impl Engine {
         }
         if self.is_known(settings, candidate) {
             self.counters.challenge(ChallengeEvent::Passed);
-            trace.step(|| Step::Note("its source has proven itself lately: it is not challenged"));
+            trace.step(|| Step::Note("the source was validated recently: it is not challenged"));
             return None;
         }
         if !settings.challenge.take(zone, candidate.now) {
-            trace.step(|| Step::Note("its source is unknown, and there were too many challenges"));
+            trace.step(|| {
+                Step::Note("the source is unknown, and the budget of challenges is used up")
+            });
             return Some(Verdict::Drop(DropReason::SynChallengeBudget, tracked));
         }
         trace.step(|| {
             Step::Note(
-                "its source is unknown: a SYN-ACK that acknowledges a cookie asks whether \
-                        it is there",
+                "the source is unknown: a SYN-ACK that acknowledges a cookie checks whether it \
+                 exists",
             )
         });
         let subject = Subject::new(zone, ip, *src_port, *dst_port);
@@ -127,10 +129,11 @@ impl Engine {
         let subject = Subject::new(zone, &candidate.parsed.ip, src_port, dst_port);
         if !cookie::is_cookie(self.challenges.key, &subject, segment.seq, now) {
             self.counters.challenge(ChallengeEvent::Ignored);
-            trace.step(|| Step::Note("its number is no cookie of a challenge, or too old a one"));
+            trace.step(|| Step::Note("the number is not the cookie of a challenge, or is too old"));
             return None;
         }
-        trace.step(|| Step::Note("it returns the cookie of a challenge: its source is there"));
+        trace
+            .step(|| Step::Note("the packet returns the cookie of a challenge: its source exists"));
         let source = source_of(
             settings,
             zone,
@@ -168,8 +171,8 @@ impl Engine {
     /// Returns whether a packet may open a session although the caller is overloaded: a SYN may,
     /// unless SYNs flood its zone and its source is unknown.
     ///
-    /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
-    /// and no packet may.
+    /// If sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
+    /// and no packet may open a session.
     pub(super) fn passes_under_overload(
         &self,
         settings: &Settings,

@@ -80,7 +80,7 @@ pub(crate) mod by_zone {
     }
 }
 
-/// Memory is always there.
+/// Memory is always available.
 pub(crate) mod reserve {
     #[derive(Debug)]
     pub(crate) struct NoMemory;

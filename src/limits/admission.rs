@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::accounts::Accounts;
-use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
+use super::counted::{Ask, Excess, Holding, Key, KeyHash, Kind, SMALL_SOURCE};
 use super::standing::Standing;
 use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
@@ -134,6 +134,26 @@ impl Counts {
 }
 
 impl Accounts {
+    /// Prefetches the part of the counts of an initiator that is read first, and returns the hash by
+    /// which [`Accounts::prefetch_source`] prefetches the rest. Takes no lock.
+    #[inline]
+    pub(crate) fn prefetch_counts(&self, key: &FlowKey, initiator: End) -> KeyHash {
+        let rule = RuleId::DEFAULT;
+        let subject = Subject {
+            key,
+            initiator,
+            rule,
+        };
+        self.counted
+            .prefetch_set(&subject.entry(self, Kind::Source))
+    }
+
+    /// Prefetches the counts of an initiator.
+    #[inline]
+    pub(crate) fn prefetch_source(&self, source: KeyHash) {
+        self.counted.prefetch_entry(source);
+    }
+
     /// Counts a new session, unless that exceeds a limit.
     pub(crate) fn admit<'a>(
         &'a self,

@@ -28,7 +28,7 @@ pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
 pub(crate) use shard::{Ended, Expired, Opened, Shard};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
-pub(crate) use slot::{Cold, Mark, Slot};
+pub(crate) use slot::{Cold, Mark, NIL, Slot};
 pub(crate) use table::{Held, KeyPlace, Table, session_bytes, tunnel_reference_bytes};
 pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};

@@ -84,22 +84,20 @@ impl Engine {
                 .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
-        // A tombstone of an earlier session of these ends is obsolete.
-        self.graveyard.forget(&ended.slot.key);
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
             // The SYN was forwarded, and may still be answered.
             let place = self.table.place(&ended.slot.key);
             self.cut.note(place, Cut::Syn, now);
         }
-        if !remembered {
-            return;
-        }
-        if matches!(
+        let is_open = !matches!(
             state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
-        ) {
-            // Neither end considers the connection open.
+        );
+        // A tombstone of an earlier session of these ends is obsolete. If neither end considers the
+        // connection open, no other takes its place.
+        if !remembered || !is_open {
+            self.graveyard.forget(&ended.slot.key);
             return;
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);

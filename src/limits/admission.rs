@@ -324,9 +324,9 @@ impl Accounts {
         }
     }
 
-    /// Counts the end of a session by its source, destination and rule.
+    /// Counts the end of a session by its source and destination. [`Accounts::depart`] counts the
+    /// end by zone and rule.
     pub(crate) fn ended(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
-        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
             self.counted.end(&subject.entry(self, kind), standing);
         }

@@ -4,6 +4,7 @@
 //! for a few instructions, such as those of the limits. References that a guard lends do not leave
 //! the callers of this module in the engine; records are copied out.
 
+mod due;
 pub(crate) mod end;
 mod eviction;
 pub mod history;
@@ -22,10 +23,11 @@ pub(crate) mod time;
 mod tombstone;
 mod wheel;
 
+pub(crate) use due::{Expired, RUN};
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Opened, Shard};
+pub(crate) use shard::{Ended, Opened, Shard};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, NIL, Slot};

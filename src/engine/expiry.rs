@@ -128,8 +128,11 @@ impl Engine {
             // A packet that waits for the lock comes before the next sessions.
             MutexGuard::unlock_fair(held);
         }
+        self.rule_counters.ended(batch.iter().flatten());
+        let settings = self.settings();
         for ended in batch.iter().flatten() {
-            self.report_ended(shard_id, ended, NotifiedSender::nobody(now), sink);
+            let nobody = NotifiedSender::nobody(now);
+            self.report_counted(shard_id, ended, nobody, Some(&settings), sink);
         }
     }
 

@@ -115,6 +115,7 @@ impl Engine {
         id: SessionId,
         ended: &Ended,
         told: NotifiedSender,
+        settings: Option<&Settings>,
         sink: &mut S,
     ) {
         let slot = &ended.slot;
@@ -127,7 +128,13 @@ impl Engine {
         if !is_open {
             return;
         }
-        let settings = self.settings();
+        let newest;
+        let settings = if let Some(settings) = settings {
+            settings
+        } else {
+            newest = self.settings();
+            &newest
+        };
         let handling = settings.tcp(RuleId(ended.cold.rule), slot.key.zone());
         // A session that was stopped for its content must not leave its ends waiting.
         if !handling.timeout_reset && ended.reason != EndReason::FtpRefused {

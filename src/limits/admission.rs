@@ -134,7 +134,7 @@ impl Counts {
 }
 
 impl Accounts {
-    /// Prefetches the part of the counts of an initiator that is read first, and returns the hash by
+    /// Prefetches the part of the counts of an initiator that is read first. Returns the hash by
     /// which [`Accounts::prefetch_source`] prefetches the rest. Takes no lock.
     #[inline]
     pub(crate) fn prefetch_counts(&self, key: &FlowKey, initiator: End) -> KeyHash {

@@ -283,6 +283,9 @@ impl LifetimeTable {
     /// Selects the profile of a session: 0 for the global lifetimes, otherwise the number of the
     /// applicable override, counted from 1.
     pub fn select(&self, subject: &Subject) -> u8 {
+        if self.profiles.is_empty() {
+            return 0;
+        }
         let best = |candidates: &[Candidate]| {
             candidates
                 .iter()

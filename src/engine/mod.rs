@@ -17,6 +17,7 @@ mod ended;
 mod enforcement;
 mod expiry;
 mod faults;
+mod foresight;
 mod fragments;
 mod ftp_settings;
 mod held;

@@ -18,6 +18,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use prefetch_index::prefetch_index;
 
 use super::standing::Standing;
 use crate::flow::Zone;
@@ -312,6 +313,12 @@ impl Set {
         if self.any_due {
             return self.lightest_by_debt(now);
         }
+        self.lightest_by_use()
+    }
+
+    /// Returns the place of the lightest entry of a set without debts.
+    #[inline]
+    fn lightest_by_use(&self) -> usize {
         // One number for each entry: sessions, rank and place.
         let weight = |place: usize, sessions: u32| {
             u64::from(sessions) << 16 | u64::from(self.recency.rank(place)) << 8 | place as u64
@@ -334,6 +341,21 @@ impl Set {
             .map_or(0, |(place, _)| place)
     }
 
+    /// Prefetches the entry that a session of a tag changes: the one that has the tag, else the
+    /// lightest. Reads no entry.
+    #[inline]
+    fn prefetch_entry(&self, tag: u8) {
+        let place = match self.tags.iter().position(|each| *each == tag) {
+            Some(place) => place,
+            None if !self.any_due => self.lightest_by_use(),
+            // The debts to a rate are in the entries.
+            None => return,
+        };
+        // An entry may lie on two cache lines.
+        prefetch_index(&self.entries, place);
+        prefetch_index(&self.entries, place + 1);
+    }
+
     /// Gives a place to a new key. Returns whether the entry there had sessions.
     fn replace(&mut self, place: usize, tag: u8, key: &Key) -> bool {
         if let (Some(own), Some(entry)) = (self.tags.get_mut(place), self.entries.get_mut(place)) {
@@ -347,6 +369,10 @@ impl Set {
         sessions.is_some_and(|sessions| sessions > 0)
     }
 }
+
+/// Hash of a key, for prefetching its entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHash(u64);
 
 /// The table. See the [module](self).
 #[derive(Debug)]
@@ -391,6 +417,26 @@ impl CountedTable {
         let hash = self.hasher.hash_one(key);
         let Locked(set) = self.sets.get(hash as usize & (self.sets.len() - 1))?;
         Some((set, tag(hash)))
+    }
+
+    /// Prefetches the part of a key's set that is read first. Takes no lock.
+    #[inline]
+    pub(super) fn prefetch_set(&self, key: &Key) -> KeyHash {
+        let hash = self.hasher.hash_one(key);
+        prefetch_index(&self.sets, hash as usize & (self.sets.len() - 1));
+        KeyHash(hash)
+    }
+
+    /// Prefetches the entry of a key whose set [`Self::prefetch_set`] has prefetched. Does nothing
+    /// if another thread holds the set's lock.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: KeyHash) {
+        let KeyHash(hash) = hash;
+        if let Some(Locked(set)) = self.sets.get(hash as usize & (self.sets.len() - 1))
+            && let Some(set) = set.try_lock()
+        {
+            set.prefetch_entry(tag(hash));
+        }
     }
 
     /// Counts one more session of a prefix, if that exceeds nothing that it is held against.

@@ -16,8 +16,9 @@
 use std::cmp::Reverse;
 
 use super::EndReason;
+use super::due::{Expired, Run};
 use super::id::SlotId;
-use super::shard::{Ended, Expired, Shard};
+use super::shard::{Ended, Shard};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::behind;
@@ -94,7 +95,10 @@ impl Shard {
     ) -> Option<Room> {
         let zone = newcomer.subject.key.zone();
         for _ in 0..DUE {
-            match self.expire(newcomer.now.tick(), &mut spare) {
+            let mut run = Run::default();
+            let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);
+            self.finish(run);
+            match step {
                 Expired::Ended(ended) => {
                     let is_granted = self.accounts.claim(zone);
                     return Some(Room { ended, is_granted });

@@ -4,6 +4,7 @@
 //! for a few instructions, such as those of the limits. References borrowed from a guard do not
 //! leave the callers of this module in the engine; records are copied out.
 
+mod due;
 pub(crate) mod end;
 mod eviction;
 pub mod history;
@@ -23,13 +24,14 @@ pub(crate) mod time;
 mod tombstone;
 mod wheel;
 
+pub(crate) use due::{Expired, RUN};
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard};
+pub(crate) use shard::{Ended, Kept, Opened, Shard};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
-pub(crate) use slot::{Cold, Mark, Slot};
+pub(crate) use slot::{Cold, Mark, NIL, Slot};
 pub(crate) use stored::{Refresh, StoredMark};
 pub(crate) use table::{
     Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,

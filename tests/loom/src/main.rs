@@ -34,13 +34,18 @@ mod rate;
 #[path = "../../../src/limits/share.rs"]
 #[rustfmt::skip]
 mod share;
+#[path = "../../../src/stripe/owners.rs"]
+#[rustfmt::skip]
+mod owners;
 
-use accounts::Accounts;
+use accounts::{Accounts, Departures};
 use around::limits::Limits;
 use around::{
     admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track,
 };
 use flow::Zone;
+use loom::sync::atomic::{AtomicU64, AtomicUsize};
+use owners::Owners;
 use rate::Rate;
 use session::Micros;
 use share::{Drawn, ZoneShares};
@@ -235,8 +240,109 @@ fn a_rate_is_exact() {
     assert_eq!(taken.load(Relaxed) + left, PER_SECOND as usize);
 }
 
+/// Sessions that end together leave the sums that they would leave one by one, while others begin.
+fn departures_together_are_exact() {
+    let accounts = accounts(4);
+    let standing = standing::Standing {
+        half_open: true,
+        assured: false,
+    };
+    let rule = policy::RuleId::DEFAULT;
+    let begin = move |accounts: &Accounts, zone| {
+        let begun = accounts.claim(zone);
+        if begun {
+            accounts.begins(zone, standing);
+            accounts.rule(rule).fetch_add(1, Relaxed);
+        }
+        begun
+    };
+    assert!((0..2).all(|_| begin(&accounts, GREEN)));
+    let (ends, begins) = (Arc::clone(&accounts), Arc::clone(&accounts));
+    beside(
+        move || {
+            let mut departures = Departures::default();
+            for _ in 0..2 {
+                departures.add(&ends, GREEN, rule, standing);
+            }
+            ends.depart(&mut departures);
+        },
+        move || {
+            let begun = (0..2).filter(|_| begin(&begins, BLUE)).count();
+            assert!(begun >= 1, "refused what is guaranteed");
+            let mut departures = Departures::default();
+            for _ in 0..begun {
+                departures.add(&begins, BLUE, rule, standing);
+            }
+            begins.depart(&mut departures);
+        },
+    );
+    accounts_are_free(&accounts, 4);
+}
+
+/// Stripes of which one thread owns the first, and others share the second.
+struct Striped {
+    owners: Owners<1, 1>,
+    counters: [AtomicU64; 2],
+}
+
+impl Striped {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            owners: Owners {
+                taken: AtomicU64::new(0),
+                next: AtomicUsize::new(0),
+            },
+            counters: [AtomicU64::new(0), AtomicU64::new(0)],
+        })
+    }
+
+    /// Counts twice, as a thread that ends afterwards.
+    fn count(&self) {
+        let number = self.owners.take();
+        for _ in 0..2 {
+            Owners::<1, 1>::add(number, &self.counters[number], 1);
+        }
+        self.owners.give_back(number);
+    }
+
+    fn sum(&self) -> u64 {
+        self.counters.iter().map(|each| each.load(Relaxed)).sum()
+    }
+}
+
+/// A stripe passes from a thread that ends to another one, or they count in different ones: no
+/// count is lost.
+fn a_stripe_changes_hands_with_its_counts() {
+    let striped = Striped::new();
+    let thread = || {
+        let striped = Arc::clone(&striped);
+        move || striped.count()
+    };
+    let third = thread::spawn(thread());
+    beside(thread(), thread());
+    third.join().unwrap();
+    assert_eq!(striped.sum(), 6);
+    assert_eq!(striped.owners.take(), 0, "a thread that has ended owns it");
+}
+
+/// Two live threads never own one stripe.
+fn a_stripe_has_one_owner() {
+    let striped = Striped::new();
+    let owned = Counted::new(Count::new(0));
+    let thread = || {
+        let (striped, owned) = (Arc::clone(&striped), Counted::clone(&owned));
+        move || {
+            if striped.owners.take() == 0 {
+                owned.fetch_add(1, Relaxed);
+            }
+        }
+    };
+    beside(thread(), thread());
+    assert_eq!(owned.load(Relaxed), 1);
+}
+
 fn main() -> ExitCode {
-    let models: [(&str, fn()); 7] = [
+    let models: [(&str, fn()); 10] = [
         ("shares are exact", shares_are_exact),
         ("shares of sources are exact", shares_of_sources_are_exact),
         ("shares outlive a reload", shares_outlive_a_reload),
@@ -247,6 +353,15 @@ fn main() -> ExitCode {
         ),
         ("accounts outlive a reload", accounts_outlive_a_reload),
         ("a rate is exact", a_rate_is_exact),
+        (
+            "departures together are exact",
+            departures_together_are_exact,
+        ),
+        (
+            "a stripe changes hands with its counts",
+            a_stripe_changes_hands_with_its_counts,
+        ),
+        ("a stripe has one owner", a_stripe_has_one_owner),
     ];
     let mut outcome = ExitCode::SUCCESS;
     for (name, model) in models {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,20 +34,28 @@ pub(crate) struct StoreThreads {
 pub(crate) struct HandOver {
     pub(super) asked: AtomicBool,
     pub(super) done: AtomicBool,
+    /// Sessions that the store has not taken.
+    pub(super) lost: AtomicU64,
 }
 
 impl HandOver {
-    /// Hands all sessions over: each is written once more. Returns whether that was done in time.
-    pub(crate) fn run(&self) -> bool {
+    /// Hands all sessions over: each is written once more. Returns the outcome in words.
+    pub(crate) fn run(&self) -> String {
         self.asked.store(true, Ordering::Relaxed);
         let until = Instant::now() + HAND_OVER;
-        while !self.done.load(Ordering::Relaxed) {
+        while !self.done.load(Ordering::Acquire) {
             if Instant::now() >= until {
-                return false;
+                return format!(
+                    "warning: not all sessions are handed over within {} s",
+                    HAND_OVER.as_secs()
+                );
             }
             thread::sleep(Duration::from_millis(5));
         }
-        true
+        match self.lost.load(Ordering::Relaxed) {
+            0 => "all sessions are handed over".to_owned(),
+            lost => format!("warning: {lost} sessions could not be handed over"),
+        }
     }
 }
 

@@ -18,13 +18,13 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// Memory is bounded. An outbox that is not drained keeps its oldest entries, discards the others,
 /// and counts them ([`Outbox::lost`]). Five kinds of entries have bounds of their own, so that no
 /// flood of one kind displaces another: replies to packets, RSTs at the end of sessions, events,
-/// [`Event::Released`] and [`Event::Question`]. Of the events, [`Event::Denied`] and [`Event::Audited`] take at most
-/// half, so that denied packets never displace the records of sessions. Buffers are reused: once
-/// grown to its bounds, an outbox allocates nothing for packets.
+/// [`Event::Released`] and [`Event::Question`]. Of the events, [`Event::Denied`] and
+/// [`Event::Audited`] take at most half, so that denied packets never displace the records of
+/// sessions. Buffers are reused: once grown to its bounds, an outbox allocates nothing for packets.
 ///
-/// A packet makes at most one reply, one [`Event::Released`] and one [`Event::Question`]: with the default bounds, an outbox
-/// that is drained after each batch of at most 1024 packets keeps all of them. A call of
-/// [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
+/// A packet makes at most one reply, one [`Event::Released`] and one [`Event::Question`]: with the
+/// default bounds, an outbox that is drained after each batch of at most 1024 packets keeps all of
+/// them. A call of [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
 ///
 /// [`Engine::end_sessions`](crate::Engine::end_sessions) and
 /// [`Engine::reload`](crate::Engine::reload) may end every session in one call, and nobody can
@@ -88,7 +88,8 @@ pub struct Outbox {
 struct Kept {
     replies: usize,
     resets: usize,
-    /// Events other than [`Event::Released`] and [`Event::Question`], those of `decisions` included.
+    /// Events other than [`Event::Released`] and [`Event::Question`], those of `decisions`
+    /// included.
     events: usize,
     /// [`Event::Denied`] and [`Event::Audited`].
     decisions: usize,

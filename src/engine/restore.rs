@@ -30,12 +30,12 @@ use crate::track::tcp::Track;
 
 /// A valid record, ready for the table.
 pub(super) struct Sound {
-    key: FlowKey,
-    slot: Slot,
+    pub(super) key: FlowKey,
+    pub(super) slot: Slot,
     pub(super) cold: Cold,
     tunnels: [TunnelRef; 2],
     parent: Option<SessionEnds>,
-    control: SavedControl,
+    pub(super) control: SavedControl,
     /// The session's record in a store.
     pub(super) stored: StoredMark,
 }

@@ -8,6 +8,7 @@ use super::restore::Landed;
 use crate::continuity::{FlowName, Resumed, StoredError, StoredSession};
 use crate::event::Sink;
 use crate::flow::FlowKey;
+use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::session::{EndReason, SessionRecord, StoredMark};
 use crate::snapshot::RestoreOptions;
@@ -47,13 +48,15 @@ impl Engine {
         }
         let elapsed = at.duration_since(stored.saved_at).unwrap_or_default();
         let moment = self.origin.micros(now);
-        let options = RestoreOptions {
-            moved_on: true,
-            ..RestoreOptions::default()
-        };
         let mut sound = self
-            .sound(&session, moment, elapsed, options)
+            .sound(&session, moment, elapsed, RestoreOptions::default())
             .map_err(StoredError::Unsound)?;
+        if session.protocol == PROTOCOL_TCP {
+            sound.slot.track.resume();
+            // Lines may have passed since.
+            sound.control.lines = None;
+            sound.control.at_rest = false;
+        }
         let rule = settings.policy.rule_named(&stored.rule);
         sound.cold.rule = rule.unwrap_or(RuleId::DEFAULT).0;
         // A record of the next epoch replaces the one that the session was resumed from.

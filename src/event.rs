@@ -8,6 +8,7 @@ use crate::fragment::id::HoldId;
 pub use crate::ftp::{Expectation, HelperEvent, SessionEnds};
 pub use crate::limits::Exceeded;
 use crate::policy::{Action, RuleId};
+use crate::question::Question;
 pub use crate::reset::{MAX_REPLY, Reset, Unsent, write_reply_unbudgeted};
 pub use crate::session::{EndReason, SessionRecord, Traffic};
 use crate::session::{SessionId, TunnelRef};
@@ -157,10 +158,21 @@ pub trait Sink {
 
     /// Receives the identifier of held packets that are to be processed again.
     ///
-    /// The packet of this call decided their first fragment, or displaced them. See
+    /// The packet of this call decided their first fragment, or displaced them; or their question
+    /// was answered ([`Engine::answer`](crate::Engine::answer)). See
     /// [`Verdict::Hold`](crate::Verdict::Hold).
     fn released(&mut self, id: HoldId) {
         let _ = id;
+    }
+
+    /// Receives a question to the store that engines share.
+    ///
+    /// Called while `continuity.enabled` is set: for the first packet of a flow that is held, or
+    /// for a session that is about to end. Answer it by
+    /// [`Engine::answer`](crate::Engine::answer). Other packets of the flow are held for the same
+    /// question.
+    fn question(&mut self, question: &Question) {
+        let _ = question;
     }
 }
 
@@ -220,5 +232,9 @@ impl<S: Sink> Sink for &mut S {
 
     fn released(&mut self, id: HoldId) {
         (**self).released(id);
+    }
+
+    fn question(&mut self, question: &Question) {
+        (**self).question(question);
     }
 }

@@ -1,15 +1,16 @@
 //! The engine and the front end, combined in one type.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
 use crate::config::{Config, ConfigError};
-use crate::engine::{Engine, Reload, SessionFilter};
+use crate::engine::{self, Engine, Reload, SessionFilter};
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
 use crate::geneve::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch};
 use crate::outbox::{Event, Lost, Outbox};
+use crate::question::{Answered, Question};
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
 
@@ -19,6 +20,10 @@ const EXPIRY_BUDGET: usize = 256;
 /// Interval between checks of held fragments. They wait for at most `fragments.hold`, and another
 /// thread may have decided their first fragment meanwhile.
 const HELD_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Interval between checks of packets that wait for an answer, which another thread may have
+/// received meanwhile.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Appliance behind a load balancer, without I/O: an [`Engine`] and the [`FrontEnd`] that
 /// decapsulates packets.
@@ -181,10 +186,14 @@ impl Gateway {
         if done.more {
             return Some(now);
         }
+        let interval = match self.engine.open_questions() {
+            0 => HELD_INTERVAL,
+            _ => ANSWER_INTERVAL,
+        };
         let held = self
             .front
             .holds_any()
-            .then(|| now.checked_add(HELD_INTERVAL))
+            .then(|| now.checked_add(interval))
             .flatten();
         self.engine.next_expiry().into_iter().chain(held).min()
     }
@@ -245,6 +254,26 @@ impl Gateway {
     ) {
         self.front.release_held();
         self.send_rest(worker, now, &mut send);
+    }
+
+    /// Takes the answer to a [`Question`] that a worker's events contain ([`Engine::answer`]). `at`
+    /// is the wall-clock time of `now`.
+    ///
+    /// Any thread may call this, with a sink of its own. The packets that were held are ready: the
+    /// next call to [`Gateway::poll`] of any worker decides them, so wake one.
+    pub fn answer<S: Sink>(
+        &self,
+        id: HoldId,
+        answer: &engine::Answer,
+        now: Instant,
+        at: SystemTime,
+        sink: &mut S,
+    ) -> Answered {
+        let mut releasing = Releasing {
+            front: &self.front,
+            sink,
+        };
+        self.engine.answer(id, answer, now, at, &mut releasing)
     }
 
     /// Returns the engine, for its sessions, counters and settings.
@@ -317,6 +346,59 @@ impl GatewayWorker {
     }
 }
 
+/// Makes the packets of answered questions ready, and passes all else on.
+struct Releasing<'a, S> {
+    front: &'a FrontEnd,
+    sink: &'a mut S,
+}
+
+// A method that is missing here is lost to every user of a gateway.
+#[deny(clippy::missing_trait_methods)]
+impl<S: Sink> Sink for Releasing<'_, S> {
+    const LISTENS: bool = S::LISTENS;
+
+    fn session_opened(&mut self, session: &SessionRecord) {
+        self.sink.session_opened(session);
+    }
+
+    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.sink.session_ended(session, reason);
+    }
+
+    fn session_denied(&mut self, denied: &DeniedSession) {
+        self.sink.session_denied(denied);
+    }
+
+    fn session_audited(&mut self, audited: &DeniedSession) {
+        self.sink.session_audited(audited);
+    }
+
+    fn limit_reached(&mut self, reached: &LimitReached) {
+        self.sink.limit_reached(reached);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        self.sink.helper_event(note);
+    }
+
+    fn ends_follow(&mut self, sessions: usize) {
+        self.sink.ends_follow(sessions);
+    }
+
+    fn reset(&mut self, reset: &Reset) {
+        self.sink.reset(reset);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.front.release(id);
+        self.sink.released(id);
+    }
+
+    fn question(&mut self, question: &Question) {
+        self.sink.question(question);
+    }
+}
+
 // A method that is missing here is lost to every user of a gateway.
 #[deny(clippy::missing_trait_methods)]
 impl Sink for Collected {
@@ -357,5 +439,9 @@ impl Sink for Collected {
 
     fn released(&mut self, id: HoldId) {
         self.events.released(id);
+    }
+
+    fn question(&mut self, question: &Question) {
+        self.events.question(question);
     }
 }

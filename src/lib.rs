@@ -126,6 +126,7 @@ mod memory;
 mod outbox;
 pub mod packet;
 pub mod policy;
+mod question;
 mod reasons;
 mod reserve;
 mod reset;
@@ -151,7 +152,8 @@ pub use asymmetry::{AsymmetryLine, AsymmetryReport, Cause as AsymmetryCause, Evi
 pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail, SessionFilter,
+    Answer, Engine, Expiry, HeldPackets, Packet, Reload, RuleTraffic, RuleUse, SessionDetail,
+    SessionFilter,
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};
@@ -161,6 +163,10 @@ pub use gateway::{Gateway, GatewayReload, GatewayWorker};
 pub use memory::{Memory, MemoryPart};
 pub use outbox::{Egress, Event, Lost, Outbox, Transmit};
 pub use packet::Malformed;
+pub use question::{
+    Answered, EXPECTATION_VERSION, ExpectationName, ExpectationRecordError, Question, QuestionKind,
+    QuestionStats, StoredExpectation, Unasked,
+};
 pub use reset::{Reset, Unsent};
 pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
 #[cfg(feature = "snapshot")]

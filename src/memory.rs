@@ -5,7 +5,7 @@
 //! beside the tables is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
-use crate::engine::{hint_bytes, known_source_bytes};
+use crate::engine::{hint_bytes, known_source_bytes, question_bytes};
 use crate::fragment::Datagrams;
 use crate::limits::counts_bytes;
 use crate::reserve::{NoMemory, Purpose};
@@ -94,7 +94,13 @@ impl Compiled {
         } else {
             0
         };
+        let questions = if fixed.continuity {
+            question_bytes(&fixed.questions)
+        } else {
+            0
+        };
         let zones = self.zones.distinct().count();
+        let held = u64::from(fixed.questions.max_held_bytes) * u64::from(fixed.continuity);
         let reserved = |purpose: Purpose, bytes: usize| MemoryPart {
             name: purpose.name(),
             key: purpose.key(),
@@ -111,6 +117,7 @@ impl Compiled {
                 Purpose::Tombstones,
                 Graveyard::bytes(fixed.tombstones.max as usize),
             ),
+            reserved(Purpose::Questions, questions),
             reserved(Purpose::Fragments, Datagrams::bytes(&fixed.fragments)),
             reserved(Purpose::CountedPrefixes, counts_bytes(max)),
             reserved(
@@ -133,6 +140,12 @@ impl Compiled {
                 name: "held fragments",
                 key: "fragments.max_held",
                 bytes: u64::from(fixed.fragments.max_held) * MAX_DATAGRAM,
+                reserved: false,
+            },
+            MemoryPart {
+                name: "packets held for questions",
+                key: "continuity.max_held_bytes",
+                bytes: held,
                 reserved: false,
             },
             MemoryPart {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::flow::{Direction, Zone};
 use crate::fragment::HoldId;
+use crate::question::Question;
 use crate::reset::{MAX_REPLY, MAX_RESET, Reset};
 use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 
@@ -15,15 +16,15 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// end of sessions are within the budgets of `[resets]`: send all of them.
 ///
 /// Memory is bounded. An outbox that is not drained keeps its oldest entries, discards the others,
-/// and counts them ([`Outbox::lost`]). Four kinds of entries have bounds of their own, so that no
+/// and counts them ([`Outbox::lost`]). Five kinds of entries have bounds of their own, so that no
 /// flood of one kind displaces another: replies to packets, RSTs at the end of sessions, events,
-/// and [`Event::Released`]. Of the events, [`Event::Denied`] and [`Event::Audited`] take at most
-/// half, so that denied packets never displace the records of sessions. Buffers are reused: once
-/// grown to its bounds, an outbox allocates nothing for packets.
+/// [`Event::Released`] and [`Event::Question`]. Of the events, [`Event::Denied`] and
+/// [`Event::Audited`] take at most half, so that denied packets never displace the records of
+/// sessions. Buffers are reused: once grown to its bounds, an outbox allocates nothing for packets.
 ///
-/// A packet makes at most one reply and one [`Event::Released`]: with the default bounds, an outbox
-/// that is drained after each batch of at most 1024 packets keeps all of them. A call of
-/// [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
+/// A packet makes at most one reply, one [`Event::Released`] and one [`Event::Question`]: with the
+/// default bounds, an outbox that is drained after each batch of at most 1024 packets keeps all of
+/// them. A call of [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
 ///
 /// [`Engine::end_sessions`](crate::Engine::end_sessions) and
 /// [`Engine::reload`](crate::Engine::reload) may end every session in one call, and nobody can
@@ -87,11 +88,13 @@ pub struct Outbox {
 struct Kept {
     replies: usize,
     resets: usize,
-    /// Events other than [`Event::Released`], those of `decisions` included.
+    /// Events other than [`Event::Released`] and [`Event::Question`], those of `decisions`
+    /// included.
     events: usize,
     /// [`Event::Denied`] and [`Event::Audited`].
     decisions: usize,
     releases: usize,
+    questions: usize,
     /// Sessions that the caller has ended itself since the last drain. Their records and RSTs have
     /// room beyond the bounds.
     ordered: usize,
@@ -104,6 +107,7 @@ impl Kept {
         events: 0,
         decisions: 0,
         releases: 0,
+        questions: 0,
         ordered: 0,
     };
 }
@@ -126,8 +130,10 @@ pub enum Event<'a> {
     LimitReached(LimitReached),
     /// A finding of a helper in a control session.
     Helper(HelperNote),
-    /// Identifier of held fragments to process again ([`Sink::released`]).
+    /// Identifier of held packets to process again ([`Sink::released`]).
     Released(HoldId),
+    /// A question to the store that engines share ([`Sink::question`]).
+    Question(Question),
 }
 
 /// Packet that the engine has made: a RST, an SCTP ABORT, an ICMP error, or a challenge.
@@ -211,8 +217,8 @@ impl Outbox {
 
     /// Returns an empty outbox that holds at most `packets` replies, of up to [`MAX_REPLY`] bytes
     /// each, and as many RSTs, of up to 60 bytes; and at most `events` events, and as many
-    /// [`Event::Released`]. At most half of the events are [`Event::Denied`] or
-    /// [`Event::Audited`].
+    /// [`Event::Released`] and [`Event::Question`]. At most half of the events are
+    /// [`Event::Denied`] or [`Event::Audited`].
     #[must_use]
     pub const fn with_limits(packets: usize, events: usize) -> Self {
         Self {
@@ -420,6 +426,15 @@ impl Sink for Outbox {
         if self.kept.releases < self.max_events {
             self.kept.releases += 1;
             self.entries.push(Entry::Event(Event::Released(id)));
+        } else {
+            self.lost.events += 1;
+        }
+    }
+
+    fn question(&mut self, question: &Question) {
+        if self.kept.questions < self.max_events {
+            self.kept.questions += 1;
+            self.entries.push(Entry::Event(Event::Question(*question)));
         } else {
             self.lost.events += 1;
         }

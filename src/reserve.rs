@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     /// Notes about sessions of other zones and about handshakes that were cut.
     Hints,
     Tombstones,
+    /// Questions to a store, and flows of which it has nothing.
+    Questions,
     Fragments,
     CountedPrefixes,
     KnownSources,
@@ -36,6 +38,7 @@ impl Purpose {
             Self::StoredMarks => "stored marks",
             Self::Hints => "hints",
             Self::Tombstones => "tombstones",
+            Self::Questions => "questions",
             Self::Fragments => "fragments",
             Self::CountedPrefixes => "counted prefixes",
             Self::KnownSources => "known sources",
@@ -52,6 +55,7 @@ impl Purpose {
             Self::TunnelReferences => "engine.tunnel_references",
             Self::StoredMarks => "continuity.enabled",
             Self::Tombstones => "tombstones.max",
+            Self::Questions => "continuity.max_nothing",
             Self::Fragments => "fragments.max_datagrams",
             Self::KnownSources => "syn_challenge.max_sources",
             Self::Rates => "resets.overall",

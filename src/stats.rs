@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::flow::Zone;
 use crate::ftp::HelperEvent;
+use crate::question::QuestionStats;
 use crate::reset::Unsent;
 use crate::session::EndReason;
 use crate::session::Mark;
@@ -98,6 +99,9 @@ pub struct Stats {
     pub control_memory: usize,
     /// Announced sessions that have not begun yet.
     pub expectations: usize,
+    /// Questions to the store that engines share, their answers, and the packets that are held for
+    /// them.
+    pub questions: QuestionStats,
 }
 
 /// Outcome of a SYN that was to be challenged, or of a challenge.
@@ -273,6 +277,8 @@ impl Counters {
                 mine.bump(stripe.dropped.get(reason.index()));
                 mine.bump(Some(&stripe.rejected));
             }
+            // Packets that wait for an answer are counted with the questions.
+            Verdict::Hold(id, _) if id.is_question() => {}
             Verdict::Hold(..) => mine.bump(Some(&stripe.held)),
         }
     }
@@ -401,6 +407,7 @@ impl Counters {
             control_sessions: 0,
             control_memory: 0,
             expectations: 0,
+            questions: QuestionStats::none(),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::flow::Direction;
-use crate::fragment::id::HoldId;
+use crate::fragment::id::{HoldCause, HoldId};
 use crate::packet::{Malformed, SeqNum};
 use crate::session::end::EndReason;
 use crate::session::id::SessionId;
@@ -26,11 +26,14 @@ pub enum Verdict {
     /// [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
     /// Keep the packet, and submit it again when it is released: it is a fragment that came before
-    /// the first one of its datagram. [`HeldPackets`](crate::HeldPackets) keeps such packets.
+    /// the first one of its datagram, or a packet whose session another engine may have had, which
+    /// is [asked for](crate::Question). [`HeldPackets`](crate::HeldPackets) keeps such packets.
     ///
     /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict, and
-    /// only while `fragments.hold` is above 0 and there is room. A caller that marks no packet
-    /// never gets it: such a fragment is then dropped ([`DropReason::FragmentBeforeFirst`]).
+    /// only while there is room. For fragments `fragments.hold` must be above 0, and
+    /// `continuity.enabled` must be set for questions. A caller that marks no packet never gets
+    /// it: such a fragment is then dropped ([`DropReason::FragmentBeforeFirst`]), and any other
+    /// packet is decided without a question.
     Hold(HoldId, Tracked),
 }
 
@@ -444,7 +447,14 @@ impl Verdict {
         match self {
             Self::Forward(_) => None,
             Self::Drop(reason, _) | Self::Reject(reason, _, _) => Some(*reason),
-            Self::Hold(..) => Some(DropReason::FragmentBeforeFirst),
+            Self::Hold(id, _) => Some(match id.cause() {
+                None => DropReason::FragmentBeforeFirst,
+                Some(HoldCause::Tcp) => DropReason::TcpNoSession,
+                Some(HoldCause::Sctp) => DropReason::SctpNoSession,
+                Some(HoldCause::Dccp) => DropReason::DccpNoSession,
+                Some(HoldCause::IcmpReply) => DropReason::IcmpReplyNoSession,
+                Some(HoldCause::Denied) => DropReason::PolicyDeny,
+            }),
         }
     }
 

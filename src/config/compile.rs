@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::error::{ConfigError, ConfigErrorCause};
 use super::{
-    AsymmetryConfig, Attachment, CheckMode, Checksums, Config, FragmentsConfig, FtpConfig,
-    FtpHandling, IpConfig, OnReload, ResetsConfig, SynChallengeConfig, TcpConfig, TcpHandling,
-    TombstonesConfig, Zones,
+    AsymmetryConfig, Attachment, CheckMode, Checksums, Config, ContinuityConfig, FragmentsConfig,
+    FtpConfig, FtpHandling, IpConfig, OnReload, ResetsConfig, SynChallengeConfig, TcpConfig,
+    TcpHandling, TombstonesConfig, Zones,
 };
 use crate::flow::Zone;
 use crate::lifetime::{LifetimeTable, Lifetimes, Override, OverrideMatch};
@@ -80,6 +80,8 @@ pub struct Fixed {
     pub tunnel_references: bool,
     /// Whether each session remembers what of it is in a store.
     pub continuity: bool,
+    /// The bounds on questions to a store, and on packets that wait for their answers.
+    pub questions: ContinuityConfig,
     /// The zones and their groups.
     pub zones: Zones,
     /// The keys of the engine that only a start can change, with their values.
@@ -182,6 +184,7 @@ impl Config {
             known_sources: self.syn_challenge.max_sources,
             tunnel_references: self.engine.tunnel_references,
             continuity: self.continuity.enabled,
+            questions: self.continuity,
             zones: zones.clone(),
             values: self.restart_values(),
         }

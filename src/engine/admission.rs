@@ -74,8 +74,9 @@ impl<'p> Permit<'p> {
 }
 
 impl Engine {
-    /// Runs step 5. `replaces` is a finished session whose ports the packet reuses, if the policy
-    /// admits it.
+    /// Runs step 5. A packet whose session another engine may have had is held first
+    /// ([`Engine::ask_elsewhere`]). `replaces` is a finished session whose ports the packet reuses,
+    /// if the policy admits it.
     pub(super) fn miss<S: Sink, T: Trace>(
         &self,
         locked: &mut Locked<'_>,
@@ -85,6 +86,12 @@ impl Engine {
         trace: &mut T,
     ) -> Verdict {
         let settings = locked.settings;
+        if candidate.can_ask
+            && replaces.is_none()
+            && let Some(verdict) = self.ask_elsewhere(settings, candidate, effects, trace)
+        {
+            return verdict;
+        }
         let planned = self.plan(settings, candidate, effects, trace);
         let plan = match &planned {
             Ok(plan) => plan,

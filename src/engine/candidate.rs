@@ -39,6 +39,8 @@ pub(super) struct Candidate<'p> {
     pub(super) searched: bool,
     /// The packet must not open a session.
     pub(super) sheddable: bool,
+    /// The packet may be held until a question about its session is answered.
+    pub(super) can_ask: bool,
 }
 
 impl<'p> Candidate<'p> {

@@ -1,6 +1,7 @@
 //! Effects of a packet that are applied once its shard's lock is released.
 
 use super::path_evidence::PathEvidence;
+use super::questions::Asking;
 use super::settings::Settings;
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::flow::Direction;
@@ -50,6 +51,15 @@ pub(super) struct Effects {
     pub(super) helped: Vec<HelperNote>,
     /// Held fragments that are to be submitted again.
     pub(super) released: Option<HoldId>,
+    /// The question that the packet has caused.
+    pub(super) question: Option<OpenQuestion>,
+}
+
+/// A question that is to be reported, and its name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenQuestion {
+    pub(super) id: HoldId,
+    pub(super) asking: Asking,
 }
 
 impl Effects {
@@ -59,6 +69,11 @@ impl Effects {
         } else {
             self.more_ended.push((shard, ended));
         }
+    }
+
+    /// Returns whether a session has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.iter().any(Option::is_some) || !self.more_ended.is_empty()
     }
 
     pub(super) const fn search_other_zones(&mut self, settings: &Settings) {

@@ -78,6 +78,9 @@ impl Engine {
         self.datagrams
             .expire(self.origin.micros(now), left.min(BATCH));
         self.helpers.expire(now, left.min(BATCH));
+        if let Some(questions) = &self.questions {
+            questions.expire(self.origin.micros(now), BATCH);
+        }
         done
     }
 

@@ -117,6 +117,11 @@ impl Engine {
                 let located = self.locate(packet.zone, &first, None);
                 let verdict =
                     self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
+                if let Verdict::Hold(..) = verdict {
+                    // It decides when it is submitted again, and the others wait until then.
+                    self.datagrams.put_off(&key);
+                    return verdict;
+                }
                 let tracked = *verdict.tracked();
                 let followed = Followed {
                     tracked,

@@ -1,4 +1,4 @@
-//! Packets that wait for the first fragment of their datagram.
+//! Packets that wait for the first fragment of their datagram, or for the answer to a question.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Engine;
-use crate::config::FragmentsConfig;
+use crate::config::{Config, ContinuityConfig, FragmentsConfig};
 use crate::fragment::HoldId;
 
 #[derive(Debug)]
@@ -19,8 +19,9 @@ struct HeldGroup<P> {
 #[derive(Debug)]
 struct Shelf<P> {
     held: HashMap<HoldId, HeldGroup<P>>,
-    /// Identifiers in the order of their expiry; released ones are skipped.
-    order: VecDeque<(HoldId, Instant)>,
+    /// Identifiers of fragments, and of questions, in the order of their expiry. Released ones are
+    /// skipped.
+    orders: [VecDeque<(HoldId, Instant)>; 2],
     ready: VecDeque<P>,
 }
 
@@ -72,28 +73,49 @@ pub struct HeldPackets<P> {
     /// Number of packets that are held or ready; changed only under the lock.
     count: AtomicUsize,
     hold: Duration,
+    /// Longest time for packets that wait for an answer.
+    hold_for_answer: Duration,
     max: usize,
 }
 
 impl<P> HeldPackets<P> {
-    /// Returns an empty store with the bounds of a configuration, which must be the engine's.
+    /// Returns an empty store with the bounds of a configuration, which must be the engine's: for
+    /// fragments, and for packets that wait for an answer.
+    #[must_use]
+    pub fn with_config(config: &Config) -> Self {
+        let continuity = &config.continuity;
+        let questions = match continuity.enabled {
+            true => continuity.max_held as usize,
+            false => 0,
+        };
+        let fragments = Self::new(&config.fragments);
+        Self {
+            hold_for_answer: continuity.hold,
+            max: fragments.max + 2 * questions,
+            ..fragments
+        }
+    }
+
+    /// Returns an empty store with the bounds of a configuration, which must be the engine's: for
+    /// fragments alone.
     #[must_use]
     pub fn new(config: &FragmentsConfig) -> Self {
         Self {
             shelf: Mutex::new(Shelf {
                 held: HashMap::new(),
-                order: VecDeque::new(),
+                orders: [VecDeque::new(), VecDeque::new()],
                 ready: VecDeque::new(),
             }),
             count: AtomicUsize::new(0),
             hold: config.hold,
+            hold_for_answer: ContinuityConfig::DEFAULT_HOLD,
             // Packets that were released but not yet taken count too.
             max: 2 * config.max_held as usize,
         }
     }
 
     /// Keeps a packet that arrived at `now` and must be held. If another thread has decided the
-    /// first fragment since the verdict, the packet is ready at once.
+    /// first fragment since the verdict, or the answer has come, the packet is ready at once.
     ///
     /// Returns the packet if there is no room because [`HeldPackets::next`] was not called for a
     /// long time. Submit it to the engine again at once, without `can_hold`.
@@ -104,13 +126,19 @@ impl<P> HeldPackets<P> {
             return Some(packet);
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        if shelf.order.len() >= 2 * self.max {
+        let (which, hold) = match id.is_question() {
+            false => (0, self.hold),
+            true => (1, self.hold_for_answer),
+        };
+        if shelf.orders.iter().any(|order| order.len() >= 2 * self.max) {
             shelf.forget_released();
         }
-        let Shelf { held, order, .. } = &mut *shelf;
+        let Shelf { held, orders, .. } = &mut *shelf;
         let place = held.entry(id).or_insert_with(|| {
-            let until = now.checked_add(self.hold).unwrap_or(now);
-            order.push_back((id, until));
+            let until = now.checked_add(hold).unwrap_or(now);
+            if let Some(order) = orders.get_mut(which) {
+                order.push_back((id, until));
+            }
             HeldGroup {
                 packets: Vec::new(),
                 until,
@@ -129,7 +157,8 @@ impl<P> HeldPackets<P> {
     /// reported, in the order of their arrival.
     ///
     /// The thread that received the report takes them, so that it can send them after the first
-    /// fragment.
+    /// fragment. A thread that receives answers and no packets calls [`HeldPackets::release`]
+    /// instead.
     #[must_use]
     pub fn take(&self, id: HoldId) -> Vec<P> {
         let held = self.shelf.lock().held.remove(&id);
@@ -138,8 +167,8 @@ impl<P> HeldPackets<P> {
         packets
     }
 
-    /// Takes a packet whose hold time is over, or whose first fragment was decided by another
-    /// thread before the packet was put here.
+    /// Takes a packet whose hold time is over, or that [`HeldPackets::release`] or another thread
+    /// has made ready.
     ///
     /// Call this method until it returns `None`. It takes no lock while no packet is held.
     pub fn next(&self, now: Instant) -> Option<P> {
@@ -153,8 +182,9 @@ impl<P> HeldPackets<P> {
         Some(packet)
     }
 
-    /// Makes the packets of an identifier ready for the next call to [`HeldPackets::next`].
-    pub(crate) fn release(&self, id: HoldId) {
+    /// Makes the packets of an identifier ready for the next call to [`HeldPackets::next`], in the
+    /// order of their arrival.
+    pub fn release(&self, id: HoldId) {
         self.shelf.lock().release(id);
     }
 
@@ -166,8 +196,10 @@ impl<P> HeldPackets<P> {
     /// Makes all packets ready; call this when no more packets will arrive.
     pub fn release_all(&self) {
         let mut shelf = self.shelf.lock();
-        while let Some((id, _)) = shelf.order.pop_front() {
-            shelf.release(id);
+        for which in 0..shelf.orders.len() {
+            while let Some((id, _)) = shelf.orders.get_mut(which).and_then(VecDeque::pop_front) {
+                shelf.release(id);
+            }
         }
     }
 
@@ -194,23 +226,33 @@ impl<P> Shelf<P> {
     /// Removes the order entries of packets that were released.
     fn forget_released(&mut self) {
         let held = &self.held;
-        self.order
-            .retain(|(id, until)| held.get(id).is_some_and(|held| held.until == *until));
+        for order in &mut self.orders {
+            order.retain(|(id, until)| held.get(id).is_some_and(|held| held.until == *until));
+        }
     }
 
     /// Makes the packets ready whose time is over, and removes the order entries of released
     /// packets.
     fn expire(&mut self, now: Instant) {
-        while let Some((id, until)) = self.order.front().copied() {
-            // An identifier that was released and put again has a later end.
-            let held = self.held.get(&id).is_some_and(|held| held.until == until);
-            if held && until > now {
-                break;
-            }
-            self.order.pop_front();
-            if held {
-                self.release(id);
+        for which in 0..self.orders.len() {
+            while let Some((id, until)) = self.first(which) {
+                // An identifier that was released and put again has a later end.
+                let held = self.held.get(&id).is_some_and(|held| held.until == until);
+                if held && until > now {
+                    break;
+                }
+                if let Some(order) = self.orders.get_mut(which) {
+                    order.pop_front();
+                }
+                if held {
+                    self.release(id);
+                }
             }
         }
+    }
+
+    /// Returns the identifier that expires first of one kind.
+    fn first(&self, which: usize) -> Option<(HoldId, Instant)> {
+        self.orders.get(which)?.front().copied()
     }
 }

@@ -5,7 +5,7 @@
 //! segments were judged. Other sessions cost one comparison of their port.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -100,6 +100,20 @@ pub(super) fn ends_of(slot: &Slot) -> SessionEnds {
     SessionEnds::new(key.zone(), end(initiator), end(initiator.opposite()))
 }
 
+/// Returns a new session as an announcement names it; `None` if none can.
+fn call_of(query: &NewSession) -> Option<Call> {
+    let mapped = |address: IpAddr| address.is_ipv6() && address.to_canonical().is_ipv4();
+    if mapped(query.src) || mapped(query.dst) {
+        return None;
+    }
+    Some(Call {
+        zone: query.zone,
+        protocol: query.protocol,
+        source: SocketAddr::new(query.src, query.src_port?),
+        destination: SocketAddr::new(query.dst, query.dst_port?),
+    })
+}
+
 impl Helpers {
     pub(super) fn new(prefixes: Prefixes, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
@@ -163,6 +177,11 @@ impl Helpers {
         }
     }
 
+    /// Returns whether a control session has announced a new session here.
+    pub(super) fn is_announced(&self, query: &NewSession, now: Instant) -> bool {
+        call_of(query).is_some_and(|call| self.expectations.find(&call, now).is_some())
+    }
+
     /// Returns the announcement of a new session and consumes it.
     ///
     /// The policy is evaluated for the session that announced it, which may be on another
@@ -176,17 +195,7 @@ impl Helpers {
         if self.expectations.is_empty() {
             return None;
         }
-        let mapped =
-            |address: core::net::IpAddr| address.is_ipv6() && address.to_canonical().is_ipv4();
-        if mapped(query.src) || mapped(query.dst) {
-            return None;
-        }
-        let call = Call {
-            zone: query.zone,
-            protocol: query.protocol,
-            source: SocketAddr::new(query.src, query.src_port?),
-            destination: SocketAddr::new(query.dst, query.dst_port?),
-        };
+        let call = call_of(query)?;
         let parent = self.expectations.find(&call, now)?.parent;
         let own = self.parents.get(&parent).map(|parent| *parent);
         let decision = settings.policy.look_up(&opening_query_of(&parent));
@@ -227,6 +236,14 @@ impl Helpers {
         }
     }
 
+    /// Returns whether an announcement of another appliance could have been made here.
+    pub(super) fn could_import(&self, settings: &FtpSettings, expectation: &Expectation) -> bool {
+        settings
+            .candidates
+            .contains(&expectation.parent.responder.port())
+            && settings.rules.could_announce(expectation)
+    }
+
     /// Imports announcements of another appliance that could have been made here; returns the
     /// number for which there was room.
     pub(super) fn import(
@@ -237,10 +254,7 @@ impl Helpers {
     ) -> usize {
         let longest = settings.rules.settings().lifetime;
         let sound = |expectation: &&Expectation| {
-            let sound = settings
-                .candidates
-                .contains(&expectation.parent.responder.port())
-                && settings.rules.could_announce(expectation);
+            let sound = self.could_import(settings, expectation);
             if !sound {
                 self.counts.count(HelperEvent::ImportRefused);
             }

@@ -24,6 +24,9 @@ impl Engine {
     #[doc(hidden)]
     pub fn check_invariants(&self) -> Result<(), String> {
         self.datagrams.check_invariants()?;
+        if let Some(questions) = &self.questions {
+            questions.check_invariants()?;
+        }
         let mut sessions = 0;
         let mut tally = Tally::default();
         let mut first = u32::MAX;

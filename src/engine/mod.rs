@@ -2,6 +2,7 @@
 
 mod admission;
 mod answer;
+mod asking;
 mod batch;
 mod budget;
 mod candidate;
@@ -18,6 +19,7 @@ mod expiry;
 mod faults;
 mod fragments;
 mod ftp_settings;
+mod gauges;
 mod held;
 mod helpers;
 mod hint_memory;
@@ -29,6 +31,7 @@ mod judgement;
 mod live;
 mod matched;
 mod memo;
+mod nothing;
 mod on_path;
 mod one_way;
 mod other_zones;
@@ -37,6 +40,7 @@ mod path;
 mod path_evidence;
 mod plan;
 mod query;
+mod questions;
 mod rate;
 mod record;
 mod reload;
@@ -52,9 +56,11 @@ mod settings;
 mod short_way;
 #[cfg(feature = "snapshot")]
 mod snapshot;
+mod store_answers;
 #[cfg(feature = "snapshot")]
 mod sweep;
 mod zone_hints;
+mod zone_names;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -78,8 +84,7 @@ use crate::reserve::NoMemory;
 use crate::session::{
     Graveyard, HEADROOM, Kept, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
 };
-use crate::stats::{Counters, Openings, Stats};
-use crate::track::EvictionClass;
+use crate::stats::Counters;
 use crate::verdict::{DropReason, Verdict};
 
 pub use deletion::SessionFilter;
@@ -89,6 +94,8 @@ pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
+pub use store_answers::Answer;
+pub(crate) use store_answers::question_bytes;
 
 /// An IP packet as received: its bytes, the time of arrival and its zone.
 #[derive(Debug, Clone, Copy)]
@@ -193,7 +200,9 @@ impl<'a> Packet<'a> {
     /// Returns the packet marked as one that the caller can hold and submit again.
     ///
     /// A fragment that arrives before the first one of its datagram then gets [`Verdict::Hold`]
-    /// instead of being dropped. Without this mark, no packet gets that verdict.
+    /// instead of being dropped. So does a packet whose session another engine may have had, if
+    /// `continuity.enabled` is set ([`Sink::question`]). Without this mark, no packet gets that
+    /// verdict.
     #[must_use]
     pub const fn can_hold(self, can_hold: bool) -> Self {
         Self { can_hold, ..self }
@@ -266,6 +275,8 @@ pub struct Engine {
     answers: budget::Budget,
     challenges: challenge::Challenges,
     asymmetry: Asymmetry,
+    /// Open questions to the store that engines share, if there is one.
+    questions: Option<questions::Questions>,
     cut: one_way::CutHandshakes,
     /// Time until which connections are adopted midstream regardless of the settings, in
     /// microseconds.
@@ -314,6 +325,10 @@ impl Engine {
         let max_sessions = fixed.max_sessions as usize;
         let cut = one_way::CutHandshakes::new(max_sessions)?;
         let paths = PathTable::new(max_sessions, fixed.prefixes, &hasher);
+        let questions = match fixed.continuity {
+            true => Some(questions::Questions::new(&fixed.questions, &hasher)?),
+            false => None,
+        };
         let accounts = Accounts::new(max_sessions, fixed.prefixes, hasher.clone())?;
         let accounts = Arc::new(accounts);
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None)?);
@@ -349,6 +364,7 @@ impl Engine {
             answers: budget::Budget::new(hasher.clone())?,
             challenges: challenge::Challenges::new(sources as usize, hasher, seed)?,
             asymmetry: Asymmetry::new(seed)?,
+            questions,
             cut,
             adopts_until: AtomicU64::new(0),
             full_way_only: false,
@@ -440,34 +456,6 @@ impl Engine {
         (verdict, steps)
     }
 
-    /// Returns the counters and gauges. Takes each shard's lock for a moment.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let mut stats = self.counters.snapshot();
-        stats.sessions = self.table.len();
-        stats.max_sessions = self.table.max_sessions();
-        let settings = self.settings();
-        stats.challenging_zones = self.challenging_zones(&settings);
-        stats.known_sources = self.known_sources(&settings);
-        stats.tombstones = self.graveyard.len();
-        let datagrams = self.datagrams.gauges();
-        stats.fragments_waiting = datagrams.held;
-        stats.datagrams_given_up = datagrams.given_up;
-        stats.helper_events = self.helpers.events();
-        stats.control_sessions = self.helpers.controls();
-        stats.control_memory = self.helpers.memory();
-        stats.expectations = self.helpers.expectations().len();
-        let mut by_class = [0; EvictionClass::ALL.len()];
-        for shard in self.table.shard_ids() {
-            let held = self.table.lock(shard);
-            for (count, class) in by_class.iter_mut().zip(EvictionClass::ALL) {
-                *count += held.shard.count(class);
-            }
-        }
-        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_class).collect();
-        stats
-    }
-
     /// Returns the tolerated packets: those allowed although a check failed, with the rule of their
     /// session.
     ///
@@ -520,50 +508,16 @@ impl Engine {
         Arc::clone(&self.settings.read())
     }
 
-    /// Returns the number of sessions.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Returns the maximum number of sessions.
-    #[must_use]
-    pub const fn max_sessions(&self) -> usize {
-        self.fixed.max_sessions as usize
-    }
-
-    /// Returns the number of assured sessions, which a full table keeps: connections that both ends
-    /// have agreed on.
-    ///
-    /// A packet that opens a session may evict any other session that is idle for long enough.
-    /// Takes no lock.
-    #[must_use]
-    pub fn assured_sessions(&self) -> usize {
-        self.accounts.assured()
-    }
-
-    /// Returns the counters of new sessions. Takes no lock.
-    #[must_use]
-    pub fn openings(&self) -> Openings {
-        Openings {
-            opened: self.counters.sessions_opened(),
-            refused: self.counters.dropped(DropReason::TableFull),
-        }
-    }
-
-    /// Returns the number of fragmented datagrams that are tracked: those whose first fragment has
-    /// arrived but that are incomplete.
-    #[must_use]
-    pub fn datagrams(&self) -> usize {
-        self.datagrams.gauges().datagrams
-    }
-
     /// Returns whether packets with the verdict [`Verdict::Hold`] still wait for their first
-    /// fragment.
+    /// fragment, or for an answer.
     ///
     /// If not, submit them again; [`HeldPackets`](HeldPackets) does this check.
     #[must_use]
     pub fn holds(&self, id: HoldId) -> bool {
+        if id.is_question() {
+            let questions = self.questions.as_ref();
+            return questions.is_some_and(|questions| questions.holds(id));
+        }
         self.datagrams.holds(id)
     }
 

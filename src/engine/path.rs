@@ -123,11 +123,15 @@ impl Engine {
             && let (Some(Located { place, .. }), Transport::Tcp { segment, .. }) =
                 (located, &parsed.transport)
             && segment.flags.contains(TcpFlags::SYN)
+            && !matches!(verdict, Verdict::Hold(..))
             && !verdict.reason().is_some_and(DropReason::is_challenge)
         {
             self.note_cut(place, segment, verdict.tracked(), packet.now);
         }
         effects.report(&verdict, sink);
+        if let Some(question) = &effects.question {
+            self.report_question(question, packet.now, sink);
+        }
         verdict
     }
 
@@ -193,6 +197,7 @@ impl Engine {
                     has_checksums: !packet.offloaded && !packet.bytes.is_empty(),
                     searched: false,
                     sheddable: packet.sheddable,
+                    can_ask: S::LISTENS && packet.can_hold && self.questions.is_some(),
                 };
                 let verdict = {
                     let mut held = self.table.lock(place.shard);

@@ -7,24 +7,13 @@ use super::record::NotifiedSender;
 use super::restore::Landed;
 use crate::continuity::{FlowName, Resumed, StoredError, StoredSession};
 use crate::event::Sink;
-use crate::flow::{FlowKey, Zone};
+use crate::flow::FlowKey;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::session::{EndReason, SessionRecord, StoredMark};
 use crate::snapshot::RestoreOptions;
 
 impl Engine {
-    /// Returns the name of a conversation of this engine in a store.
-    #[must_use]
-    pub fn flow_name(&self, flow: &FlowKey) -> FlowName {
-        let settings = self.settings();
-        let zone = flow.zone();
-        match settings.zone_names.name(zone) {
-            Some(name) => FlowName::new(flow, name),
-            None => FlowName::new(flow, &unnamed(zone)),
-        }
-    }
-
     /// Returns the record of a conversation's session, if there is one.
     #[must_use]
     pub fn find_flow(&self, flow: &FlowKey) -> Option<SessionRecord> {
@@ -49,12 +38,9 @@ impl Engine {
         at: SystemTime,
     ) -> Result<Resumed, StoredError> {
         let settings = self.settings();
-        let zone = match settings.zone_names.zone(&stored.zone) {
-            Some(zone) => zone,
-            None => numbered(&stored.zone)
-                .filter(|zone| settings.zone_names.name(*zone).is_none())
-                .ok_or(StoredError::Unsound("its zone is unknown"))?,
-        };
+        let zone = settings
+            .stored_zone(&stored.zone)
+            .ok_or(StoredError::Unsound("its zone is unknown"))?;
         let mut session = stored.session;
         session.zone = zone.0;
         if let Some(parent) = &mut session.parent {
@@ -107,13 +93,4 @@ impl Engine {
         self.report_ended(place.shard, &ended, nobody, sink);
         true
     }
-}
-
-/// Returns the name of a zone that the configuration does not name.
-pub(super) fn unnamed(zone: Zone) -> String {
-    format!("#{zone}")
-}
-
-fn numbered(name: &str) -> Option<Zone> {
-    name.strip_prefix('#')?.parse().ok().map(Zone)
 }

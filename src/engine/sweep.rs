@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Engine;
-use super::resume::unnamed;
 use super::settings::Settings;
 use crate::continuity::{Due, FlowName, StoreWhen, StoredSession, SweepCursor, SweepTime, Swept};
 use crate::policy::RuleId;
@@ -174,10 +173,7 @@ fn of_due<'s>(
         scratch.get_or_insert_with(|| StoredSession::new(SystemTime::UNIX_EPOCH, due.session));
     let zone = due.key.zone();
     stored.zone.clear();
-    match settings.zone_names.name(zone) {
-        Some(name) => stored.zone.push_str(name),
-        None => stored.zone.push_str(&unnamed(zone)),
-    }
+    stored.zone.push_str(&settings.stored_zone_name(zone));
     stored.rule.clear();
     let rule = settings.policy.rule_name(RuleId(due.session.rule));
     stored.rule.push_str(rule);

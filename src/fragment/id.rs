@@ -1,27 +1,78 @@
-//! Names of held fragments.
+//! Names of held packets.
 
 use std::num::NonZeroU64;
 
-/// The name of the fragments of one datagram that are held until its first fragment has come.
+/// The name of packets that are held: the fragments of one datagram until its first fragment has
+/// come, or the packets of one flow until the [`Question`](crate::Question) about it is answered.
 ///
-/// Within 2^48 datagrams of an engine no two have the same one.
+/// Within 2^47 datagrams of an engine, or 2^44 questions, no two have the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(NonZeroU64);
+
+/// The reason why a packet would be dropped that is held until a question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldCause {
+    /// It is TCP, and has no session.
+    Tcp = 0,
+    /// It is SCTP, and has no session.
+    Sctp = 1,
+    /// It is DCCP, and has no session.
+    Dccp = 2,
+    /// It is an ICMP reply to a query that was not asked here.
+    IcmpReply = 3,
+    /// The policy denies the session that it would open.
+    Denied = 4,
+}
 
 impl HoldId {
     /// Bits below those of the number in the table.
     const SERIAL_BITS: u32 = 48;
+    /// The bit that is set for a question.
+    const QUESTION: u64 = 1 << 47;
+    /// Bits of a question below those of the cause.
+    const QUESTION_BITS: u32 = 44;
 
     pub(super) const fn new(number: u32, serial: u64) -> Self {
-        let serial = serial & ((1 << Self::SERIAL_BITS) - 1);
-        // Both are 0 once in 2^48 datagrams at most.
+        let serial = serial & (Self::QUESTION - 1);
+        // Both are 0 once in 2^47 datagrams at most.
         match NonZeroU64::new((number as u64) << Self::SERIAL_BITS | serial) {
             Some(id) => Self(id),
-            None => Self(NonZeroU64::MAX),
+            None => Self(NonZeroU64::MIN),
         }
     }
 
-    pub(super) const fn number(self) -> u32 {
+    /// Returns the name of a question, by its number in its table, which has 16 bits.
+    pub(crate) const fn of_question(number: u32, cause: HoldCause, serial: u64) -> Self {
+        let serial = serial & ((1 << Self::QUESTION_BITS) - 1);
+        let low = Self::QUESTION | (cause as u64) << Self::QUESTION_BITS | serial;
+        match NonZeroU64::new((number as u64) << Self::SERIAL_BITS | low) {
+            Some(id) => Self(id),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
+    /// Returns whether the packets wait for the answer to a question.
+    #[must_use]
+    pub const fn is_question(self) -> bool {
+        self.0.get() & Self::QUESTION != 0
+    }
+
+    /// Returns the reason why a packet would be dropped that waits for an answer; `None` for a
+    /// fragment.
+    pub(crate) const fn cause(self) -> Option<HoldCause> {
+        if !self.is_question() {
+            return None;
+        }
+        Some(match (self.0.get() >> Self::QUESTION_BITS) & 7 {
+            0 => HoldCause::Tcp,
+            1 => HoldCause::Sctp,
+            2 => HoldCause::Dccp,
+            3 => HoldCause::IcmpReply,
+            _ => HoldCause::Denied,
+        })
+    }
+
+    pub(crate) const fn number(self) -> u32 {
         (self.0.get() >> Self::SERIAL_BITS) as u32
     }
 }

@@ -441,7 +441,8 @@ impl Datagrams {
         self.with(|state| state.join(arrival, self.lifetime_micros, self.hold_micros))
     }
 
-    /// Begins a datagram whose first fragment has come; [`Datagrams::settle`] must follow.
+    /// Begins a datagram whose first fragment has come; [`Datagrams::settle`] or
+    /// [`Datagrams::put_off`] must follow.
     ///
     /// # Errors
     /// Another thread is deciding the same fragment, or has decided it.
@@ -456,6 +457,11 @@ impl Datagrams {
             state.deciding.push(*key);
             Ok(())
         })
+    }
+
+    /// Puts off the decision about a datagram: its first fragment is held, and will come again.
+    pub(crate) fn put_off(&self, key: &DatagramKey) {
+        self.with(|state| state.deciding.retain(|deciding| deciding != key));
     }
 
     /// Records the decision about a datagram. Returns the name of the fragments that have waited

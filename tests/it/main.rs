@@ -29,6 +29,10 @@ mod expiry;
 mod moved_on;
 /// Replies, RSTs and events in an outbox; policies that are built in code.
 mod outbox;
+/// Bounds on questions to a store, and on packets that wait for answers.
+mod question_bounds;
+/// Packets of sessions that another engine had, which ask a store.
+mod questions;
 /// Reloads, listings and saves that walk the table in slices, with packets in between.
 mod slices;
 /// Saving and restoring sessions, and streams that are refused.

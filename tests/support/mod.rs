@@ -23,6 +23,7 @@ pub(crate) mod packets;
 pub(crate) mod scene;
 pub(crate) mod seal;
 pub(crate) mod short_way;
+pub(crate) mod site;
 pub(crate) mod tunnel;
 
 /// Runs random values that are identical in every execution, and returns the results of all runs.

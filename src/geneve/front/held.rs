@@ -9,6 +9,7 @@ use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
 use crate::engine::Engine;
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
+use crate::question::Question;
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
 
@@ -67,6 +68,10 @@ impl<S: Sink> Sink for Watch<'_, S> {
     fn released(&mut self, id: HoldId) {
         self.released.push(id);
     }
+
+    fn question(&mut self, question: &Question) {
+        self.sink.question(question);
+    }
 }
 
 impl FrontEnd {
@@ -95,6 +100,16 @@ impl FrontEnd {
     /// [`FrontEnd::next_released`] then returns all of it.
     pub fn release_held(&self) {
         self.held.release_all();
+    }
+
+    /// Makes the datagrams that are held under a name ready for [`FrontEnd::next_released`] of any
+    /// thread.
+    ///
+    /// A sink that is passed to [`Engine::answer`] calls this with each name that
+    /// [`Sink::released`] receives. The sinks of datagrams need not: the front end takes their
+    /// names.
+    pub fn release(&self, id: HoldId) {
+        self.held.release(id);
     }
 
     #[cold]

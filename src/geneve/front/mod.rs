@@ -214,7 +214,7 @@ impl FrontEnd {
             settings: RwLock::new(Arc::new(settings)),
             known: RwLock::new(Known::new(&config.geneve)),
             origin: Origin::default(),
-            held: HeldPackets::new(&config.fragments),
+            held: HeldPackets::with_config(config),
             counters: Mutex::new(Vec::new()),
         })
     }

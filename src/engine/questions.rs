@@ -1,0 +1,569 @@
+//! Open questions to the store that engines share, and their bounds.
+//!
+//! All memory is allocated at the start. Questions are kept in a ring in the order in which they
+//! were asked, which is that of their deadlines: a question leaves the ring when a newer one needs
+//! its place. Until then a late answer finds it. The packets themselves are with the caller
+//! ([`HeldPackets`](super::HeldPackets)); they are counted here.
+//!
+//! A sender that provokes questions is bounded by the budget of its source, and all sources of a
+//! zone leave the guarantees of other zones ([`Budget`]). A flow of which the store has nothing is
+//! remembered by a keyed hash, and is not asked about again for some time.
+//!
+//! Locks: the ring has one mutex, a leaf lock under a shard's lock, held for a few instructions.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::budget::{Budget, Destination, Rates};
+use super::nothing::NothingMemory;
+use crate::config::{ContinuityConfig, ResetsConfig};
+use crate::flow::{End, FlowKey, Zone};
+use crate::fragment::HoldId;
+use crate::fragment::id::HoldCause;
+use crate::question::{Answered, QuestionKind, QuestionStats, Unasked};
+use crate::reserve::{NoMemory, Purpose};
+use crate::reset::Unsent;
+use crate::session::Micros;
+
+/// Number of questions that a new one gives up, if their time is over.
+const GIVEN_UP: usize = 16;
+
+/// The most questions of owners that are open at once.
+const MAX_OWNERS: u32 = 4_096;
+
+/// The time for which the end of a session waits for the answer to a question of its owner.
+pub(super) const OWNER_MICROS: u64 = 1_000_000;
+
+/// The bit of a question's number that says that it is in the ring of owners.
+const OWNERS: u32 = 1 << 15;
+
+/// A question that is to be asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) kind: QuestionKind,
+    pub(super) flow: FlowKey,
+    /// The end that has sent the packet.
+    pub(super) sender: End,
+    /// The reason why the packet would be dropped otherwise.
+    pub(super) cause: HoldCause,
+    /// IP bytes of the packet; 0 for a question that holds none.
+    pub(super) bytes: u32,
+    /// The counted prefix of the packet's source.
+    pub(super) source: u128,
+    pub(super) now: Micros,
+}
+
+/// A question that is asked.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) id: HoldId,
+    /// Whether no packet of the flow had asked before.
+    pub(super) is_new: bool,
+}
+
+/// A question that is being answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pending {
+    pub(super) kind: QuestionKind,
+    pub(super) flow: FlowKey,
+    pub(super) sender: End,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// No answer has come.
+    Open,
+    /// A thread has the answer.
+    Answering,
+    /// The question was given up. A late answer still counts.
+    GivenUp,
+    Answered,
+}
+
+impl State {
+    const fn holds(self) -> bool {
+        matches!(self, Self::Open | Self::Answering)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    flow: FlowKey,
+    id: HoldId,
+    kind: QuestionKind,
+    sender: End,
+    state: State,
+    deadline: Micros,
+    packets: u32,
+    bytes: u64,
+}
+
+/// Bounds on held packets.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    packets: u32,
+    bytes: u64,
+    packets_per_flow: u32,
+    bytes_per_flow: u64,
+}
+
+/// Questions in the order in which they were asked.
+#[derive(Debug)]
+struct Ring {
+    entries: Box<[Option<Entry>]>,
+    /// Places of the questions that packets wait for.
+    by_flow: HashMap<FlowKey, usize, ahash::RandomState>,
+    /// Serial number of the next question; its place is the remainder.
+    next: u64,
+    /// Serial number of the oldest question that may be open.
+    oldest: u64,
+    packets: u32,
+    bytes: u64,
+}
+
+impl Ring {
+    fn new(max: u32, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
+        Ok(Self {
+            entries: Purpose::Questions.items(max as usize, || None)?,
+            // Room for twice as many: a map that is at most half full never grows.
+            by_flow: Purpose::Questions.map(2 * max as usize, hasher)?,
+            next: 0,
+            oldest: 0,
+            packets: 0,
+            bytes: 0,
+        })
+    }
+
+    const fn bytes(max: u32) -> usize {
+        let map = 4 * (size_of::<(FlowKey, usize)>() + 1);
+        max as usize * (size_of::<Option<Entry>>() + map)
+    }
+
+    fn place(&self, serial: u64) -> usize {
+        (serial % self.entries.len().max(1) as u64) as usize
+    }
+
+    fn at(&mut self, place: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(place)?.as_mut()
+    }
+
+    /// Returns a question by its name.
+    fn named(&mut self, id: HoldId) -> Option<&mut Entry> {
+        let place = (id.number() & !OWNERS) as usize;
+        self.at(place).filter(|entry| entry.id == id)
+    }
+
+    /// Ends the wait of a question's packets.
+    fn close(&mut self, place: usize, state: State) {
+        let Some(entry) = self.at(place) else { return };
+        if !entry.state.holds() {
+            return;
+        }
+        entry.state = state;
+        let Entry {
+            flow,
+            packets,
+            bytes,
+            ..
+        } = *entry;
+        self.packets = self.packets.saturating_sub(packets);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.by_flow.remove(&flow);
+    }
+
+    /// Gives up questions whose time is over, at most `budget`.
+    fn expire(&mut self, now: Micros, budget: usize, mut each: impl FnMut(&Entry)) {
+        for _ in 0..budget {
+            if self.oldest == self.next {
+                return;
+            }
+            let place = self.place(self.oldest);
+            if let Some(entry) = self.at(place)
+                && entry.state == State::Open
+            {
+                if entry.deadline > now {
+                    return;
+                }
+                each(entry);
+                self.close(place, State::GivenUp);
+            }
+            self.oldest += 1;
+        }
+    }
+
+    /// Adds a packet to an open question.
+    fn join(&mut self, place: usize, asking: &Asking, bounds: Bounds) -> Result<Asked, Unasked> {
+        let Some(entry) = self.at(place) else {
+            return Err(Unasked::Nothing);
+        };
+        let bytes = entry.bytes + u64::from(asking.bytes);
+        if entry.packets >= bounds.packets_per_flow || bytes > bounds.bytes_per_flow {
+            return Err(Unasked::HeldPerFlow);
+        }
+        entry.packets += 1;
+        entry.bytes = bytes;
+        let id = entry.id;
+        self.packets += 1;
+        self.bytes += u64::from(asking.bytes);
+        Ok(Asked { id, is_new: false })
+    }
+
+    /// Returns the place of the next question, if it is free.
+    fn free_place(&mut self) -> Option<usize> {
+        let place = self.place(self.next);
+        let is_in_use = self.at(place).is_some_and(|entry| entry.state.holds());
+        (!is_in_use).then_some(place)
+    }
+
+    fn insert(&mut self, place: usize, asking: &Asking, deadline: Micros, ring: u32) -> HoldId {
+        let number = place as u32 | ring;
+        let id = HoldId::of_question(number, asking.cause, self.next);
+        let packets = u32::from(asking.bytes > 0);
+        if let Some(entry) = self.entries.get_mut(place) {
+            *entry = Some(Entry {
+                flow: asking.flow,
+                id,
+                kind: asking.kind,
+                sender: asking.sender,
+                state: State::Open,
+                deadline,
+                packets,
+                bytes: u64::from(asking.bytes),
+            });
+        }
+        self.by_flow.insert(asking.flow, place);
+        self.next += 1;
+        self.packets += packets;
+        self.bytes += u64::from(asking.bytes);
+        id
+    }
+
+    /// Returns the number of open questions.
+    fn open(&self) -> usize {
+        self.by_flow.len()
+    }
+
+    /// Checks that counts and map agree with the entries.
+    fn check_invariants(&self) -> Result<(), String> {
+        let open = || {
+            let entries = self.entries.iter().enumerate();
+            entries.filter_map(|(place, entry)| Some((place, entry.filter(|e| e.state.holds())?)))
+        };
+        let packets: u32 = open().map(|(_, entry)| entry.packets).sum();
+        let bytes: u64 = open().map(|(_, entry)| entry.bytes).sum();
+        if (packets, bytes) != (self.packets, self.bytes) {
+            return Err(format!("{packets} packets of {bytes} bytes are held"));
+        }
+        if open().count() != self.open() {
+            return Err(format!("{} flows have questions", self.open()));
+        }
+        match open().find(|(place, entry)| self.by_flow.get(&entry.flow) != Some(place)) {
+            Some((place, _)) => Err(format!("question {place} is not found by its flow")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// All questions of an engine.
+#[derive(Debug)]
+pub(super) struct Questions {
+    bounds: Bounds,
+    hold_micros: u64,
+    rates: ResetsConfig,
+    ring: Mutex<Ring>,
+    /// Questions about sessions that are about to end; no packets wait for them.
+    owners: Mutex<Ring>,
+    /// Number of open questions that packets wait for. While it is 0, the lock need not be taken.
+    open: AtomicUsize,
+    budget: Budget,
+    nothing: NothingMemory,
+    asked: [AtomicU64; QuestionKind::ALL.len()],
+    answered: [AtomicU64; Answered::ALL.len()],
+    unasked: [AtomicU64; Unasked::ALL.len()],
+    late: AtomicU64,
+    timed_out: AtomicU64,
+    packets_held: AtomicU64,
+}
+
+fn bump(counter: Option<&AtomicU64>) {
+    if let Some(counter) = counter {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Questions {
+    /// Returns the bytes that the questions of a configuration take.
+    pub(super) const fn bytes(config: &ContinuityConfig) -> usize {
+        Ring::bytes(config.max_questions) + Ring::bytes(MAX_OWNERS) + NothingMemory::bytes(config)
+    }
+
+    pub(super) fn new(
+        config: &ContinuityConfig,
+        hasher: &ahash::RandomState,
+    ) -> Result<Self, NoMemory> {
+        let hold = config.hold.as_micros();
+        Ok(Self {
+            bounds: Bounds {
+                packets: config.max_held,
+                bytes: u64::from(config.max_held_bytes),
+                packets_per_flow: config.max_held_per_flow,
+                bytes_per_flow: u64::from(config.max_held_bytes_per_flow),
+            },
+            hold_micros: u64::try_from(hold).unwrap_or(u64::MAX),
+            rates: ResetsConfig {
+                per_destination: config.questions_per_source,
+                overall: config.questions,
+            },
+            ring: Mutex::new(Ring::new(config.max_questions, hasher)?),
+            owners: Mutex::new(Ring::new(MAX_OWNERS, hasher)?),
+            open: AtomicUsize::new(0),
+            budget: Budget::new(hasher.clone())?,
+            nothing: NothingMemory::new(config, hasher.clone())?,
+            asked: Default::default(),
+            answered: Default::default(),
+            unasked: Default::default(),
+            late: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+            packets_held: AtomicU64::new(0),
+        })
+    }
+
+    /// Runs a function under the lock, and records the number of open questions that it leaves.
+    fn with<R>(&self, run: impl FnOnce(&mut Ring) -> R) -> R {
+        let mut ring = self.ring.lock();
+        let result = run(&mut ring);
+        self.open.store(ring.open(), Ordering::Relaxed);
+        result
+    }
+
+    /// Returns whether a flow was asked about not long ago, in vain. The packet is counted as
+    /// decided without a question then.
+    pub(super) fn is_in_vain(&self, flow: &FlowKey, kind: QuestionKind, now: Micros) -> bool {
+        let found = self.nothing.contains(flow, kind, now);
+        if found {
+            bump(self.unasked.get(Unasked::Nothing as usize));
+        }
+        found
+    }
+
+    /// Asks a question, or joins a packet to the open question of its flow.
+    ///
+    /// # Errors
+    /// Returns the bound that is reached, which is counted.
+    pub(super) fn ask(&self, asking: &Asking, zones: &[Zone]) -> Result<Asked, Unasked> {
+        let asked = self.with(|ring| {
+            if let Some(place) = ring.by_flow.get(&asking.flow).copied() {
+                return self.join(ring, place, asking);
+            }
+            ring.expire(asking.now, GIVEN_UP, |entry| {
+                self.give_up(entry, asking.now)
+            });
+            self.begin(ring, asking, zones)
+        });
+        match &asked {
+            Ok(asked) => {
+                bump(Some(&self.packets_held));
+                if asked.is_new {
+                    bump(self.asked.get(asking.kind as usize));
+                }
+            }
+            Err(reason) => bump(self.unasked.get(*reason as usize)),
+        }
+        asked
+    }
+
+    /// Returns whether another packet may be held.
+    const fn has_room(&self, ring: &Ring, bytes: u32) -> bool {
+        ring.packets < self.bounds.packets && ring.bytes + bytes as u64 <= self.bounds.bytes
+    }
+
+    fn join(&self, ring: &mut Ring, place: usize, asking: &Asking) -> Result<Asked, Unasked> {
+        if let Some(entry) = ring.at(place).copied()
+            && entry.state == State::Open
+            && entry.deadline <= asking.now
+        {
+            self.give_up(&entry, asking.now);
+            ring.close(place, State::GivenUp);
+            return Err(Unasked::Nothing);
+        }
+        if !self.has_room(ring, asking.bytes) {
+            return Err(Unasked::Held);
+        }
+        ring.join(place, asking, self.bounds)
+    }
+
+    fn begin(&self, ring: &mut Ring, asking: &Asking, zones: &[Zone]) -> Result<Asked, Unasked> {
+        if u64::from(asking.bytes) > self.bounds.bytes_per_flow {
+            return Err(Unasked::HeldPerFlow);
+        }
+        if !self.has_room(ring, asking.bytes) {
+            return Err(Unasked::Held);
+        }
+        let place = ring.free_place().ok_or(Unasked::Questions)?;
+        let source = Destination {
+            zone: asking.flow.zone(),
+            address: asking.source,
+        };
+        let rates = Rates {
+            config: &self.rates,
+            zones,
+        };
+        self.budget
+            .take(source, asking.now, rates)
+            .map_err(|unsent| match unsent {
+                Unsent::DestinationBudget => Unasked::SourceBudget,
+                _ => Unasked::OverallBudget,
+            })?;
+        let deadline = Micros(asking.now.0.saturating_add(self.hold_micros));
+        let id = ring.insert(place, asking, deadline, 0);
+        Ok(Asked { id, is_new: true })
+    }
+
+    /// Notes that a question has no answer in time.
+    fn give_up(&self, entry: &Entry, now: Micros) {
+        bump(Some(&self.timed_out));
+        self.nothing.remember(&entry.flow, entry.kind, now);
+    }
+
+    /// Asks whether this engine still owns a session that is about to end. `None` if as many such
+    /// questions are open as may be, or one about this session: the session ends without it.
+    pub(super) fn ask_owner(&self, flow: &FlowKey, now: Micros) -> Option<HoldId> {
+        let asking = Asking {
+            kind: QuestionKind::Owner,
+            flow: *flow,
+            sender: End::Low,
+            cause: HoldCause::Tcp,
+            bytes: 0,
+            source: 0,
+            now,
+        };
+        let mut owners = self.owners.lock();
+        owners.expire(now, GIVEN_UP, |_| bump(Some(&self.timed_out)));
+        if owners.by_flow.contains_key(flow) {
+            return None;
+        }
+        let place = owners.free_place()?;
+        let deadline = Micros(now.0.saturating_add(OWNER_MICROS));
+        let id = owners.insert(place, &asking, deadline, OWNERS);
+        bump(self.asked.get(QuestionKind::Owner as usize));
+        Some(id)
+    }
+
+    /// Begins the answer to a question, which no other answer can begin then;
+    /// [`Questions::end_answer`] must follow. `None` if there is no such question.
+    pub(super) fn begin_answer(&self, id: HoldId) -> Option<Pending> {
+        let begin = |ring: &mut Ring| {
+            let entry = ring.named(id)?;
+            let is_late = entry.state == State::GivenUp;
+            entry.state = match entry.state {
+                State::Open => State::Answering,
+                State::GivenUp => State::Answered,
+                State::Answering | State::Answered => return None,
+            };
+            let pending = Pending {
+                kind: entry.kind,
+                flow: entry.flow,
+                sender: entry.sender,
+            };
+            Some((pending, is_late))
+        };
+        let (pending, is_late) = if id.number() & OWNERS != 0 {
+            begin(&mut self.owners.lock())
+        } else {
+            begin(&mut self.ring.lock())
+        }?;
+        if is_late {
+            bump(Some(&self.late));
+        }
+        Some(pending)
+    }
+
+    /// Ends the wait for an answer: packets that are put aside from now on are ready at once.
+    pub(super) fn end_answer(&self, id: HoldId, pending: &Pending, effect: Answered, now: Micros) {
+        if effect.is_in_vain() && pending.kind != QuestionKind::Owner {
+            self.nothing.remember(&pending.flow, pending.kind, now);
+        }
+        let end = |ring: &mut Ring| {
+            if ring.named(id).is_some() {
+                ring.close((id.number() & !OWNERS) as usize, State::Answered);
+            }
+        };
+        if id.number() & OWNERS != 0 {
+            end(&mut self.owners.lock());
+        } else {
+            self.with(end);
+        }
+    }
+
+    /// Counts an answer.
+    pub(super) fn count(&self, effect: Answered) {
+        bump(self.answered.get(effect as usize));
+    }
+
+    /// Returns whether packets wait for an answer.
+    pub(super) fn holds(&self, id: HoldId) -> bool {
+        let mut ring = self.ring.lock();
+        ring.named(id).is_some_and(|entry| entry.state.holds())
+    }
+
+    /// Returns the number of questions that packets wait for.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Gives up questions whose time is over, at most `budget` of each kind.
+    pub(super) fn expire(&self, now: Micros, budget: usize) {
+        if self.open() > 0 {
+            self.with(|ring| ring.expire(now, budget, |entry| self.give_up(entry, now)));
+        }
+        let mut owners = self.owners.lock();
+        owners.expire(now, budget, |_| bump(Some(&self.timed_out)));
+    }
+
+    pub(super) fn stats(&self) -> QuestionStats {
+        let read = |counter: Option<&AtomicU64>| {
+            counter.map_or(0, |counter| counter.load(Ordering::Relaxed))
+        };
+        let owners = self.owners.lock().open();
+        let ring = self.ring.lock();
+        let mut stats = QuestionStats::none();
+        for (kind, count) in &mut stats.asked {
+            *count = read(self.asked.get(*kind as usize));
+        }
+        for (effect, count) in &mut stats.answered {
+            *count = read(self.answered.get(*effect as usize));
+        }
+        for (reason, count) in &mut stats.unasked {
+            *count = read(self.unasked.get(*reason as usize));
+        }
+        stats.late = read(Some(&self.late));
+        stats.timed_out = read(Some(&self.timed_out));
+        stats.packets_held = read(Some(&self.packets_held));
+        stats.open = ring.open() + owners;
+        stats.held = ring.packets as usize;
+        stats.held_bytes = ring.bytes;
+        stats
+    }
+
+    /// Checks that maps and counts agree; no packet may pass meanwhile.
+    ///
+    /// # Errors
+    /// Returns a description of the first inconsistency.
+    pub(super) fn check_invariants(&self) -> Result<(), String> {
+        let open = {
+            let ring = self.ring.lock();
+            ring.check_invariants()
+                .map_err(|what| format!("questions: {what}"))?;
+            ring.open()
+        };
+        if self.open() != open {
+            return Err(format!("{open} questions, counted {}", self.open()));
+        }
+        let owners = self.owners.lock();
+        owners
+            .check_invariants()
+            .map_err(|what| format!("questions of owners: {what}"))
+    }
+}

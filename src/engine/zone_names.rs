@@ -1,0 +1,34 @@
+//! Names of zones and conversations, as a store keeps them.
+
+use std::borrow::Cow;
+
+use super::Engine;
+use super::settings::Settings;
+use crate::continuity::FlowName;
+use crate::flow::{FlowKey, Zone};
+
+impl Settings {
+    /// Returns the name of a zone in a store, also if the configuration does not name the zone.
+    pub(super) fn stored_zone_name(&self, zone: Zone) -> Cow<'_, str> {
+        match self.zone_names.name(zone) {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(format!("#{zone}")),
+        }
+    }
+
+    /// Returns the zone of a name in a store.
+    pub(super) fn stored_zone(&self, name: &str) -> Option<Zone> {
+        self.zone_names.zone(name).or_else(|| {
+            let number = name.strip_prefix('#')?.parse().ok().map(Zone);
+            number.filter(|zone| self.zone_names.name(*zone).is_none())
+        })
+    }
+}
+
+impl Engine {
+    /// Returns the name of a conversation of this engine in a store.
+    #[must_use]
+    pub fn flow_name(&self, flow: &FlowKey) -> FlowName {
+        FlowName::new(flow, &self.settings().stored_zone_name(flow.zone()))
+    }
+}

@@ -19,7 +19,7 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot,
+    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot, SlotId,
     StoredMark, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
@@ -43,6 +43,8 @@ pub(super) struct Sound {
 /// Outcome of a record.
 pub(super) enum Landed {
     Lives(SessionId),
+    /// The session lives in place of an older copy, under its identifier.
+    Replaced(SessionId),
     Expired,
     Refused,
     Present,
@@ -133,7 +135,7 @@ impl Import<'_> {
                     let mut sound = self.session(&session).map_err(unsound)?;
                     sound.cold.rule = rule(&numbers, sound.cold.rule).0;
                     match engine.land(settings, &sound, self.moment) {
-                        Landed::Lives(_) => done.sessions += 1,
+                        Landed::Lives(_) | Landed::Replaced(_) => done.sessions += 1,
                         Landed::Expired => done.expired += 1,
                         Landed::Refused => done.refused += 1,
                         Landed::Present => done.present += 1,
@@ -298,14 +300,17 @@ impl Engine {
         let place = self.table.place(&session.key);
         let mut held = self.table.lock(place.shard);
         let shard: &mut Shard = &mut held.shard;
-        if shard.find(place.hash, &session.key).is_some() {
-            return Landed::Present;
-        }
-        if is_pair_full(shard, place, &session.key) {
-            return Landed::NoRoom;
-        }
-        if shard.is_full() || !self.accounts.claim(session.key.zone()) {
-            return Landed::NoRoom;
+        let older = shard.find(place.hash, &session.key);
+        match older {
+            Some(older) if !is_older(shard, older, session) => return Landed::Present,
+            Some(_) => {}
+            None if is_pair_full(shard, place, &session.key)
+                || shard.is_full()
+                || !self.accounts.claim(session.key.zone()) =>
+            {
+                return Landed::NoRoom;
+            }
+            None => {}
         }
         let profile = settings.profile(&query, rule);
         // Limits apply only to new sessions.
@@ -322,8 +327,21 @@ impl Engine {
             now,
             counts,
         };
-        let slot_id = shard.insert(place.hash, &opened);
-        shard.slab.hot_mut(slot_id).take_over(slot);
+        let replaced = older.map(|older| *shard.slab.hot(older));
+        let slot_id = match older {
+            None => shard.insert(place.hash, &opened),
+            Some(older) => {
+                // Its state of a helper is that of the older copy.
+                let id = self
+                    .table
+                    .id(place.shard, older, shard.slab.hot(older).generation);
+                self.helpers.ended(id, shard.slab.hot(older));
+                shard.replace(older, place.hash, &opened)
+            }
+        };
+        let own = shard.slab.hot_mut(slot_id);
+        own.take_over(slot);
+        own.deadline = own.deadline.max(replaced.map_or(0, |older| older.deadline));
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::NoLongerAdmitted, !admitted);
@@ -356,6 +374,9 @@ impl Engine {
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
+        if replaced.is_some() {
+            return Landed::Replaced(id);
+        }
         self.counters.opened(&[]);
         Landed::Lives(id)
     }
@@ -469,6 +490,19 @@ impl Engine {
             }),
             tunnels: tunnels(saved.tunnels, options),
         })
+    }
+}
+
+/// Returns whether the engine's own copy of a session gives way to a record from a store: it was
+/// adopted midstream, or another engine has had the session since.
+fn is_older(shard: &Shard, own: SlotId, record: &Sound) -> bool {
+    // The epoch is the one that the session would have here, which is one more.
+    let Some(epoch) = record.stored.epoch() else {
+        return false;
+    };
+    match shard.slab.stored(own).epoch() {
+        Some(own) => epoch > own.saturating_add(1),
+        None => shard.slab.cold(own).has(Mark::Adopted),
     }
 }
 

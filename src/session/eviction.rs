@@ -17,7 +17,7 @@ use std::cmp::Reverse;
 
 use super::EndReason;
 use super::id::SlotId;
-use super::shard::{Ended, Expired, Shard};
+use super::shard::{Ended, Expired, Shard, Slab};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::behind;
@@ -93,6 +93,7 @@ impl Shard {
         mut spare: impl FnMut(&Slot, SlotId) -> Option<u32>,
     ) -> Option<Room> {
         let zone = newcomer.subject.key.zone();
+        let mut spare = |slab: &mut Slab, slot| spare(slab.hot(slot), slot);
         for _ in 0..DUE {
             match self.expire(newcomer.now.tick(), &mut spare) {
                 Expired::Ended(ended) => {

@@ -26,11 +26,13 @@ mod wheel;
 pub(crate) use eviction::Newcomer;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard};
+pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard, Slab};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, Slot};
-pub(crate) use stored::{Refresh, StoredMark};
+#[cfg(feature = "snapshot")]
+pub(crate) use stored::Refresh;
+pub(crate) use stored::{PutOff, StoredMark};
 pub(crate) use table::{
     Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
 };

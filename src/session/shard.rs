@@ -429,6 +429,21 @@ impl Shard {
         }
     }
 
+    /// Puts a session in the place of an older copy of it, under the same identifier. Like
+    /// [`Shard::insert`], except that the place of the older one is handed over.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn replace(&mut self, older: SlotId, hash: u32, session: &Opened<'_>) -> SlotId {
+        let generation = self.slab.hot(older).generation;
+        let _ = self.unlink(older, EndReason::Moved);
+        let slot = self.insert(hash, session);
+        debug_assert_eq!(
+            slot, older,
+            "the slot that was released last is taken first"
+        );
+        self.slab.hot_mut(slot).generation = generation;
+        slot
+    }
+
     /// Ends a session whose deadline has come.
     pub(crate) fn end_expired(&mut self, slot: SlotId) -> Ended {
         let reason = self.slab.hot(slot).end_of_life();
@@ -440,7 +455,7 @@ impl Shard {
     pub(crate) fn expire(
         &mut self,
         now: u32,
-        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
     ) -> Expired {
         match self.wheel.earliest() {
             Some(due) if due.tick <= now => self.come_up(due, now, spare),
@@ -456,14 +471,14 @@ impl Shard {
         &mut self,
         due: Due,
         now: u32,
-        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
     ) -> Expired {
         self.wheel.advance(due.tick);
         let slot = SlotId(self.wheel.first(due));
         // A session that is over by now ends at once, without passing through the lists that lead
         // to its deadline.
         if self.slab.hot(slot).deadline <= now {
-            match spare(self.slab.hot(slot), slot) {
+            match spare(&mut self.slab, slot) {
                 None => return Expired::Ended(self.end_expired(slot)),
                 Some(deadline) => self.slab.hot_mut(slot).deadline = deadline.max(now + 1),
             }

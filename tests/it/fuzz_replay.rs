@@ -8,7 +8,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STRANGER, WRAPPED};
+use crate::support::front::{
+    self, ANSWER, FRONT_HEADER, LEAVE, NEWEST, OTHER_PEER, RELOAD, SECONDS, STORE, STRANGER, TWICE,
+    WRAPPED, WRONG,
+};
 use crate::support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use crate::support::ops::{Op, Tcp, Traffic};
 use crate::support::packets::{
@@ -207,6 +210,20 @@ fn front_seeds() -> Vec<(&'static str, Vec<u8>)> {
             story(
                 2,
                 &[&handshake, &ending, &in_tunnel(WRAPPED, [1, 9, 9], &late)],
+            ),
+        ),
+        (
+            "moved",
+            story(
+                2 | STORE,
+                &[
+                    &handshake,
+                    &in_tunnel(WRAPPED, [1, 1, LEAVE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, 0], &late),
+                    &in_tunnel(WRAPPED, [1, 1, ANSWER | TWICE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, LEAVE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, ANSWER | WRONG | NEWEST], &late),
+                ],
             ),
         ),
         (

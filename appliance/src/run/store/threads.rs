@@ -1,6 +1,5 @@
 //! The three threads of the store in a running appliance.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -128,16 +127,14 @@ impl StoreThreads {
 
 /// Returns the sessions that the settings ask to store.
 fn when(settings: &StoreSettings) -> StoreWhen {
-    let mut when = StoreWhen::default();
-    when.min_age = settings.min_age;
-    when.refresh_interval = settings.refresh;
-    when.refresh_bytes = settings.refresh_bytes;
-    when.protocols = settings
-        .protocols
-        .iter()
-        .map(|protocol| protocol.0)
-        .collect::<BTreeSet<u8>>();
-    when
+    let protocols = settings.protocols.iter();
+    StoreWhen {
+        min_age: settings.min_age,
+        refresh_interval: settings.refresh,
+        refresh_bytes: settings.refresh_bytes,
+        protocols: protocols.map(|protocol| protocol.0).collect(),
+        ..StoreWhen::default()
+    }
 }
 
 /// Returns a function that ends the session that another appliance owns.

@@ -86,6 +86,12 @@ fn stored_inputs_of_stored_pass() {
 }
 
 #[test]
+fn a_stored_input_of_front_brings_a_session_back_from_the_store() {
+    let seed = fs::read(folder("seeds", "front").join("moved")).unwrap();
+    assert_eq!(front::front_resumed(&seed), 1);
+}
+
+#[test]
 fn stored_inputs_of_ftp_pass() {
     replay("ftp", fuzz::ftp);
 }

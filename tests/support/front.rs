@@ -285,8 +285,13 @@ fn shed(
 /// Runs datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its
 /// bound.
 pub(crate) fn front(data: &[u8]) {
+    front_resumed(data);
+}
+
+/// Runs [`front`], and returns the number of sessions that came back from the store.
+pub(crate) fn front_resumed(data: &[u8]) -> u64 {
     let Some((&settings, mut data)) = data.split_first() else {
-        return;
+        return 0;
     };
     let configs = [config(settings, false), config(settings, true)];
     let engine = Engine::with_seed(&configs[0], [1, 2, 3, 4]).expect("the configuration is right");
@@ -419,4 +424,5 @@ pub(crate) fn front(data: &[u8]) {
     engine
         .check_invariants()
         .expect("the table tells one story");
+    engine.stats().questions.answered_by(Answered::Resumed)
 }

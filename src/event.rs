@@ -167,9 +167,10 @@ pub trait Sink {
 
     /// Receives a question to the store that engines share.
     ///
-    /// Called while `continuity.enabled` is set: for the first packet of a flow that is held, or for
-    /// a session that is about to end. Answer it by [`Engine::answer`](crate::Engine::answer). Other
-    /// packets of the flow are held for the same question.
+    /// Called while `continuity.enabled` is set: for the first packet of a flow that is held, or
+    /// for a session that is about to end. Answer it by
+    /// [`Engine::answer`](crate::Engine::answer). Other packets of the flow are held for the same
+    /// question.
     fn question(&mut self, question: &Question) {
         let _ = question;
     }

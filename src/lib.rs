@@ -36,7 +36,8 @@
 //! ```
 //!
 //! The folder `examples` contains complete programs: `bump_in_the_wire` (two TUN devices),
-//! `nfqueue`, `af_packet`, `read_capture` and `minimal_appliance` (GENEVE).
+//! `nfqueue`, `af_packet`, `read_capture`, `continuity` (a session that moves to another engine)
+//! and `minimal_appliance` (GENEVE).
 //!
 //! # Features
 //!

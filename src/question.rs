@@ -1,7 +1,7 @@
 //! Questions to a store that engines share, and what became of them.
 //!
-//! The library does no I/O: the caller takes a [`Question`] from its sink or outbox, asks the store,
-//! and returns what it has found ([`Engine::answer`](crate::Engine::answer)).
+//! The library does no I/O: the caller takes a [`Question`] from its sink or outbox, asks the
+//! store, and returns what it has found ([`Engine::answer`](crate::Engine::answer)).
 
 mod expectation;
 

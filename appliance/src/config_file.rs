@@ -206,7 +206,10 @@ mod tests {
             top.starts_with("f:1: nonsense: unknown key `nonsense`: expected one of `engine`"),
             "{top}"
         );
-        assert!(top.ends_with("`run`, `health`, `metrics`, `log`"), "{top}");
+        assert!(
+            top.ends_with("`run`, `health`, `metrics`, `log`, `store`"),
+            "{top}"
+        );
         let run = error("[run]\nworker = 1");
         assert!(run.contains("did you mean `workers`?"), "{run}");
         let both = error("[healt]\nlisten = \"off\"\n[run]\npin = 3");

@@ -12,8 +12,8 @@ crate::config_section! {
             default: false, "there is no store without its caller";
             restart: true;
         }
-        /// The longest time that a packet is held until the store has answered. Without an answer it
-        /// is decided as if there were no store.
+        /// The longest time that a packet is held until the store has answered. Without an answer
+        /// it is decided as if there were no store.
         hold: Duration {
             default: Self::DEFAULT_HOLD, "a hundred times what a store in reach takes";
             bounds: Self::MIN_HOLD..=Self::MAX_HOLD;

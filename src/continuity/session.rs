@@ -63,12 +63,18 @@ pub enum StoredError {
     /// The bytes cannot be parsed.
     #[error("the record does not read")]
     Unreadable,
+    /// The record was made further in the future than [`StoredSession::CLOCK_SLACK`].
+    #[error("the record is from the future: the clocks of two hosts differ too much")]
+    Future,
     /// The record contains values that no session can have, or names an unknown zone.
     #[error("the record is no session: {0}")]
     Unsound(&'static str),
 }
 
 impl StoredSession {
+    /// The most time by which the clock of the engine that has made a record may be ahead.
+    pub const CLOCK_SLACK: Duration = Duration::from_secs(5);
+
     /// Returns a record without names and of epoch 0.
     pub(crate) const fn new(saved_at: SystemTime, session: SavedSession) -> Self {
         Self {

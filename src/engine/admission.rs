@@ -75,8 +75,8 @@ impl<'p> Permit<'p> {
 
 impl Engine {
     /// Runs step 5. A packet whose session another engine may have had is held first
-    /// ([`Engine::ask_elsewhere`]). `replaces` is a finished session whose ports the packet reuses, if the policy
-    /// admits it.
+    /// ([`Engine::ask_elsewhere`]). `replaces` is a finished session whose ports the packet reuses,
+    /// if the policy admits it.
     pub(super) fn miss<S: Sink, T: Trace>(
         &self,
         locked: &mut Locked<'_>,

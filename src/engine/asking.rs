@@ -5,11 +5,14 @@
 //!
 //! | packet | asked about | if the policy admits |
 //! |---|---|---|
-//! | TCP segment without SYN or RST | session | the conversation in either direction, or a control session between both hosts |
-//! | SCTP or DCCP packet that opens nothing | session | the conversation in either direction |
+//! | TCP segment without SYN or RST | session | a direction, or a control session |
+//! | SCTP or DCCP packet that opens nothing | session | a direction |
 //! | ICMP reply | session | the query |
-//! | UDP, tunnel or other datagram that it denies | session | the opposite direction |
-//! | TCP SYN that it denies | announcement | a control session between both hosts |
+//! | UDP, tunnel or other datagram that is denied | session | the opposite direction |
+//! | TCP SYN that is denied | announcement | a control session |
+//!
+//! A control session is one of FTP between both hosts, in either direction, which could announce
+//! the session of the packet.
 //!
 //! Nothing is asked about a flow whose end is remembered here.
 

@@ -10,7 +10,7 @@ use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
-use crate::session::{Ended, Expired, Held, Micros, RUN, ShardId, Slot, SlotId};
+use crate::session::{Ended, Expired, Held, Micros, PutOff, RUN, ShardId, Slab, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::tcp::State;
 
@@ -92,6 +92,7 @@ impl Engine {
         done: &mut Expiry,
     ) {
         let mut batch: [Option<Ended>; RUN] = [None; RUN];
+        let mut asked: [Option<PutOff>; RUN] = [None; RUN];
         {
             let mut held = self.table.lock(shard_id);
             if held.judging.is_some() {
@@ -106,8 +107,14 @@ impl Engine {
             let Held {
                 shard, settings, ..
             } = &mut *held;
-            let mut spare = |slot: &Slot, of: SlotId| {
-                self.extend_for_children(settings, shard_id, slot, of, now)
+            let mut spare = |slab: &mut Slab, of: SlotId| {
+                self.extend_for_children(settings, shard_id, slab.hot(of), of, now)
+                    .or_else(|| {
+                        let free = asked.iter_mut().find(|place| place.is_none());
+                        let place = free.filter(|_| S::LISTENS && self.fixed.continuity)?;
+                        *place = slab.put_off(of, now);
+                        place.map(|put_off| put_off.deadline)
+                    })
             };
             let tick = now.tick();
             shard.prefetch_due(tick, budget, |key| {
@@ -136,6 +143,22 @@ impl Engine {
         for ended in batch.iter().flatten() {
             let nobody = NotifiedSender::nobody(now);
             self.report_counted(shard_id, ended, nobody, Some(&settings), sink);
+        }
+        for put_off in asked.iter().flatten() {
+            self.ask_for_owner(put_off, now, sink);
+        }
+    }
+
+    /// Asks whether another engine owns a session whose end was put off. Without an answer it ends
+    /// at its new deadline.
+    #[cold]
+    fn ask_for_owner<S: Sink>(&self, put_off: &PutOff, now: Micros, sink: &mut S) {
+        let question = self
+            .origin
+            .instant(now)
+            .and_then(|at| self.question_of_owner(&put_off.key, put_off.epoch, at));
+        if let Some(question) = question {
+            sink.question(&question);
         }
     }
 

@@ -20,6 +20,7 @@ mod faults;
 mod foresight;
 mod fragments;
 mod ftp_settings;
+mod gauges;
 mod held;
 mod helpers;
 mod hint_memory;
@@ -31,6 +32,7 @@ mod judgement;
 mod live;
 mod matched;
 mod memo;
+mod nothing;
 mod on_path;
 mod one_way;
 mod other_zones;
@@ -83,8 +85,7 @@ use crate::reserve::NoMemory;
 use crate::session::{
     Graveyard, HEADROOM, Kept, Micros, Origin, PathTable, SLICE, SessionRecord, Table, TunnelRef,
 };
-use crate::stats::{Counters, Openings, Stats};
-use crate::track::EvictionClass;
+use crate::stats::Counters;
 use crate::verdict::{DropReason, Verdict};
 
 pub use deletion::SessionFilter;
@@ -410,9 +411,12 @@ impl Engine {
     /// 4. The session is looked up by its canonical key: one key, one hash, one shard. **The
     ///    shard's lock is taken here** and held to the end of step 6. Helpers have locks of their
     ///    own; no other lock is taken.
-    /// 5. On a miss, only a packet that may open a session (for TCP a SYN, for ICMP anything but a
-    ///    reply) is checked against the policy. A session is opened only if the policy admits it
-    ///    and no limit is exceeded. A full table first evicts a session, or refuses the new one.
+    /// 5. On a miss, a packet that another engine's session could explain is held until a question
+    ///    is answered, if `continuity.enabled` is set ([`Sink::question`]); **the leaf lock of the
+    ///    open questions is taken here**. Otherwise, only a packet that may open a session (for TCP
+    ///    a SYN, for ICMP anything but a reply) is checked against the policy. A session is opened
+    ///    only if the policy admits it and no limit is exceeded. A full table first evicts a
+    ///    session, or refuses the new one.
     ///    **The leaf locks of counted prefixes are taken here**, each for a few instructions.
     ///    During a flood, a SYN of an unknown source is answered by a challenge instead
     ///    (`[syn_challenge]`). A session that a control session has announced is admitted by the
@@ -454,37 +458,6 @@ impl Engine {
         let verdict = self.decide(packet, sink, &mut steps);
         steps.push(Step::Verdict(verdict));
         (verdict, steps)
-    }
-
-    /// Returns the counters and gauges. Takes each shard's lock for a moment.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        let mut stats = self.counters.snapshot();
-        stats.sessions = self.table.len();
-        stats.max_sessions = self.table.max_sessions();
-        let settings = self.settings();
-        stats.challenging_zones = self.challenging_zones(&settings);
-        stats.known_sources = self.known_sources(&settings);
-        stats.tombstones = self.graveyard.len();
-        let datagrams = self.datagrams.gauges();
-        stats.fragments_waiting = datagrams.held;
-        stats.datagrams_given_up = datagrams.given_up;
-        stats.helper_events = self.helpers.events();
-        stats.control_sessions = self.helpers.controls();
-        stats.control_memory = self.helpers.memory();
-        stats.expectations = self.helpers.expectations().len();
-        if let Some(questions) = &self.questions {
-            stats.questions = questions.stats();
-        }
-        let mut by_class = [0; EvictionClass::ALL.len()];
-        for shard in self.table.shard_ids() {
-            let held = self.table.lock(shard);
-            for (count, class) in by_class.iter_mut().zip(EvictionClass::ALL) {
-                *count += held.shard.count(class);
-            }
-        }
-        stats.sessions_by_worth = EvictionClass::ALL.into_iter().zip(by_class).collect();
-        stats
     }
 
     /// Returns the tolerated packets: those allowed although a check failed, with the rule of their
@@ -537,44 +510,6 @@ impl Engine {
     /// Returns the newest settings, for work that needs no shard lock.
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.settings.read())
-    }
-
-    /// Returns the number of sessions.
-    #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.table.len()
-    }
-
-    /// Returns the maximum number of sessions.
-    #[must_use]
-    pub const fn max_sessions(&self) -> usize {
-        self.fixed.max_sessions as usize
-    }
-
-    /// Returns the number of assured sessions, which a full table keeps: connections that both ends
-    /// have agreed on.
-    ///
-    /// A packet that opens a session may evict any other session that is idle for long enough.
-    /// Takes no lock.
-    #[must_use]
-    pub fn assured_sessions(&self) -> usize {
-        self.accounts.assured()
-    }
-
-    /// Returns the counters of new sessions. Takes no lock.
-    #[must_use]
-    pub fn openings(&self) -> Openings {
-        Openings {
-            opened: self.counters.sessions_opened(),
-            refused: self.counters.dropped(DropReason::TableFull),
-        }
-    }
-
-    /// Returns the number of fragmented datagrams that are tracked: those whose first fragment has
-    /// arrived but that are incomplete.
-    #[must_use]
-    pub fn datagrams(&self) -> usize {
-        self.datagrams.gauges().datagrams
     }
 
     /// Returns whether packets with the verdict [`Verdict::Hold`] still wait for their first

@@ -19,8 +19,8 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot,
-    StoredMark, TICK, Tombstone, TunnelRef,
+    Cold, KeyPlace, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard,
+    Slot, SlotId, StoredMark, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession,
@@ -30,12 +30,12 @@ use crate::track::tcp::Track;
 
 /// A valid record, ready for the table.
 pub(super) struct Sound {
-    key: FlowKey,
-    slot: Slot,
+    pub(super) key: FlowKey,
+    pub(super) slot: Slot,
     pub(super) cold: Cold,
     tunnels: [TunnelRef; 2],
     parent: Option<SessionEnds>,
-    control: SavedControl,
+    pub(super) control: SavedControl,
     /// The session's record in a store.
     pub(super) stored: StoredMark,
 }
@@ -43,6 +43,8 @@ pub(super) struct Sound {
 /// Outcome of a record.
 pub(super) enum Landed {
     Lives(SessionId),
+    /// The session lives in place of an older copy, under its identifier.
+    Replaced(SessionId),
     Expired,
     Refused,
     Present,
@@ -133,7 +135,7 @@ impl Import<'_> {
                     let mut sound = self.session(&session).map_err(unsound)?;
                     sound.cold.rule = rule(&numbers, sound.cold.rule).0;
                     match engine.land(settings, &sound, self.moment) {
-                        Landed::Lives(_) => done.sessions += 1,
+                        Landed::Lives(_) | Landed::Replaced(_) => done.sessions += 1,
                         Landed::Expired => done.expired += 1,
                         Landed::Refused => done.refused += 1,
                         Landed::Present => done.present += 1,
@@ -298,15 +300,10 @@ impl Engine {
         let place = self.table.place(&session.key);
         let mut held = self.table.lock(place.shard);
         let shard: &mut Shard = &mut held.shard;
-        if shard.find(place.hash, &session.key).is_some() {
-            return Landed::Present;
-        }
-        if is_pair_full(shard, place, &session.key) {
-            return Landed::NoRoom;
-        }
-        if shard.is_full() || !self.accounts.claim(session.key.zone()) {
-            return Landed::NoRoom;
-        }
+        let older = match self.claim_place(shard, place, session) {
+            Ok(older) => older,
+            Err(landed) => return landed,
+        };
         let profile = settings.profile(&query, rule);
         // Limits apply only to new sessions.
         let subject = Subject {
@@ -322,8 +319,24 @@ impl Engine {
             now,
             counts,
         };
-        let slot_id = shard.insert(place.hash, &opened);
-        shard.slab.hot_mut(slot_id).take_over(slot);
+        let replaced = older.map(|older| *shard.slab.hot(older));
+        let mut tunnels = session.tunnels;
+        let slot_id = match older {
+            None => shard.insert(place.hash, &opened),
+            Some(older) => {
+                if tunnels == [TunnelRef::NONE; 2] {
+                    tunnels = shard.slab.tunnels(older);
+                }
+                // The state that a helper has is that of the older copy.
+                let slot = shard.slab.hot(older);
+                let id = self.table.id(place.shard, older, slot.generation);
+                self.helpers.ended(id, slot);
+                shard.replace(older, place.hash, &opened)
+            }
+        };
+        let own = shard.slab.hot_mut(slot_id);
+        own.take_over(slot);
+        own.deadline = own.deadline.max(replaced.map_or(0, |older| older.deadline));
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::NoLongerAdmitted, !admitted);
@@ -331,7 +344,7 @@ impl Engine {
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);
         *shard.slab.cold_mut(slot_id) = cold;
-        shard.slab.set_tunnels(slot_id, session.tunnels);
+        shard.slab.set_tunnels(slot_id, tunnels);
         if let Some(mark) = shard.slab.stored_mut(slot_id) {
             *mark = session.stored;
         }
@@ -343,21 +356,43 @@ impl Engine {
         }
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
-        if let Some(ends) = session.parent {
-            self.helpers.note_parent(id, parent, ends);
-        }
-        if settings.ftp.is_control(own, rule) && session.parent.is_none() {
-            self.helpers.resume_inspection(
-                &settings.ftp,
-                own,
-                Parent { session: id, rule },
-                session.control,
-            );
+        let control = Parent { session: id, rule };
+        match session.parent {
+            Some(ends) => self.helpers.note_parent(id, parent, ends),
+            None if settings.ftp.is_control(own, rule) => {
+                let saved = session.control;
+                self.helpers
+                    .resume_inspection(&settings.ftp, own, control, saved);
+            }
+            None => {}
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
+        if replaced.is_some() {
+            return Landed::Replaced(id);
+        }
         self.counters.opened(&[]);
         Landed::Lives(id)
+    }
+
+    /// Claims the place of a session: that of an older copy, or a new one.
+    fn claim_place(
+        &self,
+        shard: &Shard,
+        place: KeyPlace,
+        session: &Sound,
+    ) -> Result<Option<SlotId>, Landed> {
+        match shard.find(place.hash, &session.key) {
+            Some(older) if is_older(shard, older, session) => Ok(Some(older)),
+            Some(_) => Err(Landed::Present),
+            None if is_pair_full(shard, place, &session.key)
+                || shard.is_full()
+                || !self.accounts.claim(session.key.zone()) =>
+            {
+                Err(Landed::NoRoom)
+            }
+            None => Ok(None),
+        }
     }
 
     /// Returns a record as a session, or the error in it.
@@ -469,6 +504,19 @@ impl Engine {
             }),
             tunnels: tunnels(saved.tunnels, options),
         })
+    }
+}
+
+/// Returns whether the engine's own copy of a session gives way to a record from a store: it was
+/// adopted midstream, or another engine has had the session since.
+fn is_older(shard: &Shard, own: SlotId, record: &Sound) -> bool {
+    // The epoch is the one that the session would have here, which is one more.
+    let Some(epoch) = record.stored.epoch() else {
+        return false;
+    };
+    match shard.slab.stored(own).epoch() {
+        Some(own) => epoch > own.saturating_add(1),
+        None => shard.slab.cold(own).has(Mark::Adopted),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Resuming of sessions that another engine had, and ending of those that another engine took.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
 use super::record::NotifiedSender;
@@ -8,6 +8,7 @@ use super::restore::Landed;
 use crate::continuity::{FlowName, Resumed, StoredError, StoredSession};
 use crate::event::Sink;
 use crate::flow::FlowKey;
+use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
 use crate::session::{EndReason, SessionRecord, StoredMark};
 use crate::snapshot::RestoreOptions;
@@ -28,6 +29,11 @@ impl Engine {
     /// The policy is asked again. The state, the initiator and the window scales are those of the
     /// record. Its sequence numbers are lower bounds, since the session may have moved on since.
     ///
+    /// A session that this engine has already is replaced, under its identifier, if it was adopted
+    /// midstream, or if its own record has a lower epoch: another engine has had it meanwhile.
+    /// A record that was made up to [`StoredSession::CLOCK_SLACK`] in the future counts as one of
+    /// now, since the clocks of two hosts differ.
+    ///
     /// # Errors
     /// Returns why the record cannot be a session here.
     pub fn resume(
@@ -45,15 +51,21 @@ impl Engine {
         if let Some(parent) = &mut session.parent {
             parent.zone = zone;
         }
-        let elapsed = at.duration_since(stored.saved_at).unwrap_or_default();
-        let moment = self.origin.micros(now);
-        let options = RestoreOptions {
-            moved_on: true,
-            ..RestoreOptions::default()
+        let elapsed = match at.duration_since(stored.saved_at) {
+            Ok(elapsed) => elapsed,
+            Err(ahead) if ahead.duration() <= StoredSession::CLOCK_SLACK => Duration::ZERO,
+            Err(_) => return Err(StoredError::Future),
         };
+        let moment = self.origin.micros(now);
         let mut sound = self
-            .sound(&session, moment, elapsed, options)
+            .sound(&session, moment, elapsed, RestoreOptions::default())
             .map_err(StoredError::Unsound)?;
+        if session.protocol == PROTOCOL_TCP {
+            sound.slot.track.resume();
+            // Lines may have passed since.
+            sound.control.lines = None;
+            sound.control.at_rest = false;
+        }
         let rule = settings.policy.rule_named(&stored.rule);
         sound.cold.rule = rule.unwrap_or(RuleId::DEFAULT).0;
         // A record of the next epoch replaces the one that the session was resumed from.
@@ -62,6 +74,7 @@ impl Engine {
         let _no_reload_meanwhile = self.reloading.lock();
         Ok(match self.land(&self.settings(), &sound, moment) {
             Landed::Lives(id) => Resumed::Resumed(id),
+            Landed::Replaced(id) => Resumed::Upgraded(id),
             Landed::Expired => Resumed::Expired,
             Landed::Refused => Resumed::Refused,
             Landed::Present => Resumed::Present,

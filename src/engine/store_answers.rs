@@ -204,8 +204,6 @@ impl Engine {
 
     /// Asks whether this engine still owns a session that is about to end. Returns `None` if there
     /// is no store, or too many such questions are open: the session ends without one.
-    #[cfg(feature = "snapshot")]
-    #[allow(dead_code, reason = "the end of sessions does not ask yet")]
     pub(super) fn question_of_owner(
         &self,
         flow: &FlowKey,

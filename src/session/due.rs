@@ -2,7 +2,7 @@
 
 use super::id::SlotId;
 use super::outline::prefetch_address;
-use super::shard::{Ended, Shard};
+use super::shard::{Ended, Shard, Slab};
 use super::slot::{NIL, Slot};
 use super::wheel::{Due, behind};
 use crate::flow::FlowKey;
@@ -69,7 +69,7 @@ impl Shard {
         &mut self,
         now: u32,
         steps: usize,
-        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
         mut each: impl FnMut(Expired),
     ) {
         let mut run = Run::default();
@@ -88,7 +88,7 @@ impl Shard {
         &mut self,
         now: u32,
         run: &mut Run,
-        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
     ) -> Expired {
         run.list = match run.list {
             Some(due) if self.wheel.first(due) != NIL => Some(due),
@@ -113,14 +113,14 @@ impl Shard {
         due: Due,
         now: u32,
         run: &mut Run,
-        spare: &mut impl FnMut(&Slot, SlotId) -> Option<u32>,
+        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
     ) -> Expired {
         self.wheel.advance(due.tick);
         let slot = SlotId(self.wheel.first(due));
         // A session that is over by now ends at once, without passing through the lists that lead
         // to its deadline.
         if self.slab.hot(slot).deadline <= now {
-            match spare(self.slab.hot(slot), slot) {
+            match spare(&mut self.slab, slot) {
                 None => {
                     let reason = self.slab.hot(slot).end_of_life();
                     let departures = &mut run.departures;

@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use super::EndReason;
 use super::due::{Expired, Run};
 use super::id::SlotId;
-use super::shard::{Ended, Shard};
+use super::shard::{Ended, Shard, Slab};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::behind;
@@ -94,6 +94,7 @@ impl Shard {
         mut spare: impl FnMut(&Slot, SlotId) -> Option<u32>,
     ) -> Option<Room> {
         let zone = newcomer.subject.key.zone();
+        let mut spare = |slab: &mut Slab, slot| spare(slab.hot(slot), slot);
         for _ in 0..DUE {
             let mut run = Run::default();
             let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);

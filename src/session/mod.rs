@@ -7,6 +7,7 @@
 mod due;
 pub(crate) mod end;
 mod eviction;
+mod handover;
 pub mod history;
 pub(crate) mod id;
 mod index;
@@ -26,13 +27,16 @@ mod wheel;
 
 pub(crate) use due::{Expired, RUN};
 pub(crate) use eviction::Newcomer;
+pub(crate) use handover::PutOff;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Kept, Opened, Shard};
+pub(crate) use shard::{Ended, Kept, Opened, Shard, Slab};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, NIL, Slot};
-pub(crate) use stored::{Refresh, StoredMark};
+#[cfg(feature = "snapshot")]
+pub(crate) use stored::Refresh;
+pub(crate) use stored::StoredMark;
 pub(crate) use table::{
     Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
 };

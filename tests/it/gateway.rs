@@ -1,12 +1,13 @@
 //! A gateway: engine and front end as one, with all packets to send in one outbox.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::GatewayWorker;
 use portcullis::geneve::front::Outgoing;
-use portcullis::{Config, EndReason, Event, Gateway, Lost, SessionFilter};
+use portcullis::{Answered, Config, EndReason, Event, Gateway, Lost, SessionFilter};
 
 use crate::support::packets::{ACK, Ends, RST, SYN, udp};
+use crate::support::site::{EPOCH, Inbox, Site, Store};
 use crate::support::tunnel::{Kept, Label, datagram, flags, segment, sent};
 
 const WEB: Ends = Ends::v4(4_000, 80);
@@ -263,4 +264,55 @@ fn a_worker_keeps_no_memory_of_the_sessions_that_an_operator_ends() {
     assert!(info.bytes_current < 200_000, "{info:?}");
     assert_eq!(bench.worker.events().count(), 10);
     assert_eq!(bench.worker.lost().events, 3_990);
+}
+
+#[test]
+fn packets_that_wait_for_an_answer_come_out_of_a_poll() {
+    let text = "[policy]\ndefault = \"allow\"\n[continuity]\nenabled = true";
+    let mut bench = Bench::new(text);
+    let (first, second) = (
+        segment(WEB, ACK, 101, 501, b"one"),
+        segment(WEB, ACK, 104, 501, b"two"),
+    );
+    let mut store = Store::default();
+    let mut old = Site::new("[policy]\ndefault = \"allow\"");
+    for (ends, flags, seq, ack) in [
+        (WEB, SYN, 100, 0),
+        (WEB.back(), SYN | ACK, 500, 101),
+        (WEB, ACK, 101, 501),
+    ] {
+        old.take(&segment(ends, flags, seq, ack, b""));
+    }
+    old.save(&mut store);
+    for inner in [&first, &second] {
+        assert_eq!(bench.take(THERE, inner), []);
+    }
+    let wait = Duration::from_millis(1);
+    assert_eq!(bench.poll(), (Some(bench.now + wait), vec![]));
+    let events: Vec<_> = bench.worker.events().collect();
+    let [Event::Question(question)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    // Another thread has the answer.
+    let answer = store.ask(bench.gateway.engine(), question);
+    let at = SystemTime::UNIX_EPOCH + EPOCH;
+    let mut inbox = Inbox::default();
+    let effect = bench
+        .gateway
+        .answer(question.id, &answer, bench.now, at, &mut inbox);
+    assert_eq!(effect, Answered::Resumed);
+    assert_eq!(inbox.released, [question.id]);
+    let (_, answers) = bench.poll();
+    let inner: Vec<_> = answers.iter().map(|answer| sent(answer, THERE)).collect();
+    assert_eq!(inner, [first, second], "in order");
+    assert_eq!(bench.gateway.stats().held, 2);
+
+    // Without an answer they come out when their time is over.
+    let stray = segment(Ends::v4(4_001, 80), ACK, 101, 501, b"");
+    assert_eq!(bench.take(THERE, &stray), []);
+    bench.now += Duration::from_millis(10);
+    let (_, answers) = bench.poll();
+    assert_eq!(answers, []);
+    assert_eq!(bench.gateway.engine().stats().dropped_total(), 1);
+    assert_eq!(bench.gateway.engine().stats().questions.timed_out, 1);
 }

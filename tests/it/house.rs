@@ -58,6 +58,7 @@ const FLOORS: &[&str] = &[
     "engine::challenge::sources",
     "engine::challenge::zones",
     "engine::settings",
+    "engine::nothing",
     "engine::questions",
     "engine::query",
     "engine::path_evidence",

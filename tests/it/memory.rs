@@ -19,6 +19,7 @@ fn the_announced_memory_is_what_an_engine_allocates() {
         "[table]\nmax_sessions = 65536\n[tombstones]\nmax = 500000\n",
         "[table]\nmax_sessions = 65536\n[fragments]\nmax_datagrams = 100000\n",
         "[zones]\nblue = 1\n[table]\nmax_sessions = 1000000\n[tcp]\nasymmetric = \"report\"\n",
+        "[table]\nmax_sessions = 65536\n[continuity]\nenabled = true\nmax_nothing = 1000000\n",
     ] {
         let config = config(toml);
         let said = config.compile().unwrap().memory().reserved();
@@ -66,6 +67,12 @@ fn each_part_grows_with_its_key() {
             "control sessions",
             "ftp.max_memory = 1048576",
             "ftp.max_memory = 2097152",
+        ),
+        ("questions", "", "continuity.enabled = true"),
+        (
+            "packets held for questions",
+            "",
+            "continuity.enabled = true",
         ),
         ("hints", "", "zones.blue = 1"),
         (

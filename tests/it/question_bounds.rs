@@ -1,13 +1,15 @@
 //! Bounds on questions and on packets that wait for answers.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::support::packets::{ACK, Ends, Head, tcp, udp};
+use crate::support::packets::{ACK, Ends, Head, SYN, tcp, udp};
 use crate::support::proptest_config;
 use crate::support::scene::segment;
 use crate::support::seal::sealed;
-use crate::support::site::{Inbox, Site, Store};
+use crate::support::site::{EPOCH, Inbox, Site, Store};
 use portcullis::{
     Answer, Answered, Config, Engine, HeldPackets, HoldId, Outbox, Packet, Question, QuestionKind,
     Sink, Unasked, Verdict, Zone,
@@ -202,7 +204,7 @@ fn an_announcement_is_asked_for_again_when_its_syn_is_repeated() {
     let toml = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
                 destination_ports = 21\n";
     let mut site = Site::new(toml);
-    let syn = segment(Ends::v4(40_000, 50_000), 2, 9_000, 0, b"");
+    let syn = segment(Ends::v4(40_000, 50_000), SYN, 9_000, 0, b"");
     let empty = Store::default();
     assert_eq!(site.take_with(&empty, &syn), ["hold", "policy_deny"]);
     site.wait(400);
@@ -226,7 +228,7 @@ fn fragments_wait_for_their_first_one_and_that_one_for_the_answer() {
         let len = (20 + end - start) as u16;
         part[2..4].copy_from_slice(&len.to_be_bytes());
         part[4..6].copy_from_slice(&9u16.to_be_bytes());
-        part[6..8].copy_from_slice(&(start as u16 / 8 | more).to_be_bytes());
+        part[6..8].copy_from_slice(&((start as u16 / 8) | more).to_be_bytes());
         sealed(part)
     };
     let (first, last) = (cut(0, 800, 0x2000), cut(800, 1_608, 0));
@@ -268,6 +270,9 @@ fn an_outbox_keeps_questions_beside_other_events() {
     assert_eq!(questions.count(), 2);
 }
 
+/// The flows of the property test.
+const FLOWS: RangeInclusive<u16> = 1..=6;
+
 /// A packet of the property test: its flow, and its number in the flow.
 type Numbered = (u16, u32);
 
@@ -290,7 +295,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (1..=6u16).prop_map(Step::Packet),
+        6 => FLOWS.prop_map(Step::Packet),
         3 => any::<(bool, bool, bool)>().prop_map(|(newest, record, twice)| Step::Answer {
             newest,
             record,
@@ -300,6 +305,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Poll),
     ];
     proptest::collection::vec(step, 1..200)
+}
+
+/// Returns a store with a session of each flow of the property test.
+fn all_flows() -> &'static Store {
+    static STORE: OnceLock<Store> = OnceLock::new();
+    STORE.get_or_init(|| {
+        let (mut site, mut store) = (Site::new(ALLOW), Store::default());
+        for flow in FLOWS {
+            let ends = Ends::v4(flow, 80);
+            site.take(&segment(ends, SYN, 100, 0, b""));
+            site.take(&segment(ends.back(), SYN | ACK, 500, 101, b""));
+            site.take(&segment(ends, ACK, 101, 501, b""));
+        }
+        site.save(&mut store);
+        store
+    })
 }
 
 /// A caller that notes in which order packets come out.
@@ -316,7 +337,8 @@ struct Orderly {
 impl Orderly {
     fn new() -> Self {
         let toml = format!(
-            "{ALLOW}[continuity]\nenabled = true\nmax_questions = 4\nmax_held = 20\n\
+            "{ALLOW}[table]\nmax_sessions = 64\n[tombstones]\nmax = 64\n\
+             [continuity]\nenabled = true\nmax_nothing = 64\nmax_questions = 4\nmax_held = 20\n\
              max_held_per_flow = 6\nnothing_for = \"10ms\"\n"
         );
         let config = Config::from_toml(&toml, "test.toml").unwrap();
@@ -353,24 +375,10 @@ impl Orderly {
     }
 
     fn answer(&mut self, question: &Question, record: bool) {
-        let mut other = Site::new(ALLOW);
-        let mut store = Store::default();
-        if record {
-            let ends = Ends::v4(
-                question.flow.key().port(portcullis::session::FlowEnd::Low),
-                80,
-            );
-            for (ends, flags, seq, ack) in [
-                (ends, 2, 100, 0),
-                (ends.back(), 2 | ACK, 500, 101),
-                (ends, ACK, 101, 501),
-            ] {
-                other.take(&segment(ends, flags, seq, ack, b""));
-            }
-            other.save(&mut store);
-        }
+        let nothing = Store::default();
+        let store = if record { all_flows() } else { &nothing };
         let answer = store.ask(&self.engine, question);
-        let at = SystemTime::UNIX_EPOCH + crate::support::site::EPOCH;
+        let at = SystemTime::UNIX_EPOCH + EPOCH;
         self.engine
             .answer(question.id, &answer, self.now, at, &mut self.inbox);
     }

@@ -349,11 +349,7 @@ impl Operations {
         self.appliance.checkpoints.end();
         // A worker that hangs may hold a lock that the sweep waits for.
         if let Some(hand_over) = self.hand_over.as_ref().filter(|_| !hangs) {
-            let words = match hand_over.run() {
-                true => "all sessions are handed over",
-                false => "warning: not all sessions are handed over in time",
-            };
-            notice(&format!("store: {words}"));
+            notice(&format!("store: {}", hand_over.run()));
         }
         let Some(path) = self.sessions_file() else {
             return Ok(());

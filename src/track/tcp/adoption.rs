@@ -76,6 +76,7 @@ impl Track {
     /// Continues without one direction: from here on the connection is tracked as one that was
     /// picked up mid-stream. A handshake whose SYN-ACK took another path counts as completed.
     pub fn go_on_without(&mut self, direction: Direction) {
+        self.stop_resuming();
         let until_seen = !self.connection_flag(LIBERAL);
         self.set_connection_flag(LIBERAL, true);
         if self.state() == State::SynSent {
@@ -105,6 +106,7 @@ impl Track {
     /// meanwhile, and counts as completed; a later SYN-ACK is still judged by the SYN. The state
     /// does not change in a simultaneous open, or once both ends have closed.
     pub fn go_on_after_gap(&mut self) {
+        self.stop_resuming();
         match self.state() {
             State::SynSent => {
                 self.go_on_without(Direction::Reply);
@@ -132,7 +134,8 @@ impl Track {
     }
 
     /// Allows numbers outside the window from here on.
-    pub const fn set_liberal(&mut self) {
+    pub fn set_liberal(&mut self) {
+        self.stop_resuming();
         self.set_connection_flag(LIBERAL, true);
         if self.is_unseen() {
             // Permanently, and not only until both ends were seen.

@@ -125,6 +125,7 @@ impl Track {
 
     /// Forgets both ends and begins with a SYN: SYN_SENT.
     pub(super) fn begin_with(&mut self, syn: Syn) {
+        self.stop_resuming();
         if self.is_unseen() {
             // Nothing of the new connection was missed.
             self.set_connection_flag(LIBERAL, false);

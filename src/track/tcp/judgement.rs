@@ -73,6 +73,9 @@ impl Track {
         change: StateChange,
         mut step: impl FnMut(Step),
     ) -> Outcome {
+        if self.is_resuming() {
+            return self.resuming(direction, segment, known, change, step);
+        }
         let StateChange { event, before, .. } = change;
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
@@ -122,6 +125,9 @@ impl Track {
                 ));
                 self.note_acknowledgment(direction, segment);
                 return self.accept(direction, known, change, Some(fault));
+            }
+            if self.is_resumed() {
+                return self.note_refused(direction, segment, known, fault);
             }
             return Outcome::Invalid(fault);
         }

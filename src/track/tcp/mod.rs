@@ -11,6 +11,7 @@ mod handshake;
 mod judgement;
 mod packed;
 mod reset;
+mod resume;
 pub mod state;
 mod usual;
 pub mod window;
@@ -295,6 +296,10 @@ impl Track {
         if self.extend_syn(direction, from, to) {
             return;
         }
+        if self.is_resuming() {
+            self.extend_candidate(direction, from, to);
+            return;
+        }
         let mut sender = self.side(direction);
         let mut receiver = self.side(direction.opposite());
         window::extend(&mut sender, &mut receiver, from, to);
@@ -327,7 +332,9 @@ impl Track {
         let unacknowledged = (original | reply) & PeerFlags::DATA_UNACKNOWLEDGED.0 != 0;
         let cap = if event == Event::Rst {
             None
-        } else if (!seen_reply || self.is_unseen()) && self.state() == State::Established {
+        } else if (!seen_reply || self.is_unseen() && !self.is_resumed())
+            && self.state() == State::Established
+        {
             // The connection was picked up mid-stream, and has no answer yet, or is not completely
             // known.
             Some(LifetimeClass::TcpUnacknowledged)

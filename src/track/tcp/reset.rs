@@ -40,6 +40,9 @@ impl Track {
         before: State,
         mut step: impl FnMut(Step),
     ) -> Outcome {
+        if self.is_resuming() {
+            return self.reset_while_resuming(direction, segment, known, step);
+        }
         let judged = match before {
             State::SynSent | State::SynSent2 => self.judge_opening(direction, segment, &mut step),
             State::SynRecv => self.judge_syn_recv(direction, segment, &mut step),

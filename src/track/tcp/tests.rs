@@ -8,6 +8,7 @@ mod handshake;
 mod opening_and_closing;
 mod properties;
 mod resets;
+mod resume;
 mod reuse;
 mod story;
 mod strictness;

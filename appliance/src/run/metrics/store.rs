@@ -24,7 +24,7 @@ impl Readings {
                 "portcullis_store_connected",
                 "Whether a connection to the store is up",
             ),
-            [LinkName::Writes, LinkName::Questions].map(|name| {
+            LinkName::ALL.map(|name| {
                 let is_up = state.is_some_and(|state| state.state(name).is_up());
                 ([("connection", name.name())], u64::from(is_up))
             }),

@@ -37,7 +37,7 @@ portcullis::config_section! {
             default: Secret::default(), "none";
             restart: true;
         }
-        /// The file that holds the password.
+        /// The file that holds the password, in place of `password`.
         password_file: Option<PathBuf> {
             default: None, "no password";
             restart: true;
@@ -131,10 +131,6 @@ impl StoreSettings {
         if self.is_on() && self.group_key_file.is_none() {
             let why = "records need the key of the group: `store.group_key_file` is not set";
             document.refuse("store.url", &["store.group_key_file"], why);
-        }
-        if self.password.0.is_some() && self.password_file.is_some() {
-            let why = "the password is in `store.password_file` already";
-            document.refuse("store.password", &["store.password_file"], why);
         }
         if !values::is_log_field(&self.group) || self.group.contains(':') {
             let why = format!("{:?} is not 1 to 64 letters, digits and `-_.`", self.group);

@@ -186,10 +186,6 @@ fn a_store_needs_a_key_and_urls_that_it_can_use() {
             "f:2: store.url: several URLs are nodes of a cluster: `store.cluster` is not set",
         ),
         (
-            "[store]\npassword = \"x\"\npassword_file = \"/p\"",
-            "f:2: store.password: the password is in `store.password_file` already",
-        ),
-        (
             "[store]\ngroup = \"a:b\"",
             "f:2: store.group: \"a:b\" is not 1 to 64 letters, digits and `-_.`",
         ),
@@ -217,7 +213,10 @@ fn a_password_is_never_shown() {
     let settings = read("store.password = \"hunter2\"").unwrap();
     let shown = format!("{settings:?} {:?}", settings.lines_of());
     assert!(!shown.contains("hunter2"), "{shown}");
-    assert!(shown.contains("store.password = \\\"(hidden)\\\""), "{shown}");
+    assert!(
+        shown.contains("store.password = \\\"(hidden)\\\""),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -117,7 +117,7 @@ impl Connecting {
         }
     }
 
-    /// Sends a command whose answer nobody needs, if nothing was sent for a while, so that an outage
+    /// Sends a command whose answer nobody needs, if nothing was sent for a while. So an outage
     /// shows.
     pub(super) fn probe(&mut self, envelope: &Envelope) {
         if self.last.elapsed() >= PROBE {

@@ -1,9 +1,9 @@
 //! Values of the store: a record with its owner, epoch and MAC, and the names of their keys.
 //!
-//! A value is `"PC"`, a version (1 byte), a kind (1 byte), the owner (16 bytes), the epoch (8 bytes,
-//! big-endian), the record, and a MAC (16 bytes). The MAC is an HMAC-SHA-256, truncated, over the
-//! group, the name of the key and everything before the MAC. So a writer without the group's key
-//! can neither invent a session nor move a record to another flow.
+//! A value is `"PC"`, a version (1 byte), a kind (1 byte), the owner (16 bytes), the epoch (8
+//! bytes, big-endian), the record, and a MAC (16 bytes). The MAC is an HMAC-SHA-256, truncated,
+//! over the name of the key, which holds the group, and everything before the MAC. So a writer
+//! without the group's key can neither invent a session nor move a record to another flow.
 
 use std::fmt;
 

@@ -63,7 +63,8 @@ pub(super) struct Queues {
 }
 
 impl StoreHandle {
-    /// Reads the secrets and prepares the threads of the store in the settings. Connects to nothing.
+    /// Reads the secrets and prepares the threads of the store in the settings. Connects to
+    /// nothing.
     ///
     /// # Errors
     /// A file cannot be read, or holds no key or no certificate.

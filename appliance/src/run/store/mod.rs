@@ -26,6 +26,6 @@ mod writer;
 
 pub(crate) use self::address::url_error;
 pub(crate) use self::handle::{StoreError, StoreHandle};
-pub(crate) use self::state::{Counted, LinkName};
+pub(crate) use self::state::{Counted, LinkName, LinkState};
 pub(crate) use self::threads::{HandOver, StoreThreads};
 pub(crate) use self::view::StoreView;

@@ -43,7 +43,8 @@ macro_rules! with_head {
         concat!(
             "local head = redis.pcall('GETRANGE', KEYS[1], 0, 27)\n",
             "local epoch, owner\n",
-            "if type(head) == 'string' and #head == 28 and string.sub(head, 1, 3) == 'PC\\1' then\n",
+            "if type(head) == 'string' and #head == 28\n",
+            "  and string.sub(head, 1, 3) == 'PC\\1' then\n",
             "  epoch = 0\n",
             "  for i = 21, 28 do epoch = epoch * 256 + string.byte(head, i) end\n",
             "  owner = string.sub(head, 5, 20)\n",

@@ -146,6 +146,9 @@ pub(crate) enum LinkName {
 }
 
 impl LinkName {
+    /// Both connections.
+    pub(crate) const ALL: [Self; 2] = [Self::Writes, Self::Questions];
+
     /// Returns the stable name.
     pub(crate) const fn name(self) -> &'static str {
         match self {

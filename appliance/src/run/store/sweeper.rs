@@ -41,6 +41,9 @@ pub(super) struct Sweeper {
 /// Least time between the beginnings of two rounds that write each session.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// Time for the answer to the last records of a hand-over.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
+
 /// Place in the sweep.
 #[derive(Debug, Default)]
 struct Round {
@@ -138,6 +141,7 @@ impl Sweeper {
         let mut when = self.when.clone();
         when.everything = true;
         when.min_age = Duration::ZERO;
+        let before = lost(store);
         let mut cursor = SweepCursor::default();
         while !stop.load(Ordering::Relaxed) {
             if !store.changes.has_room_for_sweep() {
@@ -149,6 +153,18 @@ impl Sweeper {
         while store.state.waiting() > 0 && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
-        self.hand_over.done.store(true, Ordering::Relaxed);
+        // The last batch left the queue; its answer is still on its way.
+        thread::sleep(LAST_ANSWER);
+        let lost = lost(store).saturating_sub(before);
+        self.hand_over.lost.store(lost, Ordering::Relaxed);
+        self.hand_over.done.store(true, Ordering::Release);
     }
+}
+
+/// Returns the number of records that the store has not taken.
+fn lost(store: &StoreHandle) -> u64 {
+    [Counted::Unreachable, Counted::StoreFull, Counted::QueueFull]
+        .map(|what| store.state.counters.of(what))
+        .iter()
+        .sum()
 }

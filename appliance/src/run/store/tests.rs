@@ -1,6 +1,7 @@
 //! The store's threads against a real redis-server, which each test starts for itself.
 
 mod behaviour;
+mod encrypted;
 mod outages;
 mod server;
 

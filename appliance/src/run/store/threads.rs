@@ -1,9 +1,8 @@
 //! The three threads of the store in a running appliance.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -34,20 +33,28 @@ pub(crate) struct StoreThreads {
 pub(crate) struct HandOver {
     pub(super) asked: AtomicBool,
     pub(super) done: AtomicBool,
+    /// Sessions that the store has not taken.
+    pub(super) lost: AtomicU64,
 }
 
 impl HandOver {
-    /// Hands all sessions over: each is written once more. Returns whether that was done in time.
-    pub(crate) fn run(&self) -> bool {
+    /// Hands all sessions over: each is written once more. Returns the outcome in words.
+    pub(crate) fn run(&self) -> String {
         self.asked.store(true, Ordering::Relaxed);
         let until = Instant::now() + HAND_OVER;
-        while !self.done.load(Ordering::Relaxed) {
+        while !self.done.load(Ordering::Acquire) {
             if Instant::now() >= until {
-                return false;
+                return format!(
+                    "warning: not all sessions are handed over within {} s",
+                    HAND_OVER.as_secs()
+                );
             }
             thread::sleep(Duration::from_millis(5));
         }
-        true
+        match self.lost.load(Ordering::Relaxed) {
+            0 => "all sessions are handed over".to_owned(),
+            lost => format!("warning: {lost} sessions could not be handed over"),
+        }
     }
 }
 
@@ -120,16 +127,14 @@ impl StoreThreads {
 
 /// Returns the sessions that the settings ask to store.
 fn when(settings: &StoreSettings) -> StoreWhen {
-    let mut when = StoreWhen::default();
-    when.min_age = settings.min_age;
-    when.refresh_interval = settings.refresh;
-    when.refresh_bytes = settings.refresh_bytes;
-    when.protocols = settings
-        .protocols
-        .iter()
-        .map(|protocol| protocol.0)
-        .collect::<BTreeSet<u8>>();
-    when
+    let protocols = settings.protocols.iter();
+    StoreWhen {
+        min_age: settings.min_age,
+        refresh_interval: settings.refresh,
+        refresh_bytes: settings.refresh_bytes,
+        protocols: protocols.map(|protocol| protocol.0).collect(),
+        ..StoreWhen::default()
+    }
 }
 
 /// Returns a function that ends the session that another appliance owns.

@@ -59,7 +59,7 @@ impl StoreView {
             .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
         Self {
             owner: store.owner().to_string(),
-            connections: [LinkName::Writes, LinkName::Questions]
+            connections: LinkName::ALL
                 .map(|name| LinkView::of(name, &state.state(name), now))
                 .into(),
             waiting: state.waiting() as u64,

@@ -185,7 +185,15 @@ fn a_user_needs_the_right_password() {
     };
     let one = Threads::with(&server.url(), 1, access("right"), 64);
     one.put(7, 0, "record");
-    assert_ne!(one.await_answer(7), Found::NoStore);
+    one.delete(7, 1);
+    one.await_count(Counted::Deleted, 1);
+    let key = one.envelope.moved_key(Owner([1; 16]));
+    let value = one.envelope.seal(Kind::Moved, &key, 2, b"record");
+    one.changes.push(Change::Notify { key, value });
+    one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(one.await_answer(7), Found::Nothing);
+    assert_eq!(one.ask_for(7, Kind::Expectation, true), Found::Nothing);
+    assert_eq!(one.count(Counted::Failed), 0);
     let wrong = Threads::with(&server.url(), 2, access("wrong"), 64);
     assert_eq!(wrong.ask(7), Found::NoStore);
     assert_eq!(wrong.count(Counted::Connected), 0);

@@ -15,7 +15,7 @@ else
 fi
 
 failed=0
-for target in process sequence short_way config ftp front; do
+for target in process sequence short_way config ftp front stored; do
     mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
     started=$(mktemp)
     # The seeds are read only; new inputs go to the corpus.

@@ -19,8 +19,8 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard, Slot, SlotId,
-    StoredMark, TICK, Tombstone, TunnelRef,
+    Cold, KeyPlace, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard,
+    Slot, SlotId, StoredMark, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession,
@@ -300,18 +300,10 @@ impl Engine {
         let place = self.table.place(&session.key);
         let mut held = self.table.lock(place.shard);
         let shard: &mut Shard = &mut held.shard;
-        let older = shard.find(place.hash, &session.key);
-        match older {
-            Some(older) if !is_older(shard, older, session) => return Landed::Present,
-            Some(_) => {}
-            None if is_pair_full(shard, place, &session.key)
-                || shard.is_full()
-                || !self.accounts.claim(session.key.zone()) =>
-            {
-                return Landed::NoRoom;
-            }
-            None => {}
-        }
+        let older = match self.claim_place(shard, place, session) {
+            Ok(older) => older,
+            Err(landed) => return landed,
+        };
         let profile = settings.profile(&query, rule);
         // Limits apply only to new sessions.
         let subject = Subject {
@@ -328,14 +320,17 @@ impl Engine {
             counts,
         };
         let replaced = older.map(|older| *shard.slab.hot(older));
+        let mut tunnels = session.tunnels;
         let slot_id = match older {
             None => shard.insert(place.hash, &opened),
             Some(older) => {
-                // Its state of a helper is that of the older copy.
-                let id = self
-                    .table
-                    .id(place.shard, older, shard.slab.hot(older).generation);
-                self.helpers.ended(id, shard.slab.hot(older));
+                if tunnels == [TunnelRef::NONE; 2] {
+                    tunnels = shard.slab.tunnels(older);
+                }
+                // The state that a helper has is that of the older copy.
+                let slot = shard.slab.hot(older);
+                let id = self.table.id(place.shard, older, slot.generation);
+                self.helpers.ended(id, slot);
                 shard.replace(older, place.hash, &opened)
             }
         };
@@ -349,7 +344,7 @@ impl Engine {
         cold.set(Mark::Stale, true);
         cold.set_counts(counts);
         *shard.slab.cold_mut(slot_id) = cold;
-        shard.slab.set_tunnels(slot_id, session.tunnels);
+        shard.slab.set_tunnels(slot_id, tunnels);
         if let Some(mark) = shard.slab.stored_mut(slot_id) {
             *mark = session.stored;
         }
@@ -361,16 +356,15 @@ impl Engine {
         }
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
-        if let Some(ends) = session.parent {
-            self.helpers.note_parent(id, parent, ends);
-        }
-        if settings.ftp.is_control(own, rule) && session.parent.is_none() {
-            self.helpers.resume_inspection(
-                &settings.ftp,
-                own,
-                Parent { session: id, rule },
-                session.control,
-            );
+        let control = Parent { session: id, rule };
+        match session.parent {
+            Some(ends) => self.helpers.note_parent(id, parent, ends),
+            None if settings.ftp.is_control(own, rule) => {
+                let saved = session.control;
+                self.helpers
+                    .resume_inspection(&settings.ftp, own, control, saved);
+            }
+            None => {}
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
@@ -379,6 +373,26 @@ impl Engine {
         }
         self.counters.opened(&[]);
         Landed::Lives(id)
+    }
+
+    /// Claims the place of a session: that of an older copy, or a new one.
+    fn claim_place(
+        &self,
+        shard: &Shard,
+        place: KeyPlace,
+        session: &Sound,
+    ) -> Result<Option<SlotId>, Landed> {
+        match shard.find(place.hash, &session.key) {
+            Some(older) if is_older(shard, older, session) => Ok(Some(older)),
+            Some(_) => Err(Landed::Present),
+            None if is_pair_full(shard, place, &session.key)
+                || shard.is_full()
+                || !self.accounts.claim(session.key.zone()) =>
+            {
+                Err(Landed::NoRoom)
+            }
+            None => Ok(None),
+        }
     }
 
     /// Returns a record as a session, or the error in it.

@@ -6,6 +6,7 @@
 
 pub(crate) mod end;
 mod eviction;
+mod handover;
 pub mod history;
 pub(crate) mod id;
 mod index;
@@ -24,6 +25,7 @@ mod tombstone;
 mod wheel;
 
 pub(crate) use eviction::Newcomer;
+pub(crate) use handover::PutOff;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
 pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard, Slab};
@@ -32,7 +34,7 @@ pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, Slot};
 #[cfg(feature = "snapshot")]
 pub(crate) use stored::Refresh;
-pub(crate) use stored::{PutOff, StoredMark};
+pub(crate) use stored::StoredMark;
 pub(crate) use table::{
     Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
 };

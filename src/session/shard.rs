@@ -429,21 +429,6 @@ impl Shard {
         }
     }
 
-    /// Puts a session in the place of an older copy of it, under the same identifier. Like
-    /// [`Shard::insert`], except that the place of the older one is handed over.
-    #[cfg(feature = "snapshot")]
-    pub(crate) fn replace(&mut self, older: SlotId, hash: u32, session: &Opened<'_>) -> SlotId {
-        let generation = self.slab.hot(older).generation;
-        let _ = self.unlink(older, EndReason::Moved);
-        let slot = self.insert(hash, session);
-        debug_assert_eq!(
-            slot, older,
-            "the slot that was released last is taken first"
-        );
-        self.slab.hot_mut(slot).generation = generation;
-        slot
-    }
-
     /// Ends a session whose deadline has come.
     pub(crate) fn end_expired(&mut self, slot: SlotId) -> Ended {
         let reason = self.slab.hot(slot).end_of_life();

@@ -1,13 +1,9 @@
 //! What of a session is in a store outside the engine: 16 bytes beside its slot, which no packet
 //! touches.
 
-use super::EndReason;
-use super::id::SlotId;
-use super::shard::Slab;
 use super::slot::Slot;
 use super::time::Micros;
-use crate::flow::{Direction, FlowKey};
-use crate::packet::PROTOCOL_TCP;
+use crate::flow::Direction;
 
 /// The last record of a session that was handed out to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,36 +110,6 @@ impl StoredMark {
         self.asked = now as u16;
         true
     }
-}
-
-impl Slab {
-    /// Puts off the end of a session that another engine may own by now; `None` if the session is
-    /// to end.
-    pub(crate) fn put_off(&mut self, session: SlotId, now: Micros) -> Option<PutOff> {
-        let slot = self.hot(session);
-        let (key, reason) = (slot.key, slot.end_of_life());
-        // Only a session that ends by its lifetime is followed by RSTs.
-        if key.protocol() != PROTOCOL_TCP || reason != EndReason::Timeout {
-            return None;
-        }
-        let mark = self.stored_mut(session)?;
-        let epoch = mark.epoch()?;
-        let deadline = now.tick().saturating_add(ASKING_TICKS);
-        mark.ask(now.tick()).then_some(PutOff {
-            key,
-            epoch,
-            deadline,
-        })
-    }
-}
-
-/// A session whose end is put off, to ask for its owner.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct PutOff {
-    pub(crate) key: FlowKey,
-    pub(crate) epoch: u64,
-    /// The tick at which the session ends if nobody else owns it.
-    pub(crate) deadline: u32,
 }
 
 /// Returns the IP bytes of both directions, modulo 2^32.

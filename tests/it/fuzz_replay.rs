@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::support::front::{
     self, ANSWER, FRONT_HEADER, LEAVE, NEWEST, OTHER_PEER, RELOAD, SECONDS, STORE, STRANGER, TWICE,
@@ -18,6 +19,7 @@ use crate::support::packets::{
     ACK, Ends, Head, SYN, address4, address6, chunk, discovery, icmp, init_with, other, sctp, tcp,
     udp, unreachable,
 };
+use crate::support::scene::Scene;
 use crate::support::short_way;
 
 fn folder(kind: &str, target: &str) -> PathBuf {
@@ -85,6 +87,11 @@ fn a_stored_input_of_front_brings_a_session_back_from_the_store() {
 }
 
 #[test]
+fn stored_inputs_of_stored_pass() {
+    replay("stored", fuzz::stored);
+}
+
+#[test]
 fn stored_inputs_of_ftp_pass() {
     replay("ftp", fuzz::ftp);
 }
@@ -103,6 +110,47 @@ fn recorded_conversations_announce_what_the_programs_then_used() {
         conversations += 1;
     }
     assert!(conversations > 20, "{conversations} conversations");
+}
+
+/// Inputs of `stored`: records of sessions of several protocols.
+fn stored_sessions() -> [(&'static str, Vec<u8>); 4] {
+    let record = |open: &dyn Fn(&Scene)| {
+        let scene = Scene::new("[continuity]\nenabled = true\n");
+        open(&scene);
+        let flow = scene.engine.flow_name(&scene.record().flow);
+        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let stored = scene.engine.find_stored(&flow, scene.now, at).unwrap();
+        let mut bytes = Vec::new();
+        stored.encode(&mut bytes);
+        bytes
+    };
+    let control = Ends::v4(4000, 21);
+    [
+        ("tcp", record(&|scene| scene.handshake(Ends::v6(4000, 80)))),
+        (
+            "ftp",
+            record(&|scene| {
+                scene.handshake(control);
+                scene.pass(control.back(), ACK, 501, 101, b"220 ready\r\n");
+                scene.pass(control, ACK, 101, 512, b"PASV\r\n");
+            }),
+        ),
+        (
+            "udp",
+            record(&|scene| {
+                let _ = scene.udp(Ends::v4(4000, 53));
+                let _ = scene.udp(Ends::v4(4000, 53).back());
+            }),
+        ),
+        (
+            "sctp",
+            record(&|scene| {
+                let ends = Ends::v4(5000, 5000);
+                let _ = scene.decide(&sctp(ends, 0, &init_with(1, 7, &[])));
+                let _ = scene.decide(&sctp(ends.back(), 7, &init_with(2, 8, &[])));
+            }),
+        ),
+    ]
 }
 
 /// An input of `process`: a packet in a frame.
@@ -294,6 +342,9 @@ fn write_seeds() {
         fs::create_dir_all(folder("seeds", target)).unwrap();
         fs::write(folder("seeds", target).join(name), bytes).unwrap();
     };
+    for (name, bytes) in stored_sessions() {
+        write("stored", name, &bytes);
+    }
     let question = udp(Ends::v4(4000, 53), b"question");
     let conversations: [(&str, Vec<Op>); 4] = [
         (

@@ -17,6 +17,8 @@ mod support;
 mod house;
 
 // Sessions: how they open, what the table holds, how they end.
+/// Records of sessions for a store, their sweep, epochs and owners.
+mod continuity;
 /// Sessions that an operator lists, previews and ends.
 mod deletion;
 /// Sessions that the policy denies, as a sink receives them.

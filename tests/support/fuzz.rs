@@ -13,6 +13,7 @@ use portcullis::config::{
     ChallengeMode, Checksums, Config, ConfigError, EngineConfig, IpConfig, OptionsMode, Permission,
     TableConfig,
 };
+use portcullis::continuity::StoredSession;
 use portcullis::event::write_reply_unbudgeted;
 use portcullis::ftp::expectations::{Call, ExpectationLimits, ExpectationTable};
 use portcullis::ftp::helper::{ActiveOpening, Ftp, Rules, Settings};
@@ -892,4 +893,39 @@ fn converse(bits: u8, host: u8, mut data: &[u8], piece: usize) -> (Vec<Said>, bo
     assert_eq!((table.len(), table.withdraw(&ends)), (0, 0));
     control.shed();
     (watch.said, in_order && begun)
+}
+
+/// Reads the record of a session as a store returns it. What reads is written again alike; an
+/// engine resumes it or not, and judges segments of the session.
+pub(crate) fn stored(data: &[u8]) {
+    let Ok(stored) = StoredSession::decode(data) else {
+        return;
+    };
+    let mut bytes = Vec::new();
+    stored.encode(&mut bytes);
+    assert_eq!(StoredSession::decode(&bytes).as_ref(), Ok(&stored));
+    let mut config = Config::allow_all();
+    config.engine.checksums = Checksums::Trust;
+    config.table.max_sessions = 16;
+    config.table.shards = Some(1);
+    config.continuity.enabled = true;
+    let engine = Engine::with_seed(&config, [1, 2, 3, 4]).expect("a valid configuration");
+    let now = Instant::now();
+    let at = stored.saved_at;
+    for _ in 0..2 {
+        let _ = engine.resume(&stored, now, at);
+    }
+    engine.check_invariants().expect("the table is in order");
+    engine.for_each_session(|session| {
+        let flow = engine.flow_name(&session.flow);
+        assert!(session.stored.is_some());
+        let again = engine.find_stored(&flow, now, at).expect("it is stored");
+        assert!(again.is_of(&flow));
+    });
+    engine.expire_with(
+        now + Duration::from_secs(1 << 30),
+        100,
+        &mut Count::default(),
+    );
+    engine.check_invariants().expect("the table is in order");
 }

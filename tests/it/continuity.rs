@@ -1,0 +1,496 @@
+//! Sessions that go on in another engine: records, the sweep that hands them out, epochs and
+//! owners.
+
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use crate::support::packets::{ACK, Ends, FIN, RST, SYN};
+use crate::support::scene::{Received, Scene, segment};
+use crate::support::site::{EPOCH, Site, Store};
+use portcullis::continuity::{
+    Resumed, STORED_VERSION, StoreWhen, StoredError, StoredSession, SweepCursor, SweepTime,
+};
+use portcullis::{Answer, Answered, EndReason, Engine, Packet, QuestionKind, Zone};
+
+const ENDS: Ends = Ends::v4(4000, 80);
+const STORED: &str = "[continuity]\nenabled = true\n";
+const FROM_1: &str = "[[policy.rule]]\nname = \"from-1\"\naction = \"allow\"\n\
+                      source = [\"10.0.0.1/32\"]\n";
+
+/// The wall-clock time of a scene's first moment.
+fn at() -> SystemTime {
+    SystemTime::UNIX_EPOCH + EPOCH
+}
+
+/// Runs one round of the sweep, and returns the records that are due.
+fn swept(scene: &Scene, cursor: &mut SweepCursor, when: &StoreWhen) -> Vec<StoredSession> {
+    let mut due = Vec::new();
+    let time = SweepTime {
+        now: scene.now,
+        at: at(),
+    };
+    loop {
+        let done = scene.engine.sweep(cursor, time, when, |flow, stored| {
+            assert!(stored.is_of(flow));
+            due.push(stored.clone());
+        });
+        if done.round_ended {
+            return due;
+        }
+    }
+}
+
+fn when() -> StoreWhen {
+    StoreWhen {
+        min_age: Duration::from_secs(2),
+        refresh_interval: Duration::from_secs(10),
+        refresh_bytes: 5_000,
+        ..StoreWhen::default()
+    }
+}
+
+fn number_of_due(scene: &Scene, cursor: &mut SweepCursor) -> usize {
+    swept(scene, cursor, &when()).len()
+}
+
+/// Returns the record of the session of a scene.
+fn record(scene: &Scene) -> StoredSession {
+    let name = scene.engine.flow_name(&scene.record().flow);
+    scene.engine.find_stored(&name, scene.now, at()).unwrap()
+}
+
+/// Returns a later scene with its own engine.
+fn another(old: &Scene, toml: &str) -> Scene {
+    Scene {
+        now: old.now,
+        ..Scene::new(toml)
+    }
+}
+
+#[test]
+fn a_session_is_due_once_it_is_old_and_again_when_it_has_moved_or_changed() {
+    let mut scene = Scene::new(STORED);
+    let mut cursor = SweepCursor::default();
+    scene.pass(ENDS, SYN, 100, 0, b"");
+    scene.wait(3);
+    assert_eq!(number_of_due(&scene, &mut cursor), 0, "not assured");
+    scene.pass(ENDS.back(), SYN | ACK, 500, 101, b"");
+    scene.pass(ENDS, ACK, 101, 501, b"");
+    assert_eq!(number_of_due(&scene, &mut cursor), 1);
+    scene.wait(20);
+    assert_eq!(number_of_due(&scene, &mut cursor), 0, "it has not moved");
+    scene.pass(ENDS, ACK, 101, 501, b"x");
+    assert_eq!(number_of_due(&scene, &mut cursor), 1, "after the interval");
+    scene.pass(ENDS, ACK, 102, 501, b"x");
+    assert_eq!(number_of_due(&scene, &mut cursor), 0, "within the interval");
+    for n in 0..6u32 {
+        scene.pass(ENDS, ACK, 103 + n * 1_000, 501, &[0; 1_000]);
+        scene.pass(ENDS.back(), ACK, 501, 1_103 + n * 1_000, b"");
+    }
+    assert_eq!(number_of_due(&scene, &mut cursor), 1, "after many bytes");
+    scene.pass(ENDS.back(), FIN | ACK, 501, 6_103, b"");
+    assert_eq!(
+        number_of_due(&scene, &mut cursor),
+        1,
+        "its state has changed"
+    );
+    assert_eq!(number_of_due(&scene, &mut cursor), 0);
+    let name = scene.engine.flow_name(&scene.record().flow);
+    scene.engine.store_again(&name);
+    assert_eq!(number_of_due(&scene, &mut cursor), 1, "the record was lost");
+    let everything = StoreWhen {
+        everything: true,
+        ..when()
+    };
+    assert_eq!(swept(&scene, &mut cursor, &everything).len(), 1);
+}
+
+#[test]
+fn only_the_chosen_protocols_and_rules_are_stored() {
+    let rules = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                 destination_ports = 80\n[[policy.rule]]\nname = \"rest\"\naction = \"allow\"\n";
+    let mut scene = Scene::new(&format!("{rules}{STORED}"));
+    scene.handshake(ENDS);
+    scene.handshake(Ends::v4(4000, 81));
+    let _ = scene.udp(Ends::v4(4000, 53));
+    let _ = scene.udp(Ends::v4(4000, 53).back());
+    scene.wait(3);
+    let web = scene.engine.policy().rule_named("web").unwrap();
+    let due = |change: &dyn Fn(&mut StoreWhen)| {
+        let mut when = StoreWhen {
+            everything: true,
+            ..when()
+        };
+        change(&mut when);
+        let all = swept(&scene, &mut SweepCursor::default(), &when);
+        all.into_iter()
+            .map(|stored| stored.session.dst_port)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(due(&|when| when.rules = Some([web].into())), [80]);
+    assert_eq!(
+        due(&|when| when.protocols = [17].into()).len(),
+        2,
+        "and the stored one"
+    );
+    assert_eq!(due(&|_| {}).len(), 3);
+}
+
+#[test]
+fn nothing_is_stored_unless_the_configuration_says_so() {
+    let mut scene = Scene::new("");
+    scene.handshake(ENDS);
+    scene.wait(3);
+    let everything = StoreWhen {
+        everything: true,
+        ..when()
+    };
+    assert_eq!(swept(&scene, &mut SweepCursor::default(), &everything), []);
+    let name = scene.engine.flow_name(&scene.record().flow);
+    assert_eq!(scene.engine.find_stored(&name, scene.now, at()), None);
+    assert_eq!(scene.record().stored, None);
+}
+
+#[test]
+fn a_record_reads_back_and_bytes_that_are_none_are_an_error() {
+    let scene = Scene::new(&format!("{FROM_1}{STORED}"));
+    scene.handshake(ENDS);
+    let stored = record(&scene);
+    let rule = (stored.zone.as_str(), stored.rule.as_str());
+    assert_eq!(rule, ("default", "from-1"));
+    let mut bytes = vec![7];
+    stored.encode(&mut bytes);
+    let bytes = bytes.split_off(1);
+    assert_eq!(StoredSession::decode(&bytes), Ok(stored));
+    assert!(bytes.len() < 180, "{} bytes", bytes.len());
+    assert_eq!(bytes[..11], *b"\xb5\x01\x07default\x06", "names come first");
+    for len in 2..bytes.len() {
+        let torn = StoredSession::decode(&bytes[..len]);
+        assert_eq!(torn, Err(StoredError::Unreadable), "{len}");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert_eq!(StoredSession::decode(&longer), Err(StoredError::Unreadable));
+    let found = STORED_VERSION + 1;
+    let later = [&[0xb5, found][..], &bytes[2..]].concat();
+    assert_eq!(
+        StoredSession::decode(&later),
+        Err(StoredError::Version { found })
+    );
+    for foreign in [&b""[..], b"\xb5", b"PCULLIS\n"] {
+        assert_eq!(StoredSession::decode(foreign), Err(StoredError::Foreign));
+    }
+}
+
+proptest! {
+    /// Whatever reads as a record can be resumed or not, and then the table is in order.
+    #[test]
+    fn changed_records_do_no_harm(changes in prop::collection::vec((2usize..200, any::<u8>()), 1..6)) {
+        let scene = Scene::new(STORED);
+        scene.handshake(ENDS);
+        let mut bytes = Vec::new();
+        record(&scene).encode(&mut bytes);
+        for (place, value) in changes {
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte = value;
+            }
+        }
+        let new = another(&scene, STORED);
+        if let Ok(stored) = StoredSession::decode(&bytes) {
+            let _ = new.engine.resume(&stored, new.now, at());
+            let _ = new.tcp(ENDS, ACK, 101, 501, b"x");
+            new.engine.check_invariants().unwrap();
+        }
+    }
+}
+
+#[test]
+fn zone_and_rule_of_a_record_are_those_of_the_same_names() {
+    let toml = |zone: u16, first: &str| {
+        format!(
+            "[zones]\nlab = {zone}\n[policy]\ndefault = \"deny\"\n{first}{FROM_1}zones = [\"lab\"]\n{STORED}"
+        )
+    };
+    let old = Scene {
+        zone: Zone(3),
+        ..Scene::new(&toml(3, ""))
+    };
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let other_rule = "[[policy.rule]]\nname = \"other\"\naction = \"allow\"\n\
+                      source = [\"192.0.2.1/32\"]\n";
+    let new = Scene {
+        zone: Zone(9),
+        ..another(&old, &toml(9, other_rule))
+    };
+    let resumed = new.engine.resume(&stored, new.now, at());
+    assert!(matches!(resumed, Ok(Resumed::Resumed(_))), "{resumed:?}");
+    let session = new.record();
+    assert_eq!(session.zone, Zone(9));
+    assert_eq!(new.engine.policy().rule_name(session.rule), "from-1");
+    new.pass(ENDS, ACK, 101, 501, b"x");
+    // A zone of another name is not the session's.
+    let foreign = another(&old, STORED);
+    let refused = foreign.engine.resume(&stored, foreign.now, at());
+    assert!(
+        matches!(refused, Err(StoredError::Unsound(_))),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_session_that_the_policy_forbids_or_whose_time_is_over_is_not_resumed() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let forbids = another(&old, &format!("[policy]\ndefault = \"deny\"\n{STORED}"));
+    let resume = |scene: &Scene, at: SystemTime| scene.engine.resume(&stored, scene.now, at);
+    assert_eq!(resume(&forbids, at()), Ok(Resumed::Refused));
+    let new = another(&old, STORED);
+    let left = stored.time_left();
+    assert_eq!(resume(&new, at() + left), Ok(Resumed::Expired));
+    let slack = StoredSession::CLOCK_SLACK;
+    let ahead = at() - slack - Duration::from_millis(1);
+    assert_eq!(resume(&new, ahead), Err(StoredError::Future));
+    assert_eq!(new.engine.sessions(), 0);
+    let resumed = resume(&new, at() - slack);
+    assert!(matches!(resumed, Ok(Resumed::Resumed(_))), "{resumed:?}");
+    assert_eq!(resume(&new, at()), Ok(Resumed::Present));
+}
+
+#[test]
+fn a_resumed_session_is_stored_at_once_with_the_next_epoch() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    assert_eq!((stored.epoch, old.record().stored), (0, Some(0)));
+    let new = another(&old, STORED);
+    new.engine.resume(&stored, new.now, at()).unwrap();
+    assert_eq!(new.record().stored, Some(1));
+    let mut cursor = SweepCursor::default();
+    let due = swept(&new, &mut cursor, &when());
+    assert_eq!(due.len(), 1, "regardless of its age");
+    assert_eq!(due[0].epoch, 1);
+    assert_eq!(swept(&new, &mut cursor, &when()), []);
+}
+
+#[test]
+fn a_session_that_another_engine_took_over_ends_silently() {
+    let scene = Scene::new(STORED);
+    scene.handshake(ENDS);
+    let name = scene.engine.flow_name(&scene.record().flow);
+    let _ = record(&scene);
+    let mut received = Received::default();
+    let mut disown = |epoch| scene.engine.disown(&name, epoch, scene.now, &mut received);
+    assert!(!disown(0), "it is of this epoch");
+    assert!(disown(1));
+    assert!(!disown(1), "it has ended");
+    let reasons: Vec<_> = received.ended.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(reasons, [EndReason::Moved]);
+    assert_eq!(received.resets.len(), 0);
+    assert_eq!(scene.engine.stats().tombstones, 0);
+    scene.engine.check_invariants().unwrap();
+}
+
+#[test]
+fn a_flow_that_comes_back_replaces_the_older_copy_of_its_session() {
+    let first = Scene::new(STORED);
+    first.handshake(ENDS);
+    let own = first.record();
+    let second = another(&first, STORED);
+    second
+        .engine
+        .resume(&record(&first), second.now, at())
+        .unwrap();
+    // Far more than the first engine's window, and a FIN.
+    second.pass(ENDS, ACK, 100_000_101, 200_000_501, b"");
+    second.pass(ENDS.back(), ACK, 200_000_501, 100_000_101, b"");
+    second.pass(ENDS.back(), FIN | ACK, 200_000_501, 100_000_101, b"");
+    second.pass(ENDS, ACK, 100_000_101, 200_000_502, b"");
+    let stored = record(&second);
+    assert!(
+        !first
+            .tcp(ENDS, ACK, 100_000_101, 200_000_502, b"x")
+            .is_forward()
+    );
+    let resumed = first.engine.resume(&stored, first.now, at());
+    assert_eq!(resumed, Ok(Resumed::Upgraded(own.id)));
+    first.engine.check_invariants().unwrap();
+    let session = first.record();
+    assert_eq!((session.state, session.stored), ("CLOSE_WAIT", Some(2)));
+    first.pass(ENDS, ACK, 100_000_101, 200_000_502, b"x");
+    first.pass(ENDS.back(), ACK, 200_000_502, 100_000_102, b"");
+    first.pass(ENDS, FIN | ACK, 100_000_102, 200_000_502, b"");
+    // An older record, or the same again, changes nothing.
+    assert_eq!(
+        first.engine.resume(&stored, first.now, at()),
+        Ok(Resumed::Present)
+    );
+}
+
+#[test]
+fn a_session_that_was_adopted_midstream_is_known_by_its_record_then() {
+    let adopt = format!("[tcp]\nmidstream = \"adopt\"\n{STORED}");
+    // The engine takes the end with the lower port for the responder.
+    let ends = Ends::v4(80, 4000);
+    let old = Scene::new(STORED);
+    old.handshake(ends);
+    let stored = record(&old);
+    let new = another(&old, &adopt);
+    new.pass(ends.back(), ACK, 501, 101, b"answer");
+    let adopted = new.record();
+    assert_eq!((adopted.adopted, adopted.src_port), (true, 4000));
+    let resumed = new.engine.resume(&stored, new.now, at());
+    assert_eq!(resumed, Ok(Resumed::Upgraded(adopted.id)));
+    new.engine.check_invariants().unwrap();
+    let session = new.record();
+    assert_eq!((session.id, session.src_port), (adopted.id, 80));
+    assert_eq!((session.adopted, session.assured), (false, true));
+    new.pass(ends.back(), ACK, 507, 101, b"more");
+    new.pass(ends, ACK, 101, 511, b"");
+    assert_eq!(new.engine.sessions(), 1);
+}
+
+#[test]
+fn a_connection_that_has_opened_here_gives_way_to_no_record() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let new = another(&old, STORED);
+    new.handshake(ENDS);
+    let resumed = new.engine.resume(&record(&old), new.now, at());
+    assert_eq!(resumed, Ok(Resumed::Present));
+}
+
+/// Ends the session of a site by its lifetime, and returns what the sink received.
+fn run_out(site: &mut Site) -> (Received, usize) {
+    let mut received = Received::default();
+    site.wait(500_000);
+    while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+    let asked = site.inbox.questions.len();
+    site.wait(1_200);
+    while site.engine.expire_with(site.now, 100, &mut received).more {}
+    (received, asked)
+}
+
+#[test]
+fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
+    let open = || {
+        let mut site = Site::new(FROM_1);
+        for (ends, flags, seq, ack) in [
+            (ENDS, SYN, 100, 0),
+            (ENDS.back(), SYN | ACK, 500, 101),
+            (ENDS, ACK, 101, 501),
+        ] {
+            assert_eq!(site.take(&segment(ends, flags, seq, ack, b"")), ["forward"]);
+        }
+        site
+    };
+    // A session without a record ends at once.
+    let mut site = open();
+    assert_eq!(run_out(&mut site).1, 0);
+    assert_eq!(site.engine.sessions(), 0);
+    // Without an answer, and with the answer that it is its own, a session ends after a second.
+    for answer in [None, Some(Answer::Owned), Some(Answer::NoStore)] {
+        let mut site = open();
+        site.save(&mut Store::default());
+        site.wait(500_000);
+        while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+        let question = site.question();
+        assert_eq!((question.kind, question.epoch), (QuestionKind::Owner, 0));
+        assert_eq!(site.engine.sessions(), 1, "its end is put off");
+        if let Some(answer) = &answer {
+            site.answer(question.id, answer);
+        }
+        let mut received = Received::default();
+        site.wait(1_200);
+        while site.engine.expire_with(site.now, 100, &mut received).more {}
+        assert_eq!(received.ended.len(), 1, "{answer:?}");
+        assert_eq!(received.ended[0].1, EndReason::Timeout);
+        assert_eq!(received.resets.len(), 2);
+        site.engine.check_invariants().unwrap();
+    }
+    // With the answer that another engine has it, it ends silently.
+    let mut site = open();
+    site.save(&mut Store::default());
+    site.wait(500_000);
+    while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+    let question = site.question();
+    let answered = site.answer(question.id, &Answer::Moved { epoch: 1 });
+    assert_eq!(answered, Answered::Moved);
+    assert_eq!(site.engine.sessions(), 0);
+    let (received, _) = run_out(&mut site);
+    assert_eq!((received.ended.len(), received.resets.len()), (0, 0));
+}
+
+#[test]
+fn a_reset_ends_a_resumed_session_only_with_an_exact_number() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let state = |forged: &[(Ends, u32)]| {
+        let new = another(&old, STORED);
+        new.engine.resume(&stored, new.now, at()).unwrap();
+        for (ends, seq) in forged {
+            let _ = new.tcp(*ends, RST, *seq, 0, b"");
+        }
+        new.record().state
+    };
+    let guesses: Vec<_> = (0..1_000).map(|n| (ENDS, 102 + n * 1_000_003)).collect();
+    assert_eq!(state(&guesses), "ESTABLISHED");
+    assert_eq!(state(&[(ENDS, 101)]), "CLOSE");
+    assert_eq!(state(&[(ENDS.back(), 501)]), "CLOSE");
+}
+
+#[test]
+fn the_name_of_a_flow_is_that_of_both_directions_and_of_its_zone() {
+    let name = |zone: Zone, ends: Ends, config: &str| {
+        let scene = Scene {
+            zone,
+            ..Scene::new(config)
+        };
+        scene.pass(ends, SYN, 100, 0, b"");
+        scene.engine.flow_name(&scene.record().flow)
+    };
+    let zones = "[zones]\na = 1\nb = 2\n";
+    let first = name(Zone(1), ENDS, zones);
+    assert_eq!(name(Zone(1), ENDS.back(), zones), first);
+    assert_ne!(name(Zone(2), ENDS, zones).as_bytes(), first.as_bytes());
+    let renumbered = name(Zone(7), ENDS, "[zones]\na = 7\n");
+    assert_eq!(renumbered.as_bytes(), first.as_bytes());
+    assert_ne!(
+        name(Zone(1), Ends::v4(4001, 80), zones).as_bytes(),
+        first.as_bytes()
+    );
+}
+
+/// Resumed sessions take the short way once both ends are known, with the effects of the full one.
+#[test]
+fn a_resumed_session_is_judged_alike_by_the_short_way() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    old.pass(ENDS, ACK, 101, 501, b"a");
+    old.pass(ENDS.back(), ACK, 501, 102, b"b");
+    let stored = record(&old);
+    let engine = |full: bool| {
+        let engine = another(&old, STORED).engine;
+        let engine = if full { engine.full_way_only() } else { engine };
+        engine.resume(&stored, old.now, at()).unwrap();
+        engine
+    };
+    let (short, full) = (engine(false), engine(true));
+    let decide = |engine: &Engine, bytes: &[u8]| engine.verdict_only(Packet::new(bytes, old.now));
+    let (mut client, mut server) = (50_102u32, 90_502u32);
+    for turn in 0..200u32 {
+        let (to_server, to_client) = (
+            segment(ENDS, ACK, client, server, &[0; 100]),
+            segment(ENDS.back(), ACK, server, client + 100, &[0; 40]),
+        );
+        for packet in [&to_server, &to_client] {
+            let verdict = decide(&short, packet);
+            assert!(verdict.is_forward(), "{turn}: {verdict:?}");
+            assert_eq!(verdict, decide(&full, packet), "{turn}");
+        }
+        (client, server) = (client + 100, server + 40);
+    }
+    assert_eq!(short.table_state(), full.table_state());
+}

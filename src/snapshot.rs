@@ -10,7 +10,7 @@
 //!
 //! Times are relative, so that they are valid in another engine: the head has the wall-clock time
 //! of the save, and a restore subtracts the time since then from each lifetime. A stream that is
-//! truncated, foreign, of an unknown version or unsound in any record is refused as a whole, before
+//! truncated, foreign, of an unknown version or invalid in any record is refused as a whole, before
 //! any change. Streams of versions 1 and 2 can be read.
 //!
 //! A stream does not contain fragmented datagrams in progress, unfinished lines that a helper has
@@ -37,7 +37,7 @@ pub(crate) use record::{Kind, Record, SavedRule, count_of};
 pub use stream::VERSION;
 pub(crate) use stream::{Source, Writer};
 
-/// A session as it leaves an engine, or enters one.
+/// A session outside an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SavedSession {
@@ -74,10 +74,10 @@ pub struct SavedSession {
     pub packets: [u32; 2],
     /// IP bytes in each direction.
     pub bytes: [u64; 2],
-    /// The number of the rule that has admitted it. An engine with another policy asks that one
-    /// anew.
+    /// The number of the rule that admitted it. An engine with a different policy evaluates that
+    /// policy.
     pub rule: u16,
-    /// The ends of the session that has announced it.
+    /// The ends of the session that announced it.
     pub parent: Option<SessionEnds>,
     /// For a control session: the position at which it continues.
     pub control: Option<SavedControl>,
@@ -91,7 +91,7 @@ pub struct SavedSession {
 pub enum SavedState {
     /// A TCP connection: windows, numbers and state.
     Tcp(Track),
-    /// SCTP, DCCP, tunnels: their own words; all else has none.
+    /// SCTP, DCCP, tunnels: their own words; all other protocols have none.
     Words([u32; 8]),
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct SavedTombstone {
     pub(crate) src_port: u16,
     pub(crate) dst: IpAddr,
     pub(crate) dst_port: u16,
-    /// The place of its reason in [`EndReason::ALL`].
+    /// The index of its reason in [`EndReason::ALL`].
     pub(crate) reason: u8,
     pub(crate) rule: u16,
     pub(crate) ago_us: u64,
@@ -153,7 +153,7 @@ pub enum RestoreError {
         /// The limit.
         max: Duration,
     },
-    /// The wall clock is earlier than the time of the save, so the age of the sessions is unknown.
+    /// The wall clock is before the time of the save, so the age of the sessions is unknown.
     #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
     ClockWentBack {
         /// Time by which the snapshot is ahead.
@@ -190,7 +190,7 @@ impl From<io::Error> for RestoreError {
     }
 }
 
-/// Counts of the records that a save has written.
+/// Counts of the written records of a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Saved {
@@ -198,7 +198,7 @@ pub struct Saved {
     pub sessions: u64,
     /// Tombstones of ended sessions.
     pub tombstones: u64,
-    /// Announced sessions that may still come.
+    /// Announced sessions that may still open.
     pub expectations: u64,
     /// Bytes of the stream.
     pub bytes: u64,
@@ -244,6 +244,6 @@ pub struct Restored {
     pub no_room: usize,
     /// Tombstones of ended sessions.
     pub tombstones: usize,
-    /// Announced sessions that may still come.
+    /// Announced sessions that may still open.
     pub expectations: usize,
 }

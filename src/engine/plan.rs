@@ -41,7 +41,7 @@ pub(super) struct Plan {
     /// with a packet of its responder.
     pub(super) direction: Direction,
     pub(super) marks: &'static [Mark],
-    /// For a late packet that is readmitted: the state that is remembered of its session.
+    /// For a late packet that is readmitted: the remembered state of its session.
     pub(super) late: Option<Late>,
 }
 
@@ -124,8 +124,8 @@ impl Engine {
 
     /// Plans for a TCP segment without a session that is not a SYN.
     ///
-    /// Such a segment is late, of a session that has ended; or of a connection whose beginning or
-    /// other half was not seen; or a forgery.
+    /// Such a segment is late, of a session that has ended; or belongs to a connection whose
+    /// beginning or other direction is unknown; or is forged.
     #[cold]
     #[inline(never)]
     fn tcp_without_session<T: Trace>(
@@ -249,7 +249,7 @@ impl Engine {
         Err(invalid(reason))
     }
 
-    /// Plans for a midstream segment of a connection that was never seen.
+    /// Plans for a midstream segment of an unknown connection.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -330,9 +330,9 @@ impl Engine {
 
 /// Plans to adopt a connection midstream.
 ///
-/// Either end may be the initiator: where both are admitted, the end with a well-known port is the
-/// responder. Where a rule, and not the default action, decides on the likelier initiator, the
-/// policy is not evaluated for the other.
+/// Either end may be the initiator: if both are admitted, the end with a well-known port is the
+/// responder. If a rule, and not the default action, decides on the likelier initiator, the policy
+/// is not evaluated for the other.
 ///
 /// # Errors
 /// Returns whether such a segment is to be rejected.

@@ -124,7 +124,7 @@ impl SavedTombstone {
 #[non_exhaustive]
 pub enum RestoreError {
     /// The data does not begin like a snapshot.
-    #[error("this is no stream of saved sessions")]
+    #[error("this is not a stream of saved sessions")]
     Foreign,
     /// An unknown version wrote the stream.
     #[error("the stream has version {found}; versions 1 to {VERSION} can be read")]
@@ -133,13 +133,13 @@ pub enum RestoreError {
         found: u32,
     },
     /// The stream ends too early.
-    #[error("the stream is torn: it ends before its last record")]
+    #[error("the stream is truncated: it ends before its last record")]
     Torn,
     /// The bytes differ from those that were written.
     #[error("the checksum of the stream is wrong")]
     Checksum,
     /// The data cannot be parsed as records.
-    #[error("the stream does not read: {0}")]
+    #[error("the stream cannot be decoded: {0}")]
     Unreadable(String),
     /// The snapshot is older than [`RestoreOptions::max_age`].
     #[error(
@@ -154,13 +154,13 @@ pub enum RestoreError {
         max: Duration,
     },
     /// The wall clock is before the time of the save, so the age of the sessions is unknown.
-    #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
+    #[error("the stream was saved {} in the future: the clock was set back", seconds(*ahead))]
     ClockWentBack {
         /// Time by which the snapshot is ahead.
         ahead: Duration,
     },
     /// A record contains values that no session can have.
-    #[error("record {record} is no session: {what}")]
+    #[error("record {record} is not a session: {what}")]
     Unsound {
         /// Position of the record in the stream, counted from 0.
         record: usize,

@@ -187,7 +187,7 @@ impl Engine {
         let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
         if passes && !candidate.searched && settings.zone_hints.has_others() {
             // The packet's session may be in another zone; in that case no session begins here.
-            trace.step(|| Step::Note("first its session is looked for in other zones"));
+            trace.step(|| Step::Note("its session is first searched for in other zones"));
             effects.tolerated = None;
             effects.search_other_zones(settings);
             effects.then_own_zone = true;
@@ -217,8 +217,7 @@ impl Engine {
                     if let Some(track) = Track::adopt_answer(segment) {
                         trace.step(|| {
                             Step::Note(
-                                "its SYN took another path: the session begins with this \
-                                        half of it",
+                                "its SYN took another path: the session begins with this direction",
                             )
                         });
                         let marks = &[Mark::Adopted, Mark::Bypassed];
@@ -271,7 +270,7 @@ impl Engine {
         }
         let rejects = match adopted(settings, candidate, segment, failover) {
             Ok(plan) => {
-                trace.step(|| Step::Note("picked up in the middle of its connection"));
+                trace.step(|| Step::Note("adopted midstream"));
                 return Ok(plan);
             }
             Err(rejects) => rejects,

@@ -28,21 +28,21 @@ reasons! {
         EndpointDuplicate, "metadata_endpoint_duplicate",
             "The header names its endpoint twice.";
         EndpointLength, "metadata_endpoint_length",
-            "The option that names the endpoint has a length that it cannot have.";
+            "The option that names the endpoint has an invalid length.";
         EndpointMissing, "metadata_endpoint_missing",
-            "The header does not name its endpoint, and must.";
+            "The header does not name its endpoint, which is required.";
         AttachmentDuplicate, "metadata_attachment_duplicate",
             "The header names its attachment twice.";
         AttachmentLength, "metadata_attachment_length",
-            "The option that names the attachment has a length that it cannot have.";
+            "The option that names the attachment has an invalid length.";
         AttachmentMissing, "metadata_attachment_missing",
-            "The header does not name its attachment, and must.";
+            "The header does not name its attachment, which is required.";
         CookieDuplicate, "metadata_cookie_duplicate",
             "The header has two flow cookies.";
         CookieLength, "metadata_cookie_length",
-            "The option of the flow cookie has a length that it cannot have.";
+            "The flow cookie option has an invalid length.";
         CookieMissing, "metadata_cookie_missing",
-            "The header has no flow cookie, and must.";
+            "The header has no flow cookie, which is required.";
     }
 }
 

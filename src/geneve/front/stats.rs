@@ -100,17 +100,15 @@ impl Refusal {
             Self::Metadata(error) => error.describe(),
             Self::Source => "The datagram comes from an address that is not in geneve.sources.",
             Self::OwnSource => {
-                "The datagram comes from one of our own addresses: the answer would come back to \
-                 us."
+                "The datagram comes from one of the appliance's own addresses: the answer would \
+                 return to the appliance."
             }
             Self::NoDestination => {
                 "The datagram was sent to a broadcast address or a multicast group, or the system \
-                 did not say \
-                 to which of our addresses, so that no answer can leave from there."
+                 did not report its destination address, so no answer can be sent."
             }
             Self::QueueDelay => {
-                "The datagram waited in the receive queue for longer than run.queue_delay, and was \
-                 not \
+                "The datagram waited in the receive queue longer than run.queue_delay, and was not \
                  read."
             }
             Self::Endpoint => {
@@ -118,9 +116,9 @@ impl Refusal {
             }
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
             Self::TooLarge => {
-                "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be \
-                 fragmented, is nothing that an \
-                 ICMP error may answer, or too many were told."
+                "The packet is longer than geneve.inner_mtu, and its sender gets no ICMP error: \
+                 the packet may be fragmented, must not be answered by an ICMP error, or the \
+                 budget of errors is used up."
             }
         }
     }

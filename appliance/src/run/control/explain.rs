@@ -108,7 +108,7 @@ fn marks(detail: &SessionDetail, listed: &ListedSession) -> impl Iterator<Item =
             detail.liberal,
             "tracked liberally: segments outside the window pass",
         ),
-        (view.adopted, "picked up in the middle of its connection"),
+        (view.adopted, "adopted midstream"),
         (view.resumed, "continues a session that had ended"),
         (view.bypassed, "bypassed: half of the connection is missing"),
         (

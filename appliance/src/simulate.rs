@@ -39,7 +39,7 @@ impl Captures for CaptureFiles {
 /// Runs the simulator and prints its report on standard output.
 ///
 /// # Errors
-/// As those of [`portcullis_simulator::run`].
+/// Returns the errors of [`portcullis_simulator::run`].
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     portcullis_simulator::run(args, &CaptureFiles)
 }

@@ -32,6 +32,10 @@ const WAYS: usize = 8;
 /// The least number of entries.
 const MIN_ENTRIES: usize = 4_096;
 
+/// The number of entries from which on a larger table of sessions has relatively fewer of them: an
+/// entry takes 48 bytes, nearly a third of a session's memory.
+const MANY_ENTRIES: usize = 1 << 20;
+
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
@@ -385,7 +389,8 @@ pub(crate) struct CountedTable {
 }
 
 impl CountedTable {
-    /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096.
+    /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096;
+    /// from 2^20 entries on, which 2^22 sessions have, as many until a sixteenth is more.
     pub(crate) fn new(max_sessions: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
         let empty = || Locked(Mutex::new(Set::EMPTY));
         Ok(Self {
@@ -397,11 +402,15 @@ impl CountedTable {
 
     /// Returns the number of sets, a power of two.
     const fn sets(max_sessions: usize) -> usize {
-        let entries = max_sessions / 4;
-        let entries = if entries < MIN_ENTRIES {
+        let fourth = max_sessions / 4;
+        let entries = if fourth < MIN_ENTRIES {
             MIN_ENTRIES
+        } else if fourth < MANY_ENTRIES {
+            fourth
+        } else if max_sessions / 16 < MANY_ENTRIES {
+            MANY_ENTRIES
         } else {
-            entries
+            max_sessions / 16
         };
         (entries / WAYS).next_power_of_two()
     }
@@ -547,6 +556,19 @@ mod tests {
             standing: OPEN,
             now: Micros(1),
             ..Ask::default()
+        }
+    }
+
+    #[test]
+    fn the_entries_of_a_large_table_take_little_beside_its_sessions() {
+        let entries = |sessions: usize| CountedTable::sets(sessions) * WAYS;
+        assert_eq!(entries(1_000), MIN_ENTRIES);
+        assert_eq!(entries(1 << 20), 1 << 18);
+        assert_eq!(entries(1 << 22), 1 << 20);
+        assert_eq!(entries(10_000_000), 1 << 20);
+        assert_eq!(entries(1 << 27), 1 << 23);
+        for sessions in [4_200_000, 10_000_000, 17_000_000, 100_000_000] {
+            assert!(CountedTable::bytes(sessions) <= 13 * sessions);
         }
     }
 

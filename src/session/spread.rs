@@ -6,9 +6,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::id::ShardId;
+use super::index::Index;
 use super::testing::{key_of, table};
 use super::{KeyPlace, Table};
 use crate::flow::{FlowKey, Zone};
+use crate::reserve::Purpose;
 
 /// Number of keys of each kind.
 const KEYS: u32 = 100_000;
@@ -120,6 +122,37 @@ fn structured_keys_spread_as_random_ones_do() {
             assert!(greatest.cell <= 22, "{name}: {greatest:?}");
             // Random keys share 38 bits with no more than one other.
             assert!(greatest.place <= 2, "{name}: {greatest:?}");
+        }
+    }
+}
+
+/// Each shard's index is exactly full: the worst that a table can come to.
+#[test]
+fn structured_keys_are_found_as_fast_as_random_ones() {
+    for seed in 0..3u64 {
+        let table = table(KEYS as usize, SHARDS, [seed, !seed, seed << 32, 7]);
+        for (name, conversation) in STRUCTURED {
+            let mut shards = vec![Vec::new(); SHARDS];
+            for n in 0..KEYS {
+                let place = table.place(&conversation(n));
+                shards[place.shard.0].push(place.hash);
+            }
+            let (mut outside, mut farthest) = (0, 0);
+            for hashes in shards {
+                let mut index = Index::new(Purpose::Sessions, hashes.len()).unwrap();
+                for (slot, hash) in (0..).zip(&hashes) {
+                    index.insert(*hash, slot);
+                }
+                let slots = (0..).zip(&hashes);
+                let distances = slots.map(|(slot, hash)| index.distance(*hash, slot).unwrap());
+                for distance in distances {
+                    outside += usize::from(distance > 0);
+                    farthest = farthest.max(distance);
+                }
+            }
+            // Random hashes: 33 of 1,000 are outside their home bucket.
+            let share = outside * 1_000 / KEYS as usize;
+            assert!(share <= 45 && farthest <= 16, "{name}: {share} {farthest}");
         }
     }
 }

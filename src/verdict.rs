@@ -25,10 +25,10 @@ pub enum Verdict {
     /// [`Outbox`](crate::Outbox) holds the reply, or
     /// [`Engine::write_reply`](crate::Engine::write_reply) writes it.
     Reject(DropReason, Reply, Tracked),
-    /// Keep the packet and submit it again when it is released: it is a fragment that arrived before
-    /// the first one of its datagram, or a packet whose session another engine may have had, about
-    /// which a [`Question`](crate::Question) is asked. [`HeldPackets`](crate::HeldPackets) keeps
-    /// such packets.
+    /// Keep the packet and submit it again when it is released: it is a fragment that arrived
+    /// before the first one of its datagram, or a packet whose session another engine may have had,
+    /// about which a [`Question`](crate::Question) is asked. [`HeldPackets`](crate::HeldPackets)
+    /// keeps such packets.
     ///
     /// Only packets marked with [`Packet::can_hold`](crate::Packet::can_hold) get this verdict: a
     /// fragment only while `fragments.hold` is above 0, another packet only with

@@ -356,8 +356,8 @@ impl Set {
             None => return,
         };
         // An entry may lie on two cache lines.
-        prefetch_index(&self.entries, place);
-        prefetch_index(&self.entries, place + 1);
+        prefetch_index(self.entries.as_slice(), place);
+        prefetch_index(self.entries.as_slice(), place + 1);
     }
 
     /// Gives a place to a new key. Returns whether the entry there had sessions.

@@ -55,8 +55,8 @@ pub(crate) struct Places {
     buckets: usize,
 }
 
-/// Lists the buckets: the place of the first one depends on the allocator alone, so that two indexes
-/// with one history look alike.
+/// Lists the buckets, but not the place of the first one. The place depends on the allocator, and
+/// two indexes with one history look alike without it.
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let buckets = (0..self.buckets).map_while(|at| self.bucket(at));

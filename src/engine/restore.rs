@@ -327,10 +327,7 @@ impl Engine {
                 if tunnels == [TunnelRef::NONE; 2] {
                     tunnels = shard.slab.tunnels(older);
                 }
-                // The state that a helper has is that of the older copy.
-                let slot = shard.slab.hot(older);
-                let id = self.table.id(place.shard, older, slot.generation);
-                self.helpers.ended(id, slot);
+                self.forget_copy(shard, place, older);
                 shard.replace(older, place.hash, &opened)
             }
         };
@@ -340,29 +337,18 @@ impl Engine {
         let mut cold = session.cold;
         cold.rule = rule.0;
         cold.set(Mark::NoLongerAdmitted, !admitted);
-        // Packets that passed since the save are unknown here.
-        cold.set(Mark::Stale, true);
         cold.set_counts(counts);
-        *shard.slab.cold_mut(slot_id) = cold;
-        shard.slab.set_tunnels(slot_id, tunnels);
-        if let Some(mark) = shard.slab.stored_mut(slot_id) {
-            *mark = session.stored;
-        }
+        put_beside(shard, slot_id, session, cold, tunnels);
         let own = shard.slab.hot_mut(slot_id);
-        if own.key.protocol() == PROTOCOL_TCP
-            && settings.tcp(rule, own.key.zone()).mode != TcpMode::Strict
-        {
-            own.track.set_liberal();
-        }
+        track_under(settings, rule, own);
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
-        let control = Parent { session: id, rule };
+        let (control, ftp) = (Parent { session: id, rule }, &settings.ftp);
         match session.parent {
             Some(ends) => self.helpers.note_parent(id, parent, ends),
-            None if settings.ftp.is_control(own, rule) => {
+            None if ftp.is_control(own, rule) => {
                 let saved = session.control;
-                self.helpers
-                    .resume_inspection(&settings.ftp, own, control, saved);
+                self.helpers.resume_inspection(ftp, own, control, saved);
             }
             None => {}
         }
@@ -373,6 +359,13 @@ impl Engine {
         }
         self.counters.opened(&[]);
         Landed::Lives(id)
+    }
+
+    /// Forgets the state that a helper has of an older copy of a session.
+    fn forget_copy(&self, shard: &Shard, place: KeyPlace, older: SlotId) {
+        let slot = shard.slab.hot(older);
+        let id = self.table.id(place.shard, older, slot.generation);
+        self.helpers.ended(id, slot);
     }
 
     /// Claims the place of a session: that of an older copy, or a new one.
@@ -504,6 +497,31 @@ impl Engine {
             }),
             tunnels: tunnels(saved.tunnels, options),
         })
+    }
+}
+
+/// Judges a session by the TCP mode of its rule here.
+fn track_under(settings: &Settings, rule: RuleId, slot: &mut Slot) {
+    let is_strict = || settings.tcp(rule, slot.key.zone()).mode == TcpMode::Strict;
+    if slot.key.protocol() == PROTOCOL_TCP && !is_strict() {
+        slot.track.set_liberal();
+    }
+}
+
+/// Sets what a shard keeps of a session beside its slot.
+fn put_beside(
+    shard: &mut Shard,
+    slot: SlotId,
+    session: &Sound,
+    mut cold: Cold,
+    tunnels: [TunnelRef; 2],
+) {
+    // Packets that passed since the save are unknown here.
+    cold.set(Mark::Stale, true);
+    *shard.slab.cold_mut(slot) = cold;
+    shard.slab.set_tunnels(slot, tunnels);
+    if let Some(mark) = shard.slab.stored_mut(slot) {
+        *mark = session.stored;
     }
 }
 

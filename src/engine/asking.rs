@@ -17,7 +17,8 @@
 //! An invalid TCP segment of a stored session that has been idle for a second is held as well: the
 //! session may have gone on in another engine meanwhile, and have come back.
 //!
-//! Nothing is asked about a flow whose end is remembered here.
+//! Nothing is asked about a flow whose end is remembered here, unless it ended by its lifetime:
+//! another engine may have had it then.
 
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ use crate::fragment::id::HoldCause;
 use crate::packet::{IcmpQuery, IpVersion, PROTOCOL_TCP, Segment, Transport};
 use crate::policy::NewSession;
 use crate::question::QuestionKind;
+use crate::session::EndReason;
 use crate::track::tcp::Event;
 use crate::track::{dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -115,7 +117,10 @@ impl Engine {
             return None;
         }
         let is_tcp = flow.key.protocol() == PROTOCOL_TCP;
-        if is_tcp && self.graveyard.find(&flow.key, now).is_some() {
+        let tombstone = is_tcp
+            .then(|| self.graveyard.find(&flow.key, now))
+            .flatten();
+        if tombstone.is_some_and(|tombstone| tombstone.reason != EndReason::Timeout) {
             return None;
         }
         let is_reported = settings.any_asymmetric

@@ -331,7 +331,7 @@ impl Engine {
                         now,
                         families: &families,
                     };
-                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, &change) {
+                    if let Fate::Ends(reason) = self.fate(&slot, rule, id, &change, false) {
                         let record = self.record_of(&held.shard, shard_id, session);
                         would_end.extend(record.map(|record| (record, reason)));
                     }
@@ -392,7 +392,8 @@ impl Engine {
             now: judging.now,
             families: &judging.families,
         };
-        Some(self.fate(slot, rule, id, &change))
+        let is_stored = held.shard.slab.stored(session).is_stored();
+        Some(self.fate(slot, rule, id, &change, is_stored))
     }
 
     /// Judges a session that the current reload of its shard has not judged yet. The caller holds
@@ -458,10 +459,18 @@ impl Engine {
         None
     }
 
-    /// Returns the fate of a session under new settings. The lock of its shard is held. `families`
+    /// Returns the fate of a session under new settings. The lock of its shard is held. The end of a
+    /// session that has a record in a store is left to [`Engine::expire`]. `families`
     /// are the sessions that had live children before: their children keep them alive even if they
     /// end now.
-    fn fate(&self, slot: &Slot, rule: RuleId, id: SessionId, change: &Change<'_>) -> Fate {
+    fn fate(
+        &self,
+        slot: &Slot,
+        rule: RuleId,
+        id: SessionId,
+        change: &Change<'_>,
+        is_stored: bool,
+    ) -> Fate {
         let Change {
             previous,
             settings,
@@ -498,7 +507,16 @@ impl Engine {
             (false, false) => slot.deadline,
         };
         if deadline <= now.tick() && !families.contains(&id) {
-            return Fate::Ends(slot.end_of_life());
+            if !is_stored {
+                return Fate::Ends(slot.end_of_life());
+            }
+            // Expiry asks for its owner first.
+            return Fate::Lives {
+                rule,
+                admitted,
+                profile,
+                deadline: now.tick() + 1,
+            };
         }
         Fate::Lives {
             rule,

@@ -42,6 +42,8 @@ impl Engine {
         now: Instant,
         at: SystemTime,
     ) -> Result<Resumed, StoredError> {
+        // Zone, rule and verdict are those of one policy.
+        let _no_reload_meanwhile = self.reloading.lock();
         let settings = self.settings();
         let zone = settings
             .stored_zone(&stored.zone)
@@ -71,9 +73,12 @@ impl Engine {
         // A record of the next epoch replaces the one that the session was resumed from.
         let epoch = u32::try_from(stored.epoch.saturating_add(1)).unwrap_or(u32::MAX);
         sound.stored = StoredMark::resumed(epoch);
-        let _no_reload_meanwhile = self.reloading.lock();
-        Ok(match self.land(&self.settings(), &sound, moment) {
-            Landed::Lives(id) => Resumed::Resumed(id),
+        Ok(match self.land(&settings, &sound, moment) {
+            Landed::Lives(id) => {
+                // The end of a copy that this engine had before says nothing any more.
+                self.graveyard.forget(&sound.key);
+                Resumed::Resumed(id)
+            }
             Landed::Replaced(id) => Resumed::Upgraded(id),
             Landed::Expired => Resumed::Expired,
             Landed::Refused => Resumed::Refused,
@@ -97,7 +102,10 @@ impl Engine {
             if shard.slab.stored(slot).epoch().unwrap_or(0) >= epoch {
                 return false;
             }
-            shard.remove(slot, EndReason::Moved)
+            let ended = shard.remove(slot, EndReason::Moved);
+            // This leaves no tombstone.
+            self.bury(place.shard, &ended, self.origin.micros(now));
+            ended
         };
         let nobody = NotifiedSender::nobody(self.origin.micros(now));
         self.report_ended(place.shard, &ended, nobody, sink);

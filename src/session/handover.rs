@@ -15,7 +15,7 @@ impl Slab {
     /// to end.
     pub(crate) fn put_off(&mut self, session: SlotId, now: Micros) -> Option<PutOff> {
         let slot = self.hot(session);
-        let (key, reason) = (slot.key, slot.end_of_life());
+        let (key, reason, before) = (slot.key, slot.end_of_life(), slot.deadline);
         // Only a session that ends by its lifetime is followed by RSTs.
         if key.protocol() != PROTOCOL_TCP || reason != EndReason::Timeout {
             return None;
@@ -23,7 +23,7 @@ impl Slab {
         let mark = self.stored_mut(session)?;
         let epoch = mark.epoch()?;
         let deadline = now.tick().saturating_add(ASKING_TICKS);
-        mark.ask(now.tick()).then_some(PutOff {
+        mark.ask(before, deadline).then_some(PutOff {
             key,
             epoch,
             deadline,

@@ -14,7 +14,7 @@ pub(crate) struct StoredMark {
     bytes: u32,
     /// The number of take-overs.
     epoch: u32,
-    /// The lower half of the tick at which the owner was asked for.
+    /// The lower half of the tick to which the end was put off to ask for the owner.
     asked: u16,
     /// State of the session at that time.
     state: u8,
@@ -99,15 +99,15 @@ impl StoredMark {
         }
     }
 
-    /// Notes that the owner is asked for. Returns `false` if that was done already, so that the
-    /// session ends now.
-    pub(crate) const fn ask(&mut self, now: u32) -> bool {
-        let since = (now as u16).wrapping_sub(self.asked);
-        if self.flags & ASKED != 0 && since <= 2 * ASKING_TICKS as u16 {
+    /// Notes that the owner is asked for, and that the end of the session is put off from the tick
+    /// `deadline` to `until`. Returns `false` if `deadline` is the end of such a delay, so that the
+    /// session ends now: no packet has refreshed the session since.
+    pub(crate) const fn ask(&mut self, deadline: u32, until: u32) -> bool {
+        if self.flags & ASKED != 0 && deadline as u16 == self.asked {
             return false;
         }
         self.flags |= ASKED;
-        self.asked = now as u16;
+        self.asked = until as u16;
         true
     }
 }

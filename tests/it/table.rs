@@ -159,8 +159,8 @@ fn the_random_traffic_meets_every_kind_of_end() {
     }
     for (place, reason) in EndReason::ALL.into_iter().enumerate() {
         let count: u64 = runs.iter().map(|tally| tally.by_reason[place]).sum();
-        // Deletions are not among the operations: see tests/it/deletion.rs.
-        let elsewhere = [EndReason::Deleted, EndReason::FtpRefused];
+        // Deletions and moves are not among the operations: see deletion.rs and continuity.rs.
+        let elsewhere = [EndReason::Deleted, EndReason::FtpRefused, EndReason::Moved];
         assert_eq!(count > 0, !elsewhere.contains(&reason), "{}", reason.name());
     }
 }

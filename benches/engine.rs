@@ -25,17 +25,17 @@ use portcullis::{Config, Discard, Engine, Outbox, Packet, Verdict};
 
 use traffic::{Frame, MAX_SESSIONS, Order, Protocol, Session};
 
-/// Number of packets that are built at once: they fit in the second-level cache.
+/// Number of packets that are built together: they fit in the second-level cache.
 const SLICE: usize = 1024;
 
-/// Number of packets of one call: the number that an appliance's worker receives at once under
+/// Number of packets of one call: the number that an appliance's worker receives together under
 /// load.
 const BATCH: usize = 64;
 
 /// A fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
 
-/// Rounds before the first measured one: afterwards no packet is the first of its kind in a
+/// Rounds before the first measured one: after them no packet is the first of its kind in a
 /// session.
 const WARM_UP: u32 = 4;
 
@@ -273,7 +273,7 @@ fn established(c: &mut Criterion) {
     }
 }
 
-/// Packets that belong to no session and open none.
+/// Packets that have no session and open none.
 fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("lookup");
     group.throughput(Throughput::Elements(1));
@@ -346,8 +346,7 @@ fn new_session(c: &mut Criterion) {
     group.finish();
 }
 
-/// The end of sessions whose lifetime is over. The table is full at first, and refilled when it is
-/// empty.
+/// The end of expired sessions. The table is full at first, and refilled when it is empty.
 fn expire(c: &mut Criterion) {
     let mut group = c.benchmark_group("expire");
     group.throughput(Throughput::Elements(1));
@@ -375,7 +374,7 @@ fn expire(c: &mut Criterion) {
     group.finish();
 }
 
-/// Returns a policy of one shape, and sessions of which it allows all but a fourth.
+/// Returns a policy of one shape, and sessions of which it allows three quarters.
 fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     let host = |number: u32| IpAddr::from((10 << 24 | number).to_be_bytes());
     let net = |number: u32, length: u8| {
@@ -427,7 +426,7 @@ fn large_policy(shape: &str, rules: u32) -> (Config, Vec<NewSession>) {
     (config, sessions.collect())
 }
 
-/// Policy look-up of a new session, by the policy's shape and size: those of `.ci/policies`.
+/// Policy lookup of a new session, by the policy's shape and size: those of `.ci/policies`.
 fn policies(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy");
     group.throughput(Throughput::Elements(1));

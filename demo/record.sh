@@ -268,7 +268,7 @@ start_capture() {
     start tcpdump "$ROUTER" tcpdump -i inside -s 0 -n -U -B 8192 -Z root --immediate-mode \
         --time-stamp-precision=micro -w "$work/demo.pcap"
     await grep -q 'listening on' "$work/tcpdump.log"
-    # The neighbour caches start empty, so that ARP and neighbour discovery are in the capture.
+    # The neighbor caches start empty, so that ARP and neighbor discovery are in the capture.
     ip -n "$CLIENT" neigh flush dev lan
     ip -n "$ROUTER" neigh flush dev inside
 }
@@ -402,7 +402,7 @@ check() {
 
     local server4="host $SERVER4" server6="host $SERVER6"
     holds 2 'arp'
-    holds 2 'icmp6 and (ip6[40] == 135 or ip6[40] == 136)'                  # neighbour discovery
+    holds 2 'icmp6 and (ip6[40] == 135 or ip6[40] == 136)'                  # neighbor discovery
     holds 6 'icmp and (icmp[0] == 8 or icmp[0] == 0)'                       # echo
     holds 6 'icmp6 and (ip6[40] == 128 or ip6[40] == 129)'
     holds 12 'ip[6:2] & 0x3fff != 0'                                        # fragments

@@ -1,9 +1,9 @@
-//! Watches the IPv4 packets that this host receives, on all interfaces, and prints the ones that
-//! the firewall would drop. It touches none of them.
+//! Watches the IPv4 packets that this host receives, on all interfaces, and prints those that the
+//! firewall would drop. The packets themselves are not affected.
 //!
-//! `af_packet [portcullis.toml]`, with CAP_NET_RAW. On a router both directions of what it forwards
-//! are received; a host does not receive what it sends, so there the connections that it opens look
-//! one-sided. Without a file every session is allowed, and only invalid packets are printed.
+//! `af_packet [portcullis.toml]`, with CAP_NET_RAW. A router receives both directions of forwarded
+//! traffic. A host does not receive its own packets, so connections that it opens appear one-way.
+//! Without a file every session is allowed, and only invalid packets are printed.
 #![allow(clippy::indexing_slicing, reason = "an example is short")]
 
 use std::io::Read;
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let received = socket.read(&mut buffer);
         let now = Instant::now();
         if let Ok(len) = received {
-            // Segments of this host have no checksums yet when they come by the loopback device.
+            // Segments of this host have no checksums yet when they arrive via the loopback device.
             let packet = Packet::new(&buffer[..len], now).offloaded(true);
             match engine.process(&packet, &mut outbox) {
                 Verdict::Forward(_) => {}

@@ -1,8 +1,8 @@
 //! A firewall between two TUN devices: clients on the left, servers on the right.
 //!
-//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. It creates the devices;
-//! move each to a network namespace of its own, and give it an address there. Without a file it
-//! allows ping, and HTTP to everywhere.
+//! `bump_in_the_wire LEFT RIGHT [portcullis.toml]`, with CAP_NET_ADMIN. The program creates the
+//! devices; move each to a network namespace of its own, and give it an address there. Without a
+//! file it allows ping, and HTTP to all destinations.
 #![allow(clippy::indexing_slicing, reason = "an example is short")]
 
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ fn deliver(sides: &[SyncDevice; 2], outbox: &mut Outbox) {
                 Egress::Onward(TunnelRef(from @ 1..=2)) => {
                     send(&sides[2 - from as usize], packet.bytes)
                 }
-                _ => {} // No packet has travelled in this direction.
+                _ => {} // No packet has traveled in this direction.
             },
             Event::Ended(session, reason) => println!("ended: {} {}", session.state, reason.name()),
             _ => {}
@@ -46,7 +46,7 @@ fn deliver(sides: &[SyncDevice; 2], outbox: &mut Outbox) {
     }
 }
 
-/// Hands a packet to the kernel. A device that is down loses it, as any wire does.
+/// Hands a packet to the kernel. A device that is down loses the packet, like any wire.
 fn send(device: &SyncDevice, packet: &[u8]) {
     let _ = device.send(packet);
 }
@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             engine.expire(Instant::now(), &mut outbox);
             deliver(sides, &mut outbox);
         }
-        // A device is gone; the other one may wait for a packet for ever.
+        // One device is gone; the thread of the other one may wait for a packet forever.
         std::process::exit(1)
     })
 }

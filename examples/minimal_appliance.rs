@@ -1,7 +1,7 @@
 //! The smallest appliance behind a Gateway Load Balancer: one thread, two sockets, and the library.
 //!
 //! `minimal_appliance ADDRESS [portcullis.toml]`, with CAP_NET_RAW: replies leave from the load
-//! balancer's own UDP port. Without a file it denies every new session.
+//! balancer's own UDP port. Without a file the program denies every new session.
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ fn send(raw: &Socket, out: &Outgoing<'_>) {
     ];
     let udp: Vec<u8> = udp.into_iter().flat_map(u16::to_be_bytes).collect();
     let to = SocketAddrV4::new(out.tunnel.destination, 0).into();
-    // A failure loses the packet, as any wire does.
+    // A failure loses the packet, like any wire.
     let _ = raw.send_to(&[&udp, out.payload].concat(), &to);
 }
 

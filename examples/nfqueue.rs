@@ -1,7 +1,7 @@
 //! A firewall for the packets that nftables hands to a queue.
 //!
-//! `nfqueue NUMBER [portcullis.toml]`, with CAP_NET_ADMIN and CAP_NET_RAW, and a rule such as
-//! `nft add rule inet filter forward queue num 0`. Without a file it allows HTTP and HTTPS.
+//! `nfqueue NUMBER [portcullis.toml]`, with CAP_NET_ADMIN and CAP_NET_RAW, and a rule such as `nft
+//! add rule inet filter forward queue num 0`. Without a file the program allows HTTP and HTTPS.
 #![allow(clippy::indexing_slicing, reason = "an example is short")]
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let engine = Arc::new(engine.build()?);
     let mut queue = Queue::open()?;
     queue.bind(number)?;
-    // Packets of the engine's own are whole: with this protocol the kernel adds no header.
+    // The engine's own packets are complete: with this protocol the kernel adds no header.
     let raw = Arc::new(Socket::new(
         Domain::IPV4,
         Type::RAW,
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// Ends sessions whose lifetime is over, until the program ends.
+/// Ends expired sessions, until the program ends.
 fn end_sessions(engine: &Engine, raw: &Socket) {
     let mut outbox = Outbox::new();
     loop {
@@ -76,7 +76,8 @@ fn deliver(raw: &Socket, outbox: &mut Outbox) {
         let Event::Transmit(packet) = event else {
             continue;
         };
-        // The kernel routes it by the destination in its header. IPv6 needs a socket of its own.
+        // The kernel routes the packet by the destination in its header. IPv6 needs a socket of its
+        // own.
         if let Some(&[a, b, c, d]) = packet.bytes.get(16..20)
             && packet.bytes[0] >> 4 == 4
         {

@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut reader =
         LegacyPcapReader::new(1 << 20, File::open(capture)?).map_err(|error| error.to_string())?;
     let (mut verdicts, mut sessions) = (BTreeMap::<_, u64>::new(), BTreeMap::<_, u64>::new());
-    // The engine has no clock of its own: an instant for the first packet, and the capture's
-    // distances from there.
+    // The engine has no clock: the first packet gets an instant, and later ones follow at the
+    // capture's intervals.
     let (start, mut first, mut header_len) = (Instant::now(), None, 0);
     loop {
         let (offset, block) = match reader.next() {

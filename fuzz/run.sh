@@ -1,6 +1,7 @@
 #!/bin/sh
-# Runs every fuzz target from its seeds: fuzz/run.sh SECONDS, which is the time for each target.
-# What crashes a target is copied to fuzz/crashes/<target>/, where tests/it/fuzz_replay.rs finds it; the script then fails.
+# Runs every fuzz target from its seeds: fuzz/run.sh SECONDS, the time for each target. As many
+# targets run at a time as the machine has processors. An input that crashes a target is copied to
+# fuzz/crashes/<target>/, where tests/it/fuzz_replay.rs finds it; the script then fails.
 set -eu
 
 seconds=${1:?usage: fuzz/run.sh SECONDS}
@@ -9,25 +10,54 @@ cd "$(dirname "$0")/.."
 if cargo +nightly --version >/dev/null 2>&1; then
     toolchain=+nightly
 else
-    # Without a sanitizer, stable needs no more than to be allowed the coverage flags.
+    # Without a sanitizer, stable only has to be allowed the coverage flags.
     toolchain=
     export RUSTC_BOOTSTRAP=1
 fi
 
-failed=0
-for target in process sequence short_way config ftp front stored; do
+# shellcheck disable=SC2086 # an empty toolchain is no argument
+cargo $toolchain fuzz build --sanitizer none
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+
+# Runs one target. Prints the end of its output; the whole output if it fails.
+run() {
+    target=$1
     mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
-    started=$(mktemp)
+    touch "$logs/$target.started"
     # The seeds are read only; new inputs go to the corpus.
     # shellcheck disable=SC2086 # an empty toolchain is no argument
-    cargo $toolchain fuzz run --sanitizer none "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
-        -max_total_time="$seconds" -timeout=10 -max_len=4096 || {
-        failed=1
+    if cargo $toolchain fuzz run --sanitizer none "$target" \
+        "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
+        -max_total_time="$seconds" -timeout=10 -max_len=4096 >"$logs/$target" 2>&1; then
+        echo "$target: $(tail -n 1 "$logs/$target")"
+        touch "$logs/$target.passed"
+    else
         mkdir -p "fuzz/crashes/$target"
-        # Out-of-time and out-of-memory inputs are findings, too.
-        find "fuzz/artifacts/$target" -type f -newer "$started" -exec cp {} "fuzz/crashes/$target/" \;
+        # Inputs that exceed the time or the memory are findings, too.
+        find "fuzz/artifacts/$target" -type f -newer "$logs/$target.started" \
+            -exec cp {} "fuzz/crashes/$target/" \;
+        cat "$logs/$target"
         echo "fuzz/run.sh: $target failed: see fuzz/crashes/$target/" >&2
-    }
-    rm -f "$started"
+    fi
+}
+
+# Each of these loops takes every nth target.
+targets=$(cargo fuzz list)
+loops=$(nproc)
+loop=0
+while [ "$loop" -lt "$loops" ]; do
+    (
+        place=0
+        for target in $targets; do
+            [ $((place % loops)) -ne "$loop" ] || run "$target"
+            place=$((place + 1))
+        done
+    ) &
+    loop=$((loop + 1))
 done
-exit "$failed"
+wait
+for target in $targets; do
+    [ -e "$logs/$target.passed" ]
+done

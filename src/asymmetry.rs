@@ -1,18 +1,19 @@
-//! Evidence of conversations of which only one direction passes, and the report on them.
+//! Evidence of one-way conversations, and the report on them.
 //!
 //! Only a packet that shows the receipt of data that never passed here proves that the other
-//! direction takes another path. The receiver of a SYN answers it, an end acknowledges a SYN-ACK or
-//! data, or a sender exceeds the window that it was offered. A retransmission proves nothing. Nor
-//! does the answer to a packet that this firewall has dropped itself, or that passed before a
-//! restart.
+//! direction takes another path. Examples: the receiver of a SYN answers it, an end acknowledges a
+//! SYN-ACK or data, or a sender exceeds the window that it was offered. A retransmission proves
+//! nothing. The answer to a packet that this firewall dropped, or that passed before a restart,
+//! proves nothing either.
 //!
-//! So each piece of [`Evidence`] makes its conversation a *suspect*, and states whether it is a
-//! proof. A line of the report needs a proof, and the absence of the other direction for a while
-//! ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds need neither: a session
-//! that is found in another zone, and a packet of a session that is known to have ended here.
+//! Each piece of [`Evidence`] makes its conversation a *suspect*, and states whether it is a proof.
+//! A line of the report needs a proof, and the absence of the other direction for a while
+//! ([`AsymmetryConfig::packets`], [`AsymmetryConfig::time`]). Two kinds of evidence need neither: a
+//! session in another zone, and a packet of a session that has ended here.
 //!
-//! Lines are by zone, pair of prefixes and kind, so that a thousand connections over one wrong
-//! route are one line. Suspects and lines are bounded; those without a place are counted.
+//! The report has one line for each zone, pair of prefixes and kind, so a thousand connections over
+//! one wrong route make one line. The numbers of suspects and lines are bounded; those that find no
+//! room are counted.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -48,7 +49,7 @@ pub enum Evidence {
     OneDirectionOnly,
     /// The session of the conversation is in another zone.
     OtherZone,
-    /// Both directions are seen, but the beginning of the conversation was not.
+    /// Both directions pass, but the beginning of the conversation did not.
     BeginningUnseen,
     /// The session has ended here, but the ends continue to send.
     AfterEnd,
@@ -94,7 +95,7 @@ impl Evidence {
         }
     }
 
-    /// Returns whether one direction of the conversation does not arrive where it should.
+    /// Returns whether one direction of the conversation is missing or arrives in the wrong place.
     #[must_use]
     pub const fn is_one_sided(self) -> bool {
         !matches!(self, Self::BeginningUnseen | Self::AfterEnd)
@@ -139,7 +140,7 @@ impl Cause {
                  tcp.midstream and tcp.failover"
             }
             Self::ExpiredHereFirst => {
-                "the session ended here first: the ends are silent for longer than its lifetime"
+                "the session ended here first: the ends are idle for longer than its lifetime"
             }
             Self::ApplianceModeMissing => {
                 "appliance mode is missing between endpoints, or they share an address space and \
@@ -208,9 +209,9 @@ impl fmt::Display for AsymmetryLine {
 pub struct AsymmetryReport {
     /// Lines of the report, those with the most packets first.
     pub lines: Vec<AsymmetryLine>,
-    /// Packets whose line had no place.
+    /// Packets without room for their line.
     pub unlisted: u64,
-    /// Packets whose conversation had no place among the suspects.
+    /// Packets without room for their conversation among the suspects.
     pub unnoticed: u64,
 }
 
@@ -223,7 +224,8 @@ pub(crate) enum Sign {
     /// Proof: the sender has received data that never passed.
     Proof,
     /// The packet acknowledges data that never passed. A single packet may repeat an older one, or
-    /// may have been in flight when the flow moved here: an acknowledgment that advances is proof.
+    /// may have been in flight when the flow moved here. An acknowledgment that advances is a
+    /// proof.
     Acknowledges {
         /// Acknowledgment number of the packet.
         ack: SeqNum,
@@ -251,8 +253,8 @@ pub(crate) struct Sighting {
 /// Slots of one shard; the hash of a conversation selects its slot.
 type SuspectSlots = Box<[Option<Suspect>]>;
 
-/// Time that a merely reported one-way connection may be silent and continue: the default lifetime
-/// of an established connection.
+/// Time for which a one-way connection that is only reported may be idle and still continue: the
+/// default lifetime of an established connection.
 const GOES_ON: Duration = Duration::from_secs(340);
 
 /// Number of shards, each with its own lock, and of suspects in a shard.
@@ -273,7 +275,7 @@ struct LineKey {
 pub(crate) struct Asymmetry {
     suspects: Box<[Mutex<SuspectSlots>]>,
     lines: DashMap<LineKey, AsymmetryLine, ahash::RandomState>,
-    /// The places of lines, by zone.
+    /// The slots of lines, by zone.
     places: ZoneShares,
     unlisted: AtomicU64,
     unnoticed: AtomicU64,
@@ -349,8 +351,7 @@ impl Asymmetry {
         shard.get_mut(hash / SHARDS % SUSPECTS).map(with)
     }
 
-    /// Returns whether a conversation whose evidence counts at once differs from that of the last
-    /// such packet.
+    /// Returns whether the slot holds another conversation or other evidence, and stores this one.
     fn is_news(&self, sighting: &Sighting, evidence: Evidence) -> bool {
         let news = self.place(&sighting.key, |place| {
             let known = place

@@ -69,7 +69,7 @@ pub enum Step {
     Ended(Box<SessionRecord>, EndReason),
     /// The sequence numbers that a TCP end has sent and allowed.
     Side(&'static str, Direction, Side),
-    /// A step of TCP's judgement.
+    /// A step of the TCP checks.
     Tcp(TcpStep),
     /// The state before and after.
     State(&'static str, &'static str),
@@ -99,7 +99,7 @@ pub enum Step {
     },
     /// The lifetime was not refreshed, with the reason.
     NotRefreshed(&'static str),
-    /// The datagram that a fragment belongs to, and its effect on the fragment.
+    /// The datagram of a fragment, and its effect on the fragment.
     Datagram(DatagramKey, &'static str),
     /// The session was found in another zone.
     Elsewhere(FlowKey),
@@ -257,7 +257,7 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit source_share: the source has {count} sessions, and {value} places are left for \
+            "limit source_share: the source has {count} sessions, and {value} slots are left for \
              others"
         ),
         Exceeded {
@@ -267,8 +267,8 @@ fn write_limit(f: &mut fmt::Formatter<'_>, exceeded: &Exceeded) -> fmt::Result {
             ..
         } => write!(
             f,
-            "limit zone_share: the zone has {count} sessions and is sure of {value}; the rest is \
-             taken"
+            "limit zone_share: the zone has {count} sessions and is guaranteed {value}; the rest \
+             is taken"
         ),
         exceeded => write!(
             f,

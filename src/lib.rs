@@ -1,7 +1,7 @@
 //! **portcullis**: a stateful session firewall engine. A packet goes in, a [`Verdict`] comes out.
 //!
 //! The library does no I/O and reads no clock: the caller receives packets, passes them with the
-//! current time, and sends what is forwarded. Behind a load balancer that uses GENEVE, start at
+//! current time, and sends the forwarded ones. Behind a load balancer that uses GENEVE, start at
 //! [`Gateway`]; anywhere else, at [`Engine`].
 //!
 //! ```
@@ -35,12 +35,13 @@
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
 //!
-//! The folder `examples` has whole programs: `bump_in_the_wire` (two TUN devices), `nfqueue`,
-//! `af_packet`, `read_capture` and `minimal_appliance` (GENEVE).
+//! The folder `examples` contains complete programs: `bump_in_the_wire` (two TUN devices),
+//! `nfqueue`, `af_packet`, `read_capture`, `continuity` (a session that moves to another engine)
+//! and `minimal_appliance` (GENEVE).
 //!
 //! # Features
 //!
-//! All are on by default, and each only adds items:
+//! All features are on by default, and each only adds items:
 //!
 //! - `toml` reads configuration files: [`Config::from_toml`]. A [`Config`] can be built in code
 //!   without it.

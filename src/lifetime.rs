@@ -1,16 +1,16 @@
-//! Lifetime of a session without packets.
+//! Time for which a session without packets lives.
 //!
 //! A session's state names its [`LifetimeClass`]; [`Lifetimes`] maps each class to a duration. A
 //! [`LifetimeTable`] holds the global lifetimes and a profile for each override. The profile is
-//! selected once, when the session is made; from then on a look-up is two array reads.
+//! selected once, when the session is created; from then on a lookup is two array reads.
 //!
 //! # Which override applies
 //! Exactly one profile applies to a session: the most specific override that matches it, compared
 //! by
 //!
-//! 1. the longest address prefix that holds an end of the session (at equal length the destination,
-//!    that is the end that the initiator called, comes before the source);
-//! 2. the rule that has admitted the session before none;
+//! 1. the longest address prefix that holds an end of the session (at equal length, the responder
+//!    comes before the initiator);
+//! 2. the rule that admitted the session before none;
 //! 3. the narrowest port range that holds the initiator's destination port;
 //! 4. a zone before none;
 //! 5. a protocol before none.
@@ -43,7 +43,7 @@ pub const MAX_OVERRIDES: usize = 254;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
     millis: [u32; LifetimeClass::COUNT],
-    /// The classes that were set, each as the bit of its number.
+    /// The set classes, each as the bit of its number.
     set: u32,
 }
 
@@ -60,8 +60,8 @@ impl Lifetimes {
         self.millis.get(class as usize).copied().unwrap_or_default()
     }
 
-    /// Returns the lifetimes with those of `changes` and of the classes that follow them: see
-    /// [`LifetimeClass::follows`].
+    /// Returns the lifetimes with `changes` applied, including the classes that follow changed
+    /// ones; see [`LifetimeClass::follows`].
     #[must_use]
     pub fn with(mut self, changes: &LifetimeSet) -> Self {
         for (class, lifetime) in changes.iter() {
@@ -77,8 +77,7 @@ impl Lifetimes {
         self
     }
 
-    /// Returns the class that gives this one its lifetime, if it is another: one that is set, while
-    /// this one is not.
+    /// Returns the class that gives an unset class its lifetime, if another class that is set does.
     #[must_use]
     pub fn leader(&self, class: LifetimeClass) -> Option<LifetimeClass> {
         let is_set = |class: LifetimeClass| self.set & 1 << class as u32 != 0;
@@ -103,7 +102,7 @@ impl Default for Lifetimes {
     }
 }
 
-/// The lifetimes that were set, the others left as they are.
+/// Lifetimes that were set; all others stay unchanged.
 ///
 /// ```
 /// use std::time::Duration;
@@ -123,7 +122,7 @@ impl LifetimeSet {
         self.0.get(class as usize).copied().flatten()
     }
 
-    /// Returns the set with one more lifetime.
+    /// Returns the set with the lifetime of one more class.
     #[must_use]
     pub fn with(mut self, class: LifetimeClass, lifetime: Duration) -> Self {
         if let Some(slot) = self.0.get_mut(class as usize) {
@@ -160,7 +159,7 @@ pub(crate) struct Override {
     pub(crate) lifetimes: LifetimeSet,
 }
 
-/// The part of an override that is compared once the address is found: one port range of it.
+/// The part of an override that is compared once the address is found, for one port range.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
     /// Bits of the address prefix under which the candidate is filed; 0 without an address.
@@ -183,9 +182,9 @@ pub struct Subject {
     pub dst: IpAddr,
     /// The IP protocol number.
     pub protocol: u8,
-    /// The port that the initiator called, `None` for a protocol without ports.
+    /// The responder's port; `None` for a protocol without ports.
     pub dst_port: Option<u16>,
-    /// The rule that has admitted it.
+    /// The rule that admitted the session.
     pub rule: RuleId,
 }
 
@@ -223,7 +222,7 @@ pub struct LifetimeTable {
     global: Lifetimes,
     /// Profile `n + 1` is at `n`.
     profiles: Vec<Lifetimes>,
-    /// Candidates of each prefix and of those that cover it, most specific first.
+    /// Candidates of each prefix and of the prefixes that cover it, most specific first.
     by_address: AddressMap<Vec<Candidate>>,
     /// Candidates without an address, most specific first.
     elsewhere: Vec<Candidate>,
@@ -240,7 +239,7 @@ impl LifetimeTable {
         }
     }
 
-    /// Overrides beyond [`MAX_OVERRIDES`] are left out; the configuration refuses them before.
+    /// Overrides above [`MAX_OVERRIDES`] are ignored; the configuration has rejected them already.
     pub(crate) fn new(global: Lifetimes, overrides: &[Override]) -> Self {
         let mut table = Self::global(global);
         let mut filed: AddressMap<Vec<Candidate>> = AddressMap::new();
@@ -284,6 +283,9 @@ impl LifetimeTable {
     /// Selects the profile of a session: 0 for the global lifetimes, otherwise the number of the
     /// applicable override, counted from 1.
     pub fn select(&self, subject: &Subject) -> u8 {
+        if self.profiles.is_empty() {
+            return 0;
+        }
         let best = |candidates: &[Candidate]| {
             candidates
                 .iter()

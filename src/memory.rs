@@ -1,7 +1,7 @@
 //! Memory that a configuration takes.
 //!
 //! All tables have a fixed size, which is reserved at start; the system provides the memory as they
-//! fill. A table that cannot be reserved is a [`ConfigError`] of the start. Memory that grows
+//! fill. If a table cannot be reserved, the start fails with a [`ConfigError`]. Memory that grows
 //! beside the tables is bounded by the configuration as well.
 
 use crate::config::{Compiled, Config, ConfigError, ConfigErrorCause};
@@ -13,7 +13,7 @@ use crate::session::{
     Graveyard, PathTable, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
 };
 
-/// The longest datagram that is held, in bytes.
+/// Maximum length of a held datagram, in bytes.
 const MAX_DATAGRAM: u64 = 65_535;
 
 /// Memory of one part of an engine.
@@ -22,15 +22,15 @@ const MAX_DATAGRAM: u64 = 65_535;
 pub struct MemoryPart {
     /// Purpose of the memory.
     pub name: &'static str,
-    /// The configuration key that its size follows from.
+    /// The configuration key that determines the size.
     pub key: &'static str,
     /// Bytes at the most.
     pub bytes: u64,
-    /// Whether the memory is reserved at the start, and not allocated as it is needed.
+    /// Whether the memory is reserved at the start, rather than allocated as needed.
     pub reserved: bool,
 }
 
-/// Memory of an engine, part by part. Memory that is not listed does not depend on the amount of
+/// Memory of an engine, by part. Memory that is not listed does not depend on the amount of
 /// traffic, except for a report of asymmetric paths: counters and buffers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memory {
@@ -44,7 +44,7 @@ impl Memory {
         &self.parts
     }
 
-    /// Bytes of all parts, when everything is full.
+    /// Bytes of all parts, if all are full.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
@@ -57,7 +57,7 @@ impl Memory {
         reserved.map(|part| part.bytes).sum()
     }
 
-    /// Returns the error for memory that the system did not give.
+    /// Returns the error for memory that the system did not provide.
     pub(crate) fn error(&self, config: &Config, lack: NoMemory) -> ConfigError {
         let part = self
             .parts
@@ -72,7 +72,7 @@ impl Memory {
 }
 
 impl Compiled {
-    /// Returns how much memory an engine takes with this configuration.
+    /// Returns the memory that an engine takes with this configuration.
     ///
     /// ```
     /// let memory = portcullis::Config::default().compile()?.memory();
@@ -107,7 +107,7 @@ impl Compiled {
             bytes: bytes as u64,
             reserved: true,
         };
-        // A table more is a line more here, with its size from where it is made.
+        // Each table has a line here, with a size computed by the module that creates it.
         let parts = vec![
             reserved(Purpose::Sessions, session_bytes(max, shards)),
             reserved(Purpose::TunnelReferences, references),

@@ -146,7 +146,7 @@ impl Answered {
     pub(crate) const fn is_in_vain(self) -> bool {
         !matches!(
             self,
-            Self::Resumed | Self::Upgraded | Self::Present | Self::Announced | Self::Unknown
+            Self::Resumed | Self::Upgraded | Self::Announced | Self::Unknown
         )
     }
 }

@@ -1,4 +1,4 @@
-//! Enumerations of faults, each with a stable name and a sentence.
+//! Enumerations of faults, each with a stable name and a description.
 
 /// Defines an enumeration of rows `Variant, "stable_name", "One sentence.";`, with `ALL`, `name`,
 /// `describe` and the sentence as its `Display`.
@@ -12,7 +12,7 @@ macro_rules! reasons {
         }
 
         impl $type {
-            /// All of them, in their order.
+            /// All values, in their order.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// Returns the stable name, in snake case.

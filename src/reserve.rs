@@ -1,14 +1,14 @@
-//! Memory of tables of a fixed size, with an allocation that can fail.
+//! Fallible allocation of tables of a fixed size.
 //!
 //! Each table names its purpose where it is allocated, so that an error names the part of the
-//! memory that the system did not give.
+//! memory that the system did not provide.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use zerocopy::{FromZeros, KnownLayout};
 
-/// Purpose of memory that an engine reserves when it is made.
+/// Purpose of memory that an engine reserves when it is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Sessions,
@@ -23,7 +23,7 @@ pub(crate) enum Purpose {
     Fragments,
     CountedPrefixes,
     KnownSources,
-    /// Rates of packets of the engine's own, and of reports.
+    /// Rates of the engine's own packets, and of reports.
     Rates,
     /// Suspected halves of conversations.
     Suspects,
@@ -47,8 +47,8 @@ impl Purpose {
         }
     }
 
-    /// Returns the configuration key that the size follows from. The last two purposes have a fixed
-    /// size, and the key that the memory serves.
+    /// Returns the configuration key that determines the size. The last two purposes have a fixed
+    /// size; for them, this is the key that the memory serves.
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Sessions | Self::Hints | Self::CountedPrefixes => "table.max_sessions",
@@ -64,7 +64,7 @@ impl Purpose {
     }
 }
 
-/// Memory that the system did not give.
+/// Memory that the system did not provide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoMemory {
     pub(crate) purpose: Purpose,
@@ -100,7 +100,7 @@ impl Purpose {
         self.try_items(len, || Ok(make()))
     }
 
-    /// Makes `len` items that reserve memory of their own.
+    /// Creates `len` items that reserve memory of their own.
     pub(crate) fn try_items<T>(
         self,
         len: usize,
@@ -114,7 +114,7 @@ impl Purpose {
         Ok(items.into_boxed_slice())
     }
 
-    /// Reserves `len` items that are zero. The system hands out the memory as it is touched.
+    /// Reserves `len` zeroed items. The system hands out the memory as it is touched.
     pub(crate) fn zeros<T: FromZeros>(self, len: usize) -> Result<Box<[T]>, NoMemory>
     where
         [T]: KnownLayout<PointerMetadata = usize> + FromZeros,

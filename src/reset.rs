@@ -1,4 +1,4 @@
-//! Packets that the engine itself makes.
+//! Packets that the engine itself creates.
 //!
 //! They are the TCP RST, SCTP ABORT or ICMP error of a rejected packet, the SYN-ACK that challenges
 //! a source, and the RSTs at the end of a session.
@@ -17,7 +17,7 @@ use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
 
-/// The size of the largest reply, in bytes: an ICMPv6 error stays within the least IPv6 MTU (RFC
+/// The size of the largest reply, in bytes: an ICMPv6 error stays within the minimum IPv6 MTU (RFC
 /// 4443 2.4 c).
 pub const MAX_REPLY: usize = 1280;
 
@@ -104,7 +104,7 @@ pub fn write_reply_unbudgeted<'a>(
     out.get(..written)
 }
 
-/// Writes the ICMP error that reports an IP packet longer than `mtu` bytes, the most that can be
+/// Writes the ICMP error that reports an IP packet longer than `mtu` bytes, the maximum that can be
 /// forwarded.
 ///
 /// The error is fragmentation needed (RFC 792, RFC 1191 4) or packet too big (RFC 4443 3.2).
@@ -149,8 +149,8 @@ pub(crate) fn write_too_big<'a>(mtu: u16, packet: &[u8], out: &'a mut [u8]) -> O
 }
 
 fn tcp_reset(ip: &Ip, ports: Ports, rejected: &Segment, out: &mut [u8]) -> Option<usize> {
-    // RFC 9293 3.10.7.1: a segment with an ACK gives the number that its sender expects. The answer
-    // to a segment without an ACK has number 0 and acknowledges the whole segment.
+    // RFC 9293 3.10.7.1: a segment with an ACK states the number that its sender expects. The
+    // answer to a segment without an ACK has number 0 and acknowledges the whole segment.
     let numbers = if rejected.flags.contains(TcpFlags::ACK) {
         Numbers {
             seq: rejected.ack,
@@ -176,9 +176,9 @@ fn reset_header(route: &Route, ports: Ports, numbers: Numbers) -> [u8; 20] {
     bare_header(route, ports, numbers, flags)
 }
 
-/// Returns the TCP header of a challenge. Its window is 0, so that no data follows even if a stack
-/// wrongly accepts it. Its sequence number has no meaning: it repeats that of the SYN, which
-/// discloses nothing to the receiver.
+/// Returns the TCP header of a challenge. The window is 0, so no data follows even if a stack
+/// wrongly accepts the segment. The sequence number has no meaning: it repeats that of the SYN,
+/// which discloses nothing to the receiver.
 fn challenge_header(route: &Route, ports: Ports, syn: &Segment, cookie: SeqNum) -> [u8; 20] {
     let flags = TcpFlags::SYN.0 | TcpFlags::ACK.0;
     let numbers = Numbers {
@@ -219,8 +219,8 @@ pub struct Reset {
     pub zone: Zone,
     /// The direction of the RST: in the original direction it goes to the responder.
     pub direction: Direction,
-    /// The tunnel of the newest packet of that direction, else of the other direction, else
-    /// [`TunnelRef::NONE`].
+    /// The tunnel of the newest packet of that direction, otherwise of the other direction,
+    /// otherwise [`TunnelRef::NONE`].
     pub tunnel: TunnelRef,
     /// Whether `tunnel` is the reference of `direction`, not that of the other direction.
     pub(crate) own_direction: bool,
@@ -235,7 +235,7 @@ impl Reset {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// The RST from one end of a conversation to the other, with the sequence number that the other
+    /// RST from one end of a conversation to the other, with the sequence number that its receiver
     /// accepts.
     pub(crate) fn new(key: &FlowKey, from: End, numbers: Numbers, of: ResetOf) -> Option<Self> {
         let to = from.opposite();
@@ -429,11 +429,11 @@ fn checksum(mut sum: u64, parts: &[&[u8]]) -> u16 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unsent {
-    /// The destination has received as many as `resets.per_destination` allows.
+    /// The destination has received as many packets as `resets.per_destination` allows.
     DestinationBudget,
-    /// The total has reached `resets.overall`, and the zone has used its guaranteed part.
+    /// The total has reached `resets.overall`, and the zone has used its guaranteed share.
     OverallBudget,
-    /// The sequence number that the receiver accepts was never seen.
+    /// The sequence number that the receiver accepts is unknown.
     NumberUnknown,
     /// The session ended in a call without a sink.
     NoSink,

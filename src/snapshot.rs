@@ -10,7 +10,7 @@
 //!
 //! Times are relative, so that they are valid in another engine: the head has the wall-clock time
 //! of the save, and a restore subtracts the time since then from each lifetime. A stream that is
-//! truncated, foreign, of an unknown version or unsound in any record is refused as a whole, before
+//! truncated, foreign, of an unknown version or invalid in any record is refused as a whole, before
 //! any change. Streams of versions 1 and 2 can be read.
 //!
 //! A stream does not contain fragmented datagrams in progress, unfinished lines that a helper has
@@ -37,7 +37,7 @@ pub(crate) use record::{Kind, Record, SavedRule, count_of};
 pub use stream::VERSION;
 pub(crate) use stream::{Source, Writer};
 
-/// A session as it leaves an engine, or enters one.
+/// A session outside an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SavedSession {
@@ -74,10 +74,10 @@ pub struct SavedSession {
     pub packets: [u32; 2],
     /// IP bytes in each direction.
     pub bytes: [u64; 2],
-    /// The number of the rule that has admitted it. An engine with another policy asks that one
-    /// anew.
+    /// The number of the rule that admitted it. An engine with a different policy evaluates that
+    /// policy.
     pub rule: u16,
-    /// The ends of the session that has announced it.
+    /// The ends of the session that announced it.
     pub parent: Option<SessionEnds>,
     /// For a control session: the position at which it continues.
     pub control: Option<SavedControl>,
@@ -91,7 +91,7 @@ pub struct SavedSession {
 pub enum SavedState {
     /// A TCP connection: windows, numbers and state.
     Tcp(Track),
-    /// SCTP, DCCP, tunnels: their own words; all else has none.
+    /// SCTP, DCCP, tunnels: their own words; all other protocols have none.
     Words([u32; 8]),
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct SavedTombstone {
     pub(crate) src_port: u16,
     pub(crate) dst: IpAddr,
     pub(crate) dst_port: u16,
-    /// The place of its reason in [`EndReason::ALL`].
+    /// The index of its reason in [`EndReason::ALL`].
     pub(crate) reason: u8,
     pub(crate) rule: u16,
     pub(crate) ago_us: u64,
@@ -124,7 +124,7 @@ impl SavedTombstone {
 #[non_exhaustive]
 pub enum RestoreError {
     /// The data does not begin like a snapshot.
-    #[error("this is no stream of saved sessions")]
+    #[error("this is not a stream of saved sessions")]
     Foreign,
     /// An unknown version wrote the stream.
     #[error("the stream has version {found}; versions 1 to {VERSION} can be read")]
@@ -133,13 +133,13 @@ pub enum RestoreError {
         found: u32,
     },
     /// The stream ends too early.
-    #[error("the stream is torn: it ends before its last record")]
+    #[error("the stream is truncated: it ends before its last record")]
     Torn,
     /// The bytes differ from those that were written.
     #[error("the checksum of the stream is wrong")]
     Checksum,
     /// The data cannot be parsed as records.
-    #[error("the stream does not read: {0}")]
+    #[error("the stream cannot be decoded: {0}")]
     Unreadable(String),
     /// The snapshot is older than [`RestoreOptions::max_age`].
     #[error(
@@ -153,14 +153,14 @@ pub enum RestoreError {
         /// The limit.
         max: Duration,
     },
-    /// The wall clock is earlier than the time of the save, so the age of the sessions is unknown.
-    #[error("the stream was saved {} in the future: the clock went back", seconds(*ahead))]
+    /// The wall clock is before the time of the save, so the age of the sessions is unknown.
+    #[error("the stream was saved {} in the future: the clock was set back", seconds(*ahead))]
     ClockWentBack {
         /// Time by which the snapshot is ahead.
         ahead: Duration,
     },
     /// A record contains values that no session can have.
-    #[error("record {record} is no session: {what}")]
+    #[error("record {record} is not a session: {what}")]
     Unsound {
         /// Position of the record in the stream, counted from 0.
         record: usize,
@@ -190,7 +190,7 @@ impl From<io::Error> for RestoreError {
     }
 }
 
-/// Counts of the records that a save has written.
+/// Counts of the written records of a save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Saved {
@@ -198,7 +198,7 @@ pub struct Saved {
     pub sessions: u64,
     /// Tombstones of ended sessions.
     pub tombstones: u64,
-    /// Announced sessions that may still come.
+    /// Announced sessions that may still open.
     pub expectations: u64,
     /// Bytes of the stream.
     pub bytes: u64,
@@ -244,6 +244,6 @@ pub struct Restored {
     pub no_room: usize,
     /// Tombstones of ended sessions.
     pub tombstones: usize,
-    /// Announced sessions that may still come.
+    /// Announced sessions that may still open.
     pub expectations: usize,
 }

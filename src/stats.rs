@@ -206,19 +206,14 @@ impl Stats {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mine<'a> {
     stripe: &'a Stripe,
-    is_owned: bool,
+    number: usize,
 }
 
 impl Mine<'_> {
     #[inline]
     fn add(self, counter: Option<&AtomicU64>, count: u64) {
-        let Some(counter) = counter else { return };
-        if self.is_owned {
-            // No other thread writes to this counter.
-            let before = counter.load(Ordering::Relaxed);
-            counter.store(before.wrapping_add(count), Ordering::Relaxed);
-        } else {
-            counter.fetch_add(count, Ordering::Relaxed);
+        if let Some(counter) = counter {
+            crate::stripe::add(self.number, counter, count);
         }
     }
 
@@ -262,8 +257,7 @@ impl Counters {
     pub(crate) fn mine(&self) -> Option<Mine<'_>> {
         let number = stripe_number();
         let stripe = self.stripes.get(number)?;
-        let is_owned = number < OWNED;
-        Some(Mine { stripe, is_owned })
+        Some(Mine { stripe, number })
     }
 
     #[inline]

@@ -1,5 +1,4 @@
-//! An engine for which there is too little memory is an error, whichever of its tables does not
-//! fit.
+//! An engine without enough memory is an error, regardless of the table that does not fit.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -17,10 +16,10 @@ use portcullis::{Config, Engine};
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// The bytes that a process of its own may take for an engine.
+/// Bytes that a separate process may take for an engine.
 const BYTES: &str = "PORTCULLIS_TEST_BYTES_OF_AN_ENGINE";
 
-/// Any smaller allocation is no table: the standard library ends the process where it fails.
+/// A smaller allocation is not a table: if it fails, the standard library ends the process.
 const TABLE: usize = 64 << 10;
 
 /// One more step of memory for each process, small enough to end in every table.
@@ -41,11 +40,11 @@ enum End {
     Started,
     /// The part of the memory that the error names.
     Error(String),
-    /// Ended by an allocation of so many bytes.
+    /// Ended by a failed allocation of this many bytes.
     Aborted(usize),
 }
 
-/// Starts an engine in a process with so much memory.
+/// Starts an engine in a process with limited memory.
 fn start_within(bytes: usize) -> End {
     let name = "a_table_for_which_there_is_no_memory_is_never_an_abort";
     let output = Command::new(std::env::current_exe().unwrap())

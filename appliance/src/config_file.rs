@@ -11,10 +11,10 @@ use portcullis::{Config, ConfigError};
 
 use crate::run::settings::Settings;
 
-/// The path that stands for standard input.
+/// The path that means standard input.
 pub(crate) const STANDARD_INPUT: &str = "-";
 
-/// The longest file, in bytes: 65,000 rules of 100 prefixes are 109 MiB.
+/// Maximum size of a file, in bytes: 65,000 rules of 100 prefixes are 109 MiB.
 const MAX_FILE: u64 = 128 << 20;
 
 /// Reason for which a configuration file could not be used.
@@ -70,8 +70,8 @@ pub(crate) fn summary(errors: &ConfigErrors) -> String {
 /// Reads and validates a configuration file, and returns the engine's configuration.
 ///
 /// # Errors
-/// The file cannot be read, is too long or not UTF-8, or has errors; the message names the file,
-/// the line and the key of the first one.
+/// Returns an error if the file cannot be read, is too long or not UTF-8, or has errors. The
+/// message names the file, and the line and key of the first error.
 pub(crate) fn load(path: &Path) -> Result<Config, ConfigFileError> {
     load_all(path).map(|(config, _)| config)
 }
@@ -85,8 +85,8 @@ pub(crate) fn load_all(path: &Path) -> Result<(Config, Settings), ConfigFileErro
     read_and_parse(path, || File::open(path))
 }
 
-/// Reads a configuration file as [`load_all`] does, for an appliance that runs: only a regular
-/// file, since reading anything else may not end.
+/// Reads a configuration file like [`load_all`], for a running appliance. The file must be a
+/// regular file, since reading any other may not end.
 ///
 /// # Errors
 /// Errors of [`load`].
@@ -99,7 +99,7 @@ pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileEr
     })
 }
 
-/// Opens a regular file. `otherwise` is the error about anything else.
+/// Opens a regular file. `otherwise` is the error for any other file.
 fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
     // Opening a pipe would wait for its writer.
     let file = OpenOptions::new()
@@ -112,11 +112,12 @@ fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, otherwise))
 }
 
-/// Adds what a configuration file cannot hold: the prefixes of sets with files, whose paths are
-/// relative to `folder`, and the moment as of which rules expire.
+/// Adds values from outside the configuration file: the prefixes of sets with files, whose paths
+/// are relative to `folder`, and the time as of which rules expire.
 ///
 /// # Errors
-/// A file that cannot be read, is too long, or has a wrong line. Without a folder, a relative path.
+/// Returns an error if a file cannot be read, is too long or has an invalid line, or if a path is
+/// relative and there is no folder.
 pub(crate) fn complete(config: &mut Config, folder: Option<&Path>) -> Result<(), ConfigError> {
     config.policy.as_of = Some(SystemTime::now());
     config.load_sets(|path| {
@@ -149,7 +150,7 @@ fn read_and_parse(
 /// Reads the text of a configuration file, or of standard input.
 ///
 /// # Errors
-/// The text cannot be read, is too long or not UTF-8.
+/// Returns an error if the text cannot be read, is too long or not UTF-8.
 pub(crate) fn text(path: &Path) -> io::Result<String> {
     if path == Path::new(STANDARD_INPUT) {
         return read(io::stdin().lock(), "configuration file");
@@ -180,11 +181,14 @@ fn read(file: impl Read, what: &str) -> io::Result<String> {
 /// Reads and validates the text of a configuration file; `name` is for messages.
 ///
 /// # Errors
-/// All errors of the text.
+/// Returns all errors of the text.
 pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), ConfigErrors> {
     let mut document = Document::parse(text, name)?;
     let settings = Settings::take(&mut document);
-    Ok((document.finish()?, settings))
+    let mut config = document.finish()?;
+    // The engine remembers what of each session is in the store.
+    config.continuity.enabled |= settings.store.is_on();
+    Ok((config, settings))
 }
 
 #[cfg(test)]
@@ -202,7 +206,10 @@ mod tests {
             top.starts_with("f:1: nonsense: unknown key `nonsense`: expected one of `engine`"),
             "{top}"
         );
-        assert!(top.ends_with("`run`, `health`, `metrics`, `log`"), "{top}");
+        assert!(
+            top.ends_with("`run`, `health`, `metrics`, `log`, `store`"),
+            "{top}"
+        );
         let run = error("[run]\nworker = 1");
         assert!(run.contains("did you mean `workers`?"), "{run}");
         let both = error("[healt]\nlisten = \"off\"\n[run]\npin = 3");

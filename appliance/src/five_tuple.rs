@@ -70,7 +70,7 @@ impl<Z> FiveTuple<Z> {
         }
     }
 
-    /// Returns the endpoint that the first packet was sent to.
+    /// Returns the endpoint that received the first packet.
     pub(crate) const fn responder(&self) -> Endpoint {
         Endpoint {
             address: self.dst,
@@ -80,7 +80,7 @@ impl<Z> FiveTuple<Z> {
 }
 
 impl Endpoint {
-    /// Returns the form of lists, such as `10.0.0.1#80`, which needs no brackets for IPv6.
+    /// Returns the form used in lists, such as `10.0.0.1#80`, which needs no brackets for IPv6.
     pub(crate) fn in_list(self) -> String {
         match self.port {
             Some(port) => format!("{}#{port}", self.address),
@@ -90,7 +90,7 @@ impl Endpoint {
 }
 
 impl fmt::Display for Endpoint {
-    /// Writes the form of socket addresses, such as `10.0.0.1:80` and `[2001:db8::1]:80`.
+    /// Writes the form used for socket addresses, such as `10.0.0.1:80` and `[2001:db8::1]:80`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.port {
             Some(port) => SocketAddr::new(self.address, port).fmt(f),

@@ -5,9 +5,8 @@ use std::path::Path;
 
 use portcullis::Memory;
 
-/// Returns the memory that this process can still allocate, in bytes: the kernel's `MemAvailable`,
-/// or the rest of the limit of a control group, whichever is less. Returns `None` if neither is
-/// known.
+/// Returns the memory that this process can still allocate, in bytes: the smaller of the kernel's
+/// `MemAvailable` and the rest of the limit of a control group. Returns `None` if neither is known.
 pub(crate) fn available() -> Option<u64> {
     let of_host = fs::read_to_string("/proc/meminfo")
         .ok()
@@ -27,7 +26,7 @@ fn mem_available(text: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// Returns the rest of the limits of a process's control group and of those above it (cgroup v2).
+/// Returns the rest of the limits of a process's control group and its ancestors (cgroup v2).
 /// `groups` is the text of its `/proc/self/cgroup`.
 fn left_in_groups(root: &Path, groups: &str) -> Option<u64> {
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -66,7 +65,7 @@ pub(crate) fn lines(memory: &Memory) -> Vec<String> {
     lines
 }
 
-/// Returns a warning if a configuration takes more memory than there is.
+/// Returns a warning if a configuration takes more memory than is available.
 pub(crate) fn warning(memory: &Memory) -> Option<String> {
     available().and_then(|available| too_much(memory.total(), available))
 }

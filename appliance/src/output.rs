@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Returns whether a path stands for standard output: `-`.
+/// Returns whether a path means standard output: `-`.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// Returns what messages call a path.
+/// Returns the name of a path in messages.
 pub(crate) fn name(path: &Path) -> String {
     if is_standard(path) {
         "standard output".to_owned()
@@ -18,10 +18,10 @@ pub(crate) fn name(path: &Path) -> String {
     }
 }
 
-/// Creates the file, or empties it, unless the path stands for standard output.
+/// Creates the file, or empties it, unless the path means standard output.
 ///
 /// # Errors
-/// The file cannot be created.
+/// Returns an error if the file cannot be created.
 pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     if is_standard(path) {
         Ok(Box::new(io::stdout()))

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::five_tuple::FiveTuple;
 
-/// Facts of a session as a row of JSON. `Z` is how the zone is named.
+/// Facts of a session as a row of JSON. `Z` is the form of the zone's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionView<Z = String> {
     #[serde(flatten)]
     pub(crate) flow: FiveTuple<Z>,
     pub(crate) state: Cow<'static, str>,
-    /// History of the connection in Zeek's letters.
+    /// History of the connection, in Zeek's letters.
     pub(crate) history: String,
     /// State of the connection in Zeek's terms.
     pub(crate) conn_state: Cow<'static, str>,
@@ -31,15 +31,15 @@ pub(crate) struct SessionView<Z = String> {
     pub(crate) rule: String,
     /// Number of the session that announced this one.
     pub(crate) parent: Option<u64>,
-    /// Whether the session was picked up in the middle of its connection.
+    /// Whether the session was adopted midstream.
     pub(crate) adopted: bool,
-    /// Whether the session continues one that had ended.
+    /// Whether the session continues one that has ended.
     pub(crate) resumed: bool,
-    /// Whether the session passes although half of it is missing.
+    /// Whether the session passes although one direction is missing.
     pub(crate) bypassed: bool,
 }
 
-/// Names that a record does not hold itself.
+/// Names that a record itself does not hold.
 pub(crate) struct SessionNames<Z> {
     pub(crate) zone: Z,
     pub(crate) rule: String,
@@ -47,7 +47,7 @@ pub(crate) struct SessionNames<Z> {
 }
 
 impl<Z> SessionView<Z> {
-    /// Returns the view of a record; `seconds` maps a moment to seconds since the Unix epoch.
+    /// Returns the view of a record; `seconds` maps a time to seconds since the Unix epoch.
     pub(crate) fn new(
         session: &SessionRecord,
         names: SessionNames<Z>,

@@ -1,4 +1,4 @@
-//! `portcullis simulate`: gives the simulator this package's reader of captures.
+//! `portcullis simulate`: runs the simulator with this package's reader of captures.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ impl Captures for CaptureFiles {
 /// Runs the simulator and prints its report on standard output.
 ///
 /// # Errors
-/// As those of [`portcullis_simulator::run`].
+/// Returns the errors of [`portcullis_simulator::run`].
 pub(crate) fn run(args: &SimulateArgs) -> Result<(), SimulateError> {
     portcullis_simulator::run(args, &CaptureFiles)
 }

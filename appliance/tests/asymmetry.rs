@@ -22,7 +22,8 @@ struct Settings {
     captures: PathBuf,
 }
 
-/// Every connection becomes a session, wherever it begins and even if only half of it is there.
+/// Every connection becomes a session, regardless of where it begins and even if only one direction
+/// is present.
 const LENIENT: &str = "[policy]\ndefault = \"allow\"\n[tcp]\nmode = \"liberal\"\n\
                        midstream = \"adopt\"\nasymmetric = \"bypass\"\n";
 
@@ -42,7 +43,7 @@ fn summary(capture: &Path, options: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-/// The directions in which connections without the other one went, as the prefixes of the report.
+/// The directions of one-way connections, as the prefixes of the report.
 fn one_way(capture: &Path, scratch: &Path) -> BTreeSet<(String, String)> {
     let config = scratch.join("lenient.toml");
     std::fs::write(&config, LENIENT).expect("the configuration is written");

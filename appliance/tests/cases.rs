@@ -1,8 +1,9 @@
-//! Small captures made from public reports, each with the right verdict on the frames that matter.
+//! Small captures made from public reports, each with the correct verdict on the frames that
+//! matter.
 //!
-//! A folder of `tests/cases` is a case: `case.md` names its source and says what is right,
-//! `in.pcap` is replayed with `config.toml` and `args` where they are there, and `expected.json`
-//! lists frames with the fields of their rows in `--verdicts`.
+//! A folder of `tests/cases` is a case: `case.md` describes its source and the correct result,
+//! `in.pcap` is replayed with `config.toml` and `args` if they exist, and `expected.json` lists
+//! frames with the fields of their rows in `--verdicts`.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -19,10 +20,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::{path, portcullis, project, rows, text};
 
-/// Cases that are known to be wrong today. A case that becomes right has to leave the list.
+/// Cases that are known to fail. A case that passes must be removed from the list.
 const KNOWN_WRONG: &[&str] = &[];
 
-/// The fields of a row that a case may expect.
+/// The fields of a row for which a case may have expectations.
 const JUDGED: [&str; 4] = ["verdict", "class", "reason", "direction"];
 
 /// The folders of the cases, by name.
@@ -36,7 +37,7 @@ fn cases() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-/// Replays a case and returns what differs from its expectations.
+/// Replays a case and returns the differences from its expectations.
 fn differences(case: &Path) -> Vec<String> {
     let scratch = tempfile::tempdir().unwrap();
     let verdicts = scratch.path().join("verdicts");

@@ -74,7 +74,7 @@ fn baseline(capture: &Path) -> Option<Vec<String>> {
     Some(runs.iter().flat_map(run).collect())
 }
 
-/// Class and direction that agree with a verdict of Linux; `None` where it has none.
+/// Class and direction that agree with a verdict of Linux; `None` if Linux has none.
 fn expected(linux: &str) -> Option<(&'static str, Option<&'static str>)> {
     Some(match linux {
         "NEW" => ("new", Some("original")),
@@ -95,7 +95,7 @@ fn listed(pattern: &str, file: &str) -> bool {
         .map_or(pattern == file, |prefix| file.starts_with(prefix))
 }
 
-/// The baseline was made at full speed, of the packets inside GENEVE, with short frames filled up.
+/// The baseline was made at full speed, from the packets inside GENEVE, with short frames padded.
 const AS_THE_BASELINE: &[&str] = &["--decapsulate", "--pad-short", "--no-lifetimes"];
 
 fn settings() -> Settings {

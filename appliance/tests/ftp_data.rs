@@ -31,15 +31,15 @@ struct Settings {
     difference: Vec<Difference>,
 }
 
-/// Connections that not all recognise.
+/// Connections that not all of them recognize.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Difference {
     capture: String,
     modes: Vec<String>,
-    /// Each as `caller -> called`.
+    /// Each connection as `caller -> called`.
     connections: Vec<String>,
-    recognised_by: BTreeSet<Who>,
+    recognized_by: BTreeSet<Who>,
     reason: String,
 }
 
@@ -159,8 +159,8 @@ fn ours(sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
         .collect()
 }
 
-/// The data connections of Linux: what the frames belong to that it calls related. Where the replay
-/// has no session, the frame stands for the connection.
+/// The data connections of Linux: those of the frames that Linux classifies as related. If the
+/// replay has no session, the frame represents the connection.
 fn linux(baseline: &Value, rows: &[Value], sessions: &BTreeMap<u64, Value>) -> BTreeSet<String> {
     let runs = baseline["states"].as_array().expect("states");
     let verdicts = runs.iter().flat_map(|run| {
@@ -195,7 +195,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
     let (root, captures) = collection(&settings);
     let scratch = tempfile::tempdir().expect("a scratch folder");
     let mut used = vec![BTreeSet::new(); settings.difference.len()];
-    let (mut recognised, mut unlisted) = (0, Vec::new());
+    let (mut recognized, mut unlisted) = (0, Vec::new());
     for capture in &captures {
         let file = root.join(capture);
         let conntrack = json(&file.with_extension("conntrack.json"));
@@ -215,14 +215,14 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             note!("{:3} {mode} {capture}", by.len());
             for (connection, who) in by {
                 if who.len() == 3 {
-                    recognised += usize::from(mode == "strict");
+                    recognized += usize::from(mode == "strict");
                     continue;
                 }
                 let entry = settings.difference.iter().position(|each| {
                     each.capture == *capture
                         && each.modes.iter().any(|each| each == mode)
                         && each.connections.contains(&connection)
-                        && each.recognised_by == who
+                        && each.recognized_by == who
                 });
                 note!("    {connection}: {who:?}");
                 match entry {
@@ -234,7 +234,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             }
         }
     }
-    note!("{recognised} data connections are recognised by all three");
+    note!("{recognized} data connections are recognized by all three");
     assert!(
         unlisted.is_empty(),
         "differences that are not listed:\n{}",
@@ -249,7 +249,7 @@ fn data_connections_that_linux_or_suricata_recognise_are_related_to_their_contro
             entry.capture
         );
     }
-    assert_eq!(recognised, settings.connections, "recognised by all three");
+    assert_eq!(recognized, settings.connections, "recognized by all three");
 }
 
 fn main() -> ExitCode {

@@ -23,7 +23,7 @@ const FLOORS: &[&str] = &[
     "memory",
     "five_tuple",
     "session_view",
-    // Captures: values, fields and link layers, formats, the reader.
+    // Captures: values, fields and link layers, formats, and the reader.
     "capture::error",
     "capture::limits",
     "capture::order",
@@ -62,7 +62,7 @@ const FLOORS: &[&str] = &[
     "run::worker",
     "run::overrides",
     "run::data_path",
-    // What runs beside the packet path, and the type that holds it together.
+    // Modules that run beside the packet path, and the type that combines them.
     "config_file",
     "run::drain",
     "run::clients",
@@ -135,7 +135,7 @@ const FLOORS: &[&str] = &[
     "simulate",
 ];
 
-/// The sources without `main.rs`, which stands above all floors.
+/// The sources without `main.rs`, which is above all floors.
 fn appliance() -> Vec<Source> {
     let mut sources = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     sources.retain(|source| source.path != "main.rs");

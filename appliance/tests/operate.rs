@@ -1,5 +1,4 @@
-//! The whole appliance on the loopback device: served while it is told to reload and to end, and
-//! started again.
+//! The whole appliance on the loopback device, while it reloads, ends and starts again.
 //!
 //! The test needs CAP_NET_RAW, and prints a note without it.
 #![allow(
@@ -39,7 +38,7 @@ impl Drop for Appliance {
 }
 
 impl Appliance {
-    /// Starts it and waits for its health; `None` without the capability.
+    /// Starts the appliance and waits for its health; `None` without the capability.
     fn start(file: &Path) -> Option<Self> {
         let mut child = portcullis()
             .arg("run")
@@ -88,7 +87,7 @@ fn health() -> (u16, String) {
     ask().unwrap_or_default()
 }
 
-/// The load balancer: its flow's port, and the port that replies come to.
+/// The load balancer: the port of its flow, and the port that receives replies.
 struct Balancer {
     flow: UdpSocket,
     replies: UdpSocket,
@@ -106,7 +105,7 @@ impl Balancer {
         }
     }
 
-    /// Whether a packet comes back, byte for byte.
+    /// Returns whether a packet is returned, byte for byte.
     fn returns(&self, inner: &[u8]) -> bool {
         let option = |kind, data| TunnelOption {
             class: 0x0108,
@@ -210,7 +209,7 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
     let stats = sessions(&at("control"), &["stats"]);
     assert!(stats.contains("datagrams received    3"), "{stats}");
 
-    // Packet by packet, all the while: a good file, a bad one, a good one again.
+    // Packets flow all the time, while a valid, an invalid, and again a valid file is loaded.
     let mut count = 0u16;
     let mut serve = |time: u64| {
         let until = Instant::now() + Duration::from_millis(time);
@@ -281,7 +280,7 @@ fn no_packet_is_lost_by_a_reload_or_before_the_end_and_connections_survive_a_res
     let listed = sessions(&at("control"), &["--state", "ESTABLISHED"]);
     assert!(listed.ends_with("1 sessions\n"), "{listed}");
     sessions(&at("control"), &["delete", "--all"]);
-    // Asked twice, it does not wait.
+    // A second request to end does not wait.
     appliance.signal(Signal::SIGTERM);
     thread::sleep(Duration::from_millis(200));
     appliance.signal(Signal::SIGTERM);

@@ -168,8 +168,7 @@ fn a_policy_decides_new_sessions_and_its_rejections_are_written() {
     };
     assert_eq!(hits("no-ftp") + hits("no-dns"), rejected);
     assert!(hits("web") > 5);
-    // The replies are in the file, with right checksums: RSTs and ICMP errors that nobody asked
-    // for.
+    // The replies are in the file, with correct checksums: RSTs and ICMP errors.
     let verdicts = scratch.path().join("v");
     let again = portcullis(&[
         "replay",

@@ -132,7 +132,7 @@ fn outputs(arguments: &[&str]) -> (Vec<u8>, String) {
 
 #[test]
 fn packets_that_state_no_length_have_that_of_their_frame() {
-    // 100 kB do not fit an IPv4 header: an interface makes two segments of them.
+    // 100 kB do not fit into an IPv4 packet: an interface makes two segments.
     for (payload, segments) in [(1, 1), (3_000, 1), (60_000, 1), (100_000, 2)] {
         let mut packets = handshake();
         packets.push(tcp(false, Tcp(ACK, 500, 100, 0)));
@@ -195,7 +195,7 @@ fn time_that_runs_backwards_is_noted_with_its_first_frame() {
     assert!(
         replayed
             .text
-            .contains("note: time runs backwards in 1 frames, first in frame 2"),
+            .contains("note: time runs backward in 1 frames, first in frame 2"),
         "{}",
         replayed.text
     );
@@ -253,7 +253,7 @@ fn an_answer_before_its_question_is_noted() {
             "{}",
             swapped.text
         );
-        // In their order, with the question repeated, and with an unrelated question much later.
+        // In order, with the question repeated, and with an unrelated question much later.
         for (packets, times) in [
             (
                 vec![question.clone(), answer.clone(), question.clone()],
@@ -406,7 +406,7 @@ fn a_pcapng_holds_every_packet_with_its_verdict() {
             .any(|part| part == comment.as_bytes());
         assert!(is_there, "{comment}");
     }
-    // The same packets meet the same verdicts.
+    // Equal packets get equal verdicts.
     outputs(&["replay", path(&written), "--verdicts", path(&again)]);
     let again = rows(&again);
     assert_eq!(again.len(), packets.len());
@@ -449,7 +449,7 @@ fn the_first_drop_and_the_first_one_for_a_reason_are_explained() {
     for (wanted, message) in [
         (
             "syn_challenged",
-            "no packet of the capture was dropped or rejected for that",
+            "no packet of the capture was dropped or rejected for that reason",
         ),
         ("no_such_reason", "not a frame's number"),
         ("0", "frames are counted from 1"),

@@ -16,7 +16,7 @@ use support::{path, portcullis, project, rows, text};
 /// A pcap's header, then time, packet and length on the wire of each record.
 type Records = (Vec<u8>, Vec<([u8; 8], Vec<u8>, u32)>);
 
-/// The packets of the project's capture, as the project's own writer writes them.
+/// The packets of the project's capture, written by the project's own writer.
 fn packets(scratch: &Path) -> Records {
     let file = scratch.join("plain.pcap");
     let output = portcullis(&[
@@ -116,7 +116,7 @@ fn packets_in_geneve_are_decided_as_they_would_be_outside() {
         verdicts(&inside, &["--decapsulate", "--config", config]),
         expected
     );
-    // By default, what comes out of a tunnel does not belong to a link.
+    // By default, packets from a tunnel do not belong to a link.
     let mut dropped = 0;
     for (inside, outside) in verdicts(&inside, &["--decapsulate"]).iter().zip(&expected) {
         if outside["class"] == "untracked" {
@@ -234,7 +234,7 @@ fn fragments_before_their_first_are_held_and_written_after_it() {
         records.len() + reversed,
         "a row more for each that was held"
     );
-    // What is written has the same packets; of each datagram the first fragment is in front.
+    // The output has the same packets, with the first fragment of each datagram in front.
     let written = std::fs::read(&out).unwrap();
     let mut rest = &written[24..];
     let mut seen = std::collections::HashSet::new();
@@ -258,7 +258,8 @@ fn fragments_before_their_first_are_held_and_written_after_it() {
     let output = portcullis(&["replay", path(&file), "--explain", &frame]);
     let text = text(&output.stdout);
     assert!(
-        text.contains("waits for the first fragment") && text.contains("follows what was decided"),
+        text.contains("waits for the first fragment")
+            && text.contains("the decision on the first one applies"),
         "{text}"
     );
     let output = portcullis(&["replay", path(&file), "--json"]);

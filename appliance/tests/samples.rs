@@ -196,7 +196,7 @@ fn geneve_proxys_lists_allow_as_much_as_the_rules_that_the_page_makes_of_them() 
         }
         let engine = Engine::new(&config(&text).unwrap()).unwrap();
         let (protocols, ports) = (list(protocols), list(ports));
-        // Missing is anything; else what is in the list.
+        // A missing list matches anything; otherwise only its elements match.
         let has =
             |list: &Option<Vec<u16>>, value| list.as_ref().is_none_or(|list| list.contains(&value));
         let mut any = false;

@@ -1,4 +1,4 @@
-//! The appliance as a process: starts that fail, second ones, and ends that must come.
+//! The appliance as a process: failing starts, second starts, and ends that must occur.
 //!
 //! The tests need CAP_NET_RAW, and print a note without it.
 #![allow(
@@ -70,11 +70,11 @@ impl Place {
         run(&self.at("portcullis.toml"))
     }
 
-    /// Started, and serving; `None` without the capability.
+    /// Starts the appliance and waits until it serves; `None` without the capability.
     fn serving(&self) -> Option<Run> {
         let mut run = self.start();
         let until = Instant::now() + Duration::from_secs(20);
-        // Health is 200 when the workers turn.
+        // Health is 200 once the workers run.
         while !healthy(self.address) {
             if run.0.try_wait().unwrap().is_some() {
                 let (_, said) = run.end();
@@ -184,7 +184,7 @@ fn a_second_appliance_does_not_start_and_the_first_goes_on() {
         !status.success() && said.contains("127.97.0.2:6081 is taken: "),
         "{said}"
     );
-    // Nor if nothing but the port of tunnels is the same.
+    // Neither does one with only the port of tunnels in common.
     let text = place.text("other", "other-control");
     fs::write(place.at("other.toml"), text.replace(":18080", ":18081")).unwrap();
     let (status, said) = run(&place.at("other.toml")).end();

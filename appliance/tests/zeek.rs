@@ -32,7 +32,7 @@ struct Settings {
     apart: Vec<Set>,
 }
 
-/// A connection, or several, that the two call differently: each as `conn_state history`.
+/// Connections with different results, each as `conn_state history`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Difference {
@@ -52,18 +52,18 @@ struct Set {
     reason: String,
 }
 
-/// Why a connection of Zeek's is not comparable; the first that holds.
+/// Reason for which a connection of Zeek's is not comparable: the first that applies.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 enum Apart {
     /// The baseline does not name the ends of the connection.
     Nameless,
-    /// The connection ran inside a tunnel (`tunnel_parents`): a replay decides the packets outside.
+    /// The connection was inside a tunnel (`tunnel_parents`): a replay decides the outer packets.
     Tunnelled,
-    /// The replay has no session of its addresses, ports and protocol; of several connections with
-    /// the same ones, none for this one.
+    /// The replay has no session with the addresses, ports and protocol; or, of several such
+    /// connections, none for this one.
     NoSession,
-    /// The session exists, and packets of it were dropped as invalid: they leave no letter.
+    /// The session exists, but some of its packets were dropped as invalid and leave no letter.
     Dropped,
     /// Zeek counted fewer packets than passed here.
     Uncounted,
@@ -101,8 +101,8 @@ impl<'t> Connection<'t> {
             .sum()
     }
 
-    /// Both ends in an order that does not depend on who began. Zeek's ports of ICMP are types:
-    /// left out.
+    /// Both ends in an order that does not depend on the initiator. Zeek's ports of ICMP are types,
+    /// and are omitted.
     fn ends(&self) -> Option<[(String, String); 2]> {
         let port = |name| match self.field("proto") {
             Some("icmp") => String::new(),
@@ -114,8 +114,8 @@ impl<'t> Connection<'t> {
         ]))
     }
 
-    /// `conn_state history`, with `?` for a state that the baseline leaves out and no `-` for an
-    /// empty history.
+    /// `conn_state history`, with `?` for a state that the baseline omits and no `-` for an empty
+    /// history.
     fn words(&self) -> String {
         let history = self.field("history").expect("a history");
         words(
@@ -172,9 +172,9 @@ fn our_words(row: &Value) -> String {
     )
 }
 
-/// Zeek's words in the terms that both know: without `X` (Zeek itself gave up), and seen from
-/// whoever sent the first packet where Zeek has turned the connection round before noting anything
-/// (`^` in front).
+/// Zeek's result in common terms: without `X` (Zeek itself gave up), and from the view of the
+/// sender of the first packet if Zeek has flipped the direction before any other letter (`^` in
+/// front).
 fn without_notation(words: &str) -> String {
     let (state, history) = words.split_once(' ').unwrap_or((words, ""));
     let history = history.replace(['X', 'x'], "");
@@ -200,7 +200,7 @@ fn without_notation(words: &str) -> String {
     self::words(state, &turned.chars().map(swap).collect::<String>())
 }
 
-/// Whether the letters of `part` stand in `whole`, in the same order.
+/// Returns whether the letters of `part` occur in `whole`, in the same order.
 fn is_part_of(part: &str, whole: &str) -> bool {
     let mut whole = whole.chars();
     part.chars().all(|letter| whole.any(|each| each == letter))

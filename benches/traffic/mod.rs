@@ -1,18 +1,18 @@
-//! The packets of the benchmarks: any packet of any session, computed from its number.
+//! Packets of the benchmarks: any packet of any session, computed from its number.
 //!
 //! A measurement needs millions of sessions, packets in random order, and numbers that fit every
-//! window. The generator's memory must not be in the caches that the benchmark measures. So nothing
-//! is stored: addresses, ports and sequence numbers are functions of the session's number and of
-//! the round. In each [round](Session::packet) every session sends one packet, the two ends in
-//! turns; [`Order`] shuffles the sessions for each round. Frames are written into a small scratch
-//! buffer outside the timed part.
+//! window. The generator's memory must not be in the caches that the benchmark measures. Nothing is
+//! therefore stored: addresses, ports and sequence numbers are functions of the session's number
+//! and of the round. In each [round](Session::packet) every session sends one packet, and the two
+//! ends take turns; [`Order`] shuffles the sessions for each round. Frames are written into a small
+//! scratch buffer outside the timed part.
 //!
 //! The packets are those of real connections: a handshake with MSS, window scale, SACK and
 //! timestamps. Then follow segments of 14 bytes of payload or pure ACKs, with timestamps, that
 //! acknowledge all earlier segments. All checksums are correct.
 
-/// The most sessions that are possible. A client address of 10.0.0.0/8 has up to eight of them,
-/// each with another port of the server.
+/// Maximum number of sessions. A client address of 10.0.0.0/8 has up to eight, each to another port
+/// of the server.
 pub(crate) const MAX_SESSIONS: u32 = 1 << 27;
 
 /// Length of the longest frame, in bytes: an ICMPv6 error that quotes 8 bytes of a transport
@@ -129,7 +129,8 @@ impl Order {
     }
 }
 
-/// A session by its number, below [`MAX_SESSIONS`]; one number is another session in each protocol.
+/// A session by its number, below [`MAX_SESSIONS`]; a number denotes a different session in each
+/// protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Session(pub(crate) u32);
 
@@ -138,7 +139,7 @@ pub(crate) struct Session(pub(crate) u32);
 pub(crate) enum From {
     /// The end that opens the session.
     Client,
-    /// The other end.
+    /// The end that answers.
     Server,
 }
 
@@ -152,7 +153,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Returns the numbers after so many bytes more, or SYN and FIN flags, of each end.
+    /// Returns the numbers advanced by the bytes, or SYN and FIN flags, of each end.
     pub(crate) const fn after(self, client: u32, server: u32) -> Self {
         Self {
             client: self.client.wrapping_add(client),
@@ -191,7 +192,7 @@ impl Session {
         self.handshake_packet(protocol, 0)
     }
 
-    /// Returns a packet of the handshake, the first of which is 0.
+    /// Returns a packet of the handshake, counted from 0.
     pub(crate) fn handshake_packet(self, protocol: Protocol, step: u32) -> Frame {
         if protocol.is_tcp() {
             self.syn_packet(protocol, step, self.initial())
@@ -228,7 +229,7 @@ impl Session {
     }
 
     /// Returns the packet of an established session in a round; the rounds must be taken in order,
-    /// from 0. In half the sessions the server sends data too, in the other half it only
+    /// from 0. In half the sessions the server sends data too; in the other half it only
     /// acknowledges.
     pub(crate) fn packet(self, protocol: Protocol, round: u32) -> Frame {
         if protocol.is_tcp() {
@@ -262,7 +263,7 @@ impl Session {
         self.segment(protocol, from, segment)
     }
 
-    /// Returns the sequence numbers after so many rounds of a TCP connection with these initial
+    /// Returns the sequence numbers of a TCP connection after a number of rounds, from its initial
     /// numbers.
     pub(crate) fn numbers(self, rounds: u32, initial: Numbers) -> Numbers {
         let turn = rounds.wrapping_add(self.server_begins());
@@ -329,7 +330,7 @@ impl Session {
         mix(u64::from(self.0)) as u32 & 0x1_ffff
     }
 
-    /// Returns a TCP segment; one with SYN has no payload.
+    /// Returns a TCP segment; a SYN has no payload.
     pub(crate) fn segment(self, protocol: Protocol, from: From, segment: Segment) -> Frame {
         let Segment {
             flags,

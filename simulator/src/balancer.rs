@@ -32,7 +32,7 @@ impl From<Refused> for Unsent {
     }
 }
 
-/// Decision about a packet whose turn is asked for.
+/// Decision about a packet in its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Offer {
     /// The packet is sent now. It has a turn if it belongs to a flow.
@@ -55,7 +55,7 @@ pub(super) struct Ticket {
 pub(super) struct Delivery {
     /// The index of the pair.
     pub(super) pair: usize,
-    /// End of the pair by which the packet leaves.
+    /// End of the pair through which the packet leaves.
     pub(super) side: Side,
     /// Offset of the inner packet in the UDP payload.
     pub(super) inner_at: usize,
@@ -97,8 +97,8 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// Returns a balancer without flows and targets. `hasher` makes cookies, identifies packets and
-    /// distributes flows.
+    /// Returns a balancer without flows and targets. `hasher` creates cookies, identifies packets
+    /// and distributes flows.
     pub(super) fn new(setup: Setup, hasher: RandomState) -> Self {
         Self {
             turns: Turns::new(hasher.clone(), setup.timeout),
@@ -185,7 +185,7 @@ impl Balancer {
         self.turns.is_at_rest()
     }
 
-    /// Returns the number of packets that came back after later packets had been sent out of turn.
+    /// Returns the number of packets that returned after later packets had been sent out of turn.
     pub(super) const fn overtaken(&self) -> u64 {
         self.turns.overtaken()
     }
@@ -193,7 +193,7 @@ impl Balancer {
     /// Sends a packet whose turn has come; otherwise like [`Balancer::send`].
     ///
     /// # Errors
-    /// As those of [`Balancer::send`].
+    /// Returns the errors of [`Balancer::send`].
     pub(super) fn send_in_turn(
         &mut self,
         now: Instant,
@@ -216,7 +216,7 @@ impl Balancer {
     /// outer packet to `out`. The packet counts as sent; [`Balancer::unsend`] reverts that.
     ///
     /// # Errors
-    /// The packet cannot be sent; the reason has been counted.
+    /// Returns an error if the packet cannot be sent; the reason has been counted.
     pub(super) fn send(
         &mut self,
         now: Instant,

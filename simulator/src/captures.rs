@@ -9,7 +9,7 @@ use super::sender::Sender;
 /// Error of a capture that cannot be read.
 pub type CaptureError = Box<dyn Error + Send + Sync>;
 
-/// Reads captures for the simulator, which knows no file formats itself.
+/// Reads captures for the simulator, which itself has no file formats.
 pub trait Captures {
     /// Calls `each` with every IP packet of a capture, in order, until it returns false.
     ///
@@ -17,7 +17,8 @@ pub trait Captures {
     /// packet are skipped.
     ///
     /// # Errors
-    /// The capture cannot be read to its end; `each` has been called for the readable packets.
+    /// Returns an error if the capture cannot be read to its end; `each` has been called for the
+    /// readable packets.
     fn for_each_packet(
         &self,
         path: &Path,
@@ -41,11 +42,12 @@ impl Playback<'_> {
     /// Sends the IP packets in their order. Each packet waits for those before it in the other
     /// direction of its flow (see [`super::turns`]).
     ///
-    /// Every loop repeats the connections, from the ports that they had before. All packets enter
-    /// at the client's side, since a capture has no sides.
+    /// Every loop repeats the connections, from their previous ports. All packets enter at the
+    /// client's side, since a capture has no sides.
     ///
     /// # Errors
-    /// The capture cannot be read to its end; the readable packets have been sent.
+    /// Returns an error if the capture cannot be read to its end; the readable packets have been
+    /// sent.
     pub(super) fn send(
         &self,
         captures: &dyn Captures,

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use super::health::{CheckFailure, CheckResult, HealthCheck, HttpProbe};
 use super::sender::Shared;
 
-/// Time between two looks for checks that are due.
+/// Interval at which due checks are started.
 const TICK: Duration = Duration::from_millis(20);
-/// The longest status line that is read.
+/// Maximum length of a status line.
 const MAX_STATUS_LINE: usize = 1024;
 
 /// Checks targets, ends drainings and writes changes to standard error, until `finished`.
@@ -43,7 +43,7 @@ pub(super) fn watch(shared: &Shared, check: Option<&HealthCheck>, finished: &Ato
             };
             let report = report.clone();
             // Not joined: a run does not wait for checks whose results it no longer needs. Without
-            // a thread, the check is left out.
+            // a thread, the check is omitted.
             let _ =
                 thread::Builder::new().spawn(move || report.send((due, run(&check, due.address))));
         }
@@ -62,7 +62,7 @@ fn run(check: &HealthCheck, address: Ipv4Addr) -> CheckResult {
     }
 }
 
-/// Sends a request and judges the status code.
+/// Sends a request and evaluates the status code.
 fn request(
     mut stream: TcpStream,
     http: &HttpProbe,

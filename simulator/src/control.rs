@@ -13,9 +13,9 @@ use super::parse::appliance;
 use super::sender::Shared;
 use super::targets::TargetReport;
 
-/// The longest line of a command.
+/// Maximum length of a command line.
 const MAX_LINE: usize = 256;
-/// Time after which the end of the run is looked for, in milliseconds.
+/// Interval at which the end of the run is checked, in milliseconds.
 const PATIENCE: u16 = 50;
 
 /// Answer to a command.
@@ -25,7 +25,7 @@ pub(super) struct Answer {
     command: String,
     /// Whether it was carried out.
     ok: bool,
-    /// Reason for which it was not.
+    /// Reason for which it was not carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// All targets, after the command.
@@ -64,7 +64,7 @@ fn register(balancer: &mut Balancer, now: Instant, target: &str) -> Result<(), S
     done.map_err(|error| error.to_string())
 }
 
-/// Splits what is read into lines. A line that is too long is cut.
+/// Splits the input into lines. A line that is too long is truncated.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     begun: Vec<u8>,
@@ -87,7 +87,7 @@ impl Lines {
 /// Answers commands until standard input ends or the run is over.
 ///
 /// # Errors
-/// Standard input cannot be read, or standard output not be written to.
+/// Returns an error if standard input cannot be read, or standard output cannot be written.
 pub(super) fn serve(shared: &Shared, finished: &AtomicBool) -> io::Result<()> {
     let input = io::stdin();
     let mut lines = Lines::default();
@@ -102,7 +102,7 @@ pub(super) fn serve(shared: &Shared, finished: &AtomicBool) -> io::Result<()> {
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
-        // Not through `Stdin`, whose buffer `poll` cannot see.
+        // `Stdin` is not used, since `poll` has no access to its buffer.
         let len = match rustix::io::read(&input, &mut buffer) {
             Ok(0) => return Ok(()),
             Ok(len) => len,

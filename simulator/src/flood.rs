@@ -1,7 +1,7 @@
 //! Open-loop flood: packets of small flows without state, sent in batches. Replies are not judged.
 //!
-//! The flood loads an appliance more than a load with bookkeeping can, or attacks it. The packets
-//! are IPv4, from a number of flows, or each of a new flow.
+//! The flood can exceed a load with bookkeeping, or attack an appliance. The packets are IPv4, from
+//! a number of flows, or each of a new flow.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -242,7 +242,7 @@ const _: () = assert!(OVERHEAD == Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_
 /// Sends until all packets are sent, the time is over, or `stop` is set.
 ///
 /// # Errors
-/// No raw socket can be created, or no route to the appliance exists.
+/// Returns an error if no raw socket can be created, or no route to the appliance exists.
 pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Flooded> {
     let from = match args.from {
         Some(from) => from,

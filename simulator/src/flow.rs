@@ -12,9 +12,9 @@ use super::inner::{FlowDirection, FlowKey, Inner, Kind, Way};
 use super::targets::TargetId;
 use super::tunnel::Label;
 
-/// Default of the silence after which a Gateway Load Balancer forgets a TCP flow.
+/// Default idle time after which a Gateway Load Balancer forgets a TCP flow.
 pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
-/// Silence after which a Gateway Load Balancer forgets any other flow.
+/// Idle time after which a Gateway Load Balancer forgets any other flow.
 pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
 /// Maximum number of unanswered packets of one flow and direction.
 const MAX_QUEUE: usize = 8192;
@@ -202,7 +202,7 @@ pub(super) enum Made {
     /// The label belongs to the other direction. The appliance has known the label of this one, and
     /// has returned nothing in it since an unanswered packet of the other. The label is correct if
     /// the appliance lost the flow meanwhile, by a restart or the end of the flow's lifetime, and
-    /// then rejected a mid-stream packet. An outside observer cannot tell.
+    /// then rejected a mid-stream packet. An outside observer cannot determine this.
     Anew,
 }
 
@@ -314,11 +314,11 @@ pub(super) struct Departure<'a> {
 /// Settings of a flow table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FlowSettings {
-    /// The most flows that are remembered.
+    /// Maximum number of remembered flows.
     pub(super) max_flows: NonZeroUsize,
     /// Whether the two directions of a flow have separate cookies.
     pub(super) cookie_per_direction: bool,
-    /// Silence after which a TCP flow is forgotten.
+    /// Idle time after which a TCP flow is forgotten.
     pub(super) tcp_idle: Duration,
 }
 
@@ -329,7 +329,7 @@ pub(super) enum Refused {
     TableFull,
     /// The flow has too many unanswered packets.
     Backlog,
-    /// The TCP flow was silent for too long, and the packet is not a SYN.
+    /// The TCP flow was idle for too long, and the packet is not a SYN.
     Idle,
     /// No target is registered.
     NoTarget,
@@ -347,7 +347,7 @@ pub(super) struct FlowTable {
 }
 
 impl FlowTable {
-    /// Returns an empty table. `hasher` makes the cookies.
+    /// Returns an empty table. `hasher` creates the cookies.
     pub(super) fn new(settings: FlowSettings, hasher: RandomState) -> Self {
         Self {
             flows: LruCache::with_hasher(settings.max_flows, hasher.clone()),
@@ -383,7 +383,7 @@ impl FlowTable {
         self.hasher.hash_one(inner)
     }
 
-    /// Returns the targets of flows that neither ended nor were silent for too long.
+    /// Returns the targets of flows that have not ended and were not idle for too long.
     pub(super) fn live_targets(&self, now: Instant) -> impl Iterator<Item = TargetId> {
         self.flows
             .iter()
@@ -393,8 +393,8 @@ impl FlowTable {
             .map(|(_, flow)| flow.target)
     }
 
-    /// Returns the silence after which a flow is forgotten. The flow of TCP fragments, which has no
-    /// ports, is not one of TCP.
+    /// Returns the idle time after which a flow is forgotten. The flow of TCP fragments, which has
+    /// no ports, is not one of TCP.
     const fn idle(&self, key: &FlowKey) -> Duration {
         if key.protocol == IpNumber::TCP.0 && (key.low.1 != 0 || key.high.1 != 0) {
             self.settings.tcp_idle
@@ -408,7 +408,7 @@ impl FlowTable {
     /// for a new flow, to the one for this packet.
     ///
     /// # Errors
-    /// The reason for which the packet is not sent.
+    /// Returns the reason for which the packet is not sent.
     pub(super) fn note(
         &mut self,
         packet: Departure<'_>,

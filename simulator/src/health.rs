@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Settings of the checks. Defaults and ranges are those of AWS where the options say so.
+/// Settings of the checks. Defaults and ranges are those of AWS if the options state so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HealthCheck {
     /// Protocol, port and, for HTTP, path and accepted status codes.
@@ -89,7 +89,7 @@ pub(super) enum HealthState {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Health {
     state: HealthState,
-    /// Consecutive results that speak against `state`.
+    /// Consecutive results that contradict `state`.
     against: u8,
     /// Checks that succeeded and checks that failed.
     pub(super) passed: u64,
@@ -144,7 +144,7 @@ impl Health {
         Some(other)
     }
 
-    /// Starts anew, as for a target that is registered again. The counts of checks stay.
+    /// Starts again, as for a target that is registered again. The counts of checks stay.
     pub(super) fn restart(&mut self, checked: bool) {
         *self = Self {
             passed: self.passed,

@@ -80,8 +80,8 @@ pub(super) enum Kind {
         fin: bool,
         /// RST.
         rst: bool,
-        /// SYN-ACK without options and with a window of 0. No server sends one; an appliance that
-        /// challenges the source of a SYN does.
+        /// SYN-ACK without options and with a window of 0. Servers do not send one; an appliance
+        /// that challenges the source of a SYN does.
         challenges: bool,
     },
     /// ICMP or ICMPv6 error, with the flow and direction of the quoted packet.
@@ -104,7 +104,7 @@ pub(super) struct Inner {
 impl Inner {
     /// Parses a packet of the pair with this index. Returns `None` if it has no complete IP header.
     ///
-    /// The parser is lax on purpose: the appliance judges errors after the IP header.
+    /// The parser is lax on purpose: the appliance checks for errors after the IP header.
     pub(super) fn read(pair: usize, packet: &[u8]) -> Option<Self> {
         let mut inner = read(pair, packet)?;
         if let Kind::IcmpError(quoted) = &mut inner.0.kind {

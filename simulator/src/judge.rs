@@ -1,4 +1,4 @@
-//! Judgement of replies: each is compared with the packet that it answers.
+//! Evaluation of replies: each is compared with the packet that it answers.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -153,7 +153,7 @@ impl Balancer {
         }
     }
 
-    /// Checks that the reply has the header and port of this place with this label.
+    /// Checks that the reply has the header and port of a place with a label.
     fn check(
         &self,
         place: FlowDirection,

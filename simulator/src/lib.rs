@@ -66,7 +66,7 @@ pub enum SimulateError {
     /// Replies were wrong.
     #[error("{0} replies were wrong")]
     Wrong(u64),
-    /// Packets were sent, or were to be, and nothing of any kind came back.
+    /// Packets were sent, or were to be sent, and no reply of any kind arrived.
     #[error("nothing came back")]
     NothingBack,
     /// More packets were lost than `--max-loss` allows.
@@ -98,7 +98,7 @@ pub enum SimulateError {
     /// An option about targets is wrong.
     #[error("{0}")]
     Targets(String),
-    /// Two pairs cannot be told apart.
+    /// Two pairs cannot be distinguished.
     #[error("two pairs have the endpoint id {0:016x}")]
     SameEndpoint(u64),
 }
@@ -112,8 +112,8 @@ fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> SimulateError {
 /// Runs a simulation and prints the report on standard output.
 ///
 /// # Errors
-/// After the report: replies were wrong or absent, or too many packets were lost. Before it: the
-/// simulation could not run.
+/// Returns an error after the report if replies were wrong or missing, or too many packets were
+/// lost. Returns one before the report if the simulation could not run.
 pub fn run(args: &SimulateArgs, captures: &dyn Captures) -> Result<(), SimulateError> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -209,7 +209,7 @@ fn balance(
     sent.result.and_then(|()| verdict(&report, args.max_loss))
 }
 
-/// Returns the address to which replies come. It differs from every target's address.
+/// Returns the address that receives replies. It differs from every target's address.
 fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, SimulateError> {
     let local = match (args.local, targets.first()) {
         (Some(local), _) => local,
@@ -226,8 +226,8 @@ fn local(args: &SimulateArgs, targets: &[SocketAddrV4]) -> Result<Ipv4Addr, Simu
     }
 }
 
-/// Returns the outcome of a run. `max_loss` is in percent. Without it, lost packets are no failure
-/// as long as any reply arrived, since an appliance drops packets that its policy denies.
+/// Returns the outcome of a run. `max_loss` is in percent. Without it, lost packets are not a
+/// failure if any reply arrived, since an appliance drops packets that its policy denies.
 fn verdict(report: &Report, max_loss: Option<f64>) -> Result<(), SimulateError> {
     if report.failures() > 0 {
         return Err(SimulateError::Wrong(report.failures()));

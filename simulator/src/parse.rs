@@ -23,7 +23,7 @@ pub(super) fn hexadecimal(text: &str) -> Result<u64, String> {
         .map_err(|_| format!("{text:?} is not a number of up to 16 hexadecimal digits"))
 }
 
-/// Parses a number of seconds, of which there may be fractions.
+/// Parses a number of seconds, which may have a fraction.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number: f64 = text
         .parse()

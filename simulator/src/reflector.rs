@@ -1,6 +1,6 @@
 //! Bare reflector: the minimum of an appliance. It swaps the outer addresses of each datagram and
-//! sends it back, with one system call each way. Tests use it as a peer, and measurements as a
-//! baseline.
+//! sends it back, with one system call in each direction. Tests use it as a peer, and measurements
+//! as a baseline.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -46,7 +46,7 @@ enum Fault {
 /// Reflects until `stop` is set; returns the number of datagrams.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the system's error.
 pub(super) fn run(args: &ReflectorArgs, stop: &Arc<AtomicBool>) -> io::Result<u64> {
     let socket = bind(args.listen)?;
     let raw = RawSender::new()?;

@@ -1,4 +1,4 @@
-//! Results of a run, for people and programs.
+//! Results of a run, for users and programs.
 
 use std::fmt;
 use std::time::Duration;
@@ -219,13 +219,13 @@ pub(super) struct Report {
     sent_bytes: u64,
     /// Packets that came back byte for byte with the correct header, including late ones.
     returned: u64,
-    /// Returned packets that came after the time-out.
+    /// Packets that returned after the time-out.
     late: u64,
-    /// Returned packets that came after later packets had been sent out of turn.
+    /// Packets that returned after later packets had been sent out of turn.
     overtaken: u64,
     made_rst: u64,
     made_icmp: u64,
-    /// SYN-ACKs that the appliance made to validate the source of a SYN.
+    /// SYN-ACKs that the appliance created to validate the source of a SYN.
     made_challenges: u64,
     /// Made packets with the header of the other direction, which is correct only if the appliance
     /// has lost the flow.

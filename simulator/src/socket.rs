@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Returns a UDP socket at port 6081 of an address, with a large receive queue and a time-out.
 ///
 /// # Errors
-/// The system's error, most likely that the port is in use.
+/// Returns the system's error, most likely that the port is in use.
 pub(super) fn bind(address: Ipv4Addr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind((address, PORT))?;
     // Exceeds the system's limit with CAP_NET_ADMIN; without it, the limit applies.
@@ -35,7 +35,7 @@ pub(super) fn bind(address: Ipv4Addr) -> io::Result<UdpSocket> {
 /// Returns the address from which the system would send to `peer`.
 ///
 /// # Errors
-/// No route exists, or the source is not an IPv4 address.
+/// Returns an error if no route exists, or the source is not an IPv4 address.
 pub(super) fn local_address(peer: Ipv4Addr) -> io::Result<Ipv4Addr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.connect((peer, PORT))?;
@@ -69,7 +69,7 @@ impl<'s> Receiver<'s> {
     /// Waits briefly for datagrams, and returns the senders and UDP payloads of those that arrived.
     ///
     /// # Errors
-    /// The system's error. An empty result is not an error.
+    /// Returns the system's error. An empty result is not an error.
     pub(super) fn receive(&mut self) -> io::Result<impl Iterator<Item = (SocketAddrV4, &[u8])>> {
         self.received.clear();
         let mut slices: Vec<[IoSliceMut<'_>; 1]> = self
@@ -128,7 +128,7 @@ impl RawSender {
     /// Returns a socket for sending.
     ///
     /// # Errors
-    /// The system's error; without `CAP_NET_RAW`, that the operation is not permitted.
+    /// Returns the system's error; without `CAP_NET_RAW`, that the operation is not permitted.
     pub(super) fn new() -> io::Result<Self> {
         // IPPROTO_RAW: packets include their IP header, and nothing is received (raw(7)).
         let protocol = Protocol::from(nix::libc::IPPROTO_RAW);
@@ -140,7 +140,7 @@ impl RawSender {
     /// Sends a packet whose header has this destination address.
     ///
     /// # Errors
-    /// The system's error, for example that the packet exceeds the path's MTU.
+    /// Returns the system's error, for example that the packet exceeds the path's MTU.
     pub(super) fn send(&self, packet: &[u8], destination: Ipv4Addr) -> io::Result<()> {
         let to = SockAddr::from(SocketAddrV4::new(destination, 0));
         self.socket.send_to(packet, &to).map(drop)

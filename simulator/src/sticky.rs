@@ -1,4 +1,4 @@
-//! Fields of a flow that decide its target.
+//! Fields of a flow that determine its target.
 
 use clap::ValueEnum;
 
@@ -16,7 +16,7 @@ pub(super) enum Stickiness {
     TwoTuple,
 }
 
-/// Fields of a flow that decide its target. Unused ones are zero.
+/// Fields of a flow that determine its target. Unused ones are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct StickyKey {
     pair: usize,

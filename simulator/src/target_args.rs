@@ -16,7 +16,7 @@ use super::targets::{Failover, GroupSettings};
 /// Default port of health checks.
 const HEALTH_PORT: u16 = 80;
 
-/// Options about targets, their health and the flows that they get.
+/// Options about targets, their health and their flows.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Targets")]
 pub(super) struct TargetArgs {
@@ -67,7 +67,7 @@ impl TargetArgs {
     /// Returns the settings of the group of targets.
     ///
     /// # Errors
-    /// The time-out of checks is longer than their interval.
+    /// Returns an error if the time-out of checks is longer than their interval.
     pub(super) fn group(&self, max_flows: std::num::NonZeroUsize) -> Result<GroupSettings, String> {
         let timeout = self
             .health_timeout

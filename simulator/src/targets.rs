@@ -6,8 +6,8 @@
 //! target is healthy, all of them receive new flows (fail-open).
 //!
 //! A target is chosen by rendezvous hashing over the addresses and, by the stickiness, ports and
-//! protocol of the flow. So only the new flows of a failed target go elsewhere, and they return
-//! when it recovers.
+//! protocol of the flow. Only the new flows of a failed target therefore go to another one, and
+//! they return when it recovers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,7 +24,8 @@ use super::health::{CheckResult, Health, HealthCheck, HealthState};
 use super::inner::FlowKey;
 use super::sticky::{Stickiness, StickyKey};
 
-/// Targets that can be registered in the life of a group; one that is registered again counts once.
+/// Maximum number of targets registered in the life of a group; one that is registered again counts
+/// once.
 pub(super) const MAX_TARGETS: usize = 64;
 /// Changes that are kept for [`TargetGroup::take_changes`].
 const MAX_CHANGES: usize = 1024;
@@ -51,9 +52,9 @@ pub(super) struct GroupSettings {
     pub(super) deregistration_delay: Duration,
     /// Checks of the targets; `None` if all count as healthy.
     pub(super) health: Option<HealthCheck>,
-    /// Silence after which a sticky assignment is forgotten.
+    /// Idle time after which a sticky assignment is forgotten.
     pub(super) sticky_idle: Duration,
-    /// The most sticky assignments that are remembered.
+    /// Maximum number of remembered sticky assignments.
     pub(super) max_sticky: NonZeroUsize,
 }
 
@@ -155,11 +156,11 @@ pub(super) struct TargetCounters {
     pub(super) sent: u64,
     /// Bytes of their inner packets.
     pub(super) sent_bytes: u64,
-    /// Packets that came back unchanged.
+    /// Packets that returned unchanged.
     pub(super) returned: u64,
-    /// Packets that did not come back in time.
+    /// Packets that did not return in time.
     pub(super) dropped: u64,
-    /// RSTs, ICMP errors and challenges that the target made.
+    /// RSTs, ICMP errors and challenges that the target created.
     pub(super) made: u64,
     /// Wrong replies from this target.
     pub(super) wrong: u64,
@@ -198,7 +199,7 @@ impl Target {
     }
 }
 
-/// A target's figures, for people and programs.
+/// A target's figures, for users and programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct TargetReport {
     /// Address and port.
@@ -270,10 +271,11 @@ impl TargetGroup {
         }
     }
 
-    /// Registers a target. Its first check is due at once.
+    /// Registers a target. Its first check is due immediately.
     ///
     /// # Errors
-    /// The target is registered, with this or another port, or the group is full.
+    /// Returns an error if the target is registered, with this or another port, or the group is
+    /// full.
     pub(super) fn register(
         &mut self,
         now: Instant,
@@ -483,7 +485,7 @@ impl TargetGroup {
                 registered(target)
             }
         };
-        // Without a healthy target, a move from one that still takes packets helps nobody.
+        // Without a healthy target, a move from one that still receives packets has no benefit.
         let stays = from.and_then(|from| self.targets.get(usize::from(from.0)));
         if !any_healthy
             && stays.is_some_and(|target| target.registration != Registration::Deregistered)

@@ -1,4 +1,4 @@
-//! Pairs of TUN devices. Packets that enter one device leave by the other.
+//! Pairs of TUN devices. Packets that enter one device leave through the other.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -27,8 +27,8 @@ impl TunPair {
     /// devices are removed with the pair; they may be moved to other network namespaces meanwhile.
     ///
     /// # Errors
-    /// The system's error, with the name of the device; without `CAP_NET_ADMIN`, that the operation
-    /// is not permitted.
+    /// Returns the system's error, with the name of the device; without `CAP_NET_ADMIN`, that the
+    /// operation is not permitted.
     pub(super) fn open(client: &str, server: &str, mtu: u16) -> Result<Self, (String, io::Error)> {
         let open = |name: &str| {
             let device = DeviceBuilder::new().name(name).mtu(mtu).build_sync();
@@ -60,7 +60,7 @@ impl TunPair {
     /// Sends the packets that enter both devices until the run is over.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the system's error.
     pub(super) fn run(&self, sender: &mut Sender<'_>, pair: usize) -> io::Result<()> {
         let mut buffer = vec![0; MAX_PACKET];
         while !sender.is_over() {

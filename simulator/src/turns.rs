@@ -1,8 +1,8 @@
-//! Turns: keeps the order of a capture where an appliance could not.
+//! Turns: keep the order of a capture where an appliance could not.
 //!
 //! The two directions of a flow have different source ports, so an appliance may assign them to two
-//! workers. Then it may judge an answer before the question. An endpoint, too, does not answer
-//! packets that it has not received. So a packet of a capture waits here
+//! workers. The appliance may then decide an answer before the question. An endpoint, too, does not
+//! answer packets that it has not received. So a packet of a capture waits here
 //!
 //! 1. until all earlier packets of its flow's other direction have come back or are lost;
 //! 2. if it is a SYN, also for the earlier packets of its own direction, since its port may change;
@@ -12,18 +12,18 @@
 //! 4. if it does not begin a flow, also for all earlier packets between its two addresses that do,
 //!    in either direction. For example, the server's next reply waits for the announced connection.
 //!
-//! Other flows do not wait for a stuck flow: one with a packet that has not come back within
+//! Other flows do not wait for a stuck flow: one with a packet that has not returned within
 //! [`PATIENCE`]. For each further stuck flow in a row, that time is halved. A flow is no longer
-//! stuck when one of its packets comes back.
+//! stuck when one of its packets returns.
 //!
-//! A packet is lost when it times out, or when a later packet from the same port comes back. A flow
-//! without replies, such as one that a policy denies, would send only one packet per time-out. So
-//! each further loss in a row is assumed after half the previous time, but not before [`LEAST`]. If
-//! such a packet comes back after all, it counts as overtaken.
+//! A packet is lost when it times out, or when a later packet from its port returns. A flow without
+//! replies, such as one that a policy denies, would send only one packet per time-out. So each
+//! further loss in a row is assumed after half the previous time, but not before [`LEAST`]. If such
+//! a packet returns after all, it counts as overtaken.
 //!
 //! An ICMP error has its turn in the flow that it quotes. Packets of a flow keep their order;
-//! packets of other flows may pass them. Every packet comes back or is lost, so each has its turn.
-//! The number of waiting packets is bounded: [`Turns::is_full`].
+//! packets of other flows may pass them. Every packet returns or is lost, so each has its turn. The
+//! number of waiting packets is bounded: [`Turns::is_full`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Conversation of which only one direction has been seen, and the evidence of its packets.
+//! One-way conversation, and the evidence of its packets.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::config::AsymmetryConfig;
 use crate::flow::{End, FlowKey};
 use crate::packet::SeqNum;
 
-/// A conversation of which only one direction has come so far.
+/// A conversation with only one direction so far.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Suspect {
     pub(super) key: FlowKey,
@@ -18,28 +18,27 @@ pub(super) struct Suspect {
     pub(super) packets: u32,
     pub(super) first: Instant,
     pub(super) last: Instant,
-    /// Packets of it that stand in its line.
+    /// Packets of the conversation that its line counts.
     pub(super) listed: u32,
     /// Highest acknowledgment of data that never passed.
     pub(super) ack: Option<SeqNum>,
-    /// One of its packets, or two together, are a proof.
+    /// Whether one packet of the conversation, or two together, are a proof.
     pub(super) proved: bool,
 }
 
-/// For less than this one direction alone proves nothing, however many packets come: a sender may
-/// have a whole window on its way before the first answer. A long round trip, and the longest
-/// delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
+/// Minimum time for which one direction alone must last to prove anything, however many packets
+/// arrive: a sender may have a whole window in flight before the first answer. The time covers a
+/// long round trip and the longest delayed acknowledgment (RFC 1122 4.2.3.2: 0.5 s).
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// Time for which a suspect keeps its place against others, in multiples of the time that proves
-/// it.
+/// Time for which a suspect keeps its slot against others, in multiples of the time that proves it.
 const PATIENCE: u32 = 6;
 
-/// Asymmetry that the packets of a conversation have proved.
+/// Asymmetry that the packets of a conversation prove.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Proof {
     pub(super) evidence: Evidence,
-    /// The end that has sent them.
+    /// The end that sent the packets.
     pub(super) source: End,
     pub(super) packets: u32,
     pub(super) first: Instant,
@@ -88,7 +87,7 @@ impl Suspect {
         };
         let silence = sighting.at.saturating_duration_since(self.last);
         if !self.proved && silence > config.time {
-            // It may have been elsewhere meanwhile, both halves of it.
+            // Both directions may have taken another path meanwhile.
             (self.ack, self.first, self.packets) = (Some(ack), sighting.at, 0);
             return;
         }
@@ -105,7 +104,7 @@ impl Suspect {
         self.packets <= 1 || quiet > config.time * PATIENCE
     }
 
-    /// Returns the part of the report that accuses a direction, if the suspect has one.
+    /// Returns the part of the report that names a missing direction, if the suspect has one.
     pub(super) fn listing(&self) -> Option<Proof> {
         (self.listed > 0 && self.evidence.is_one_sided() && self.evidence != Evidence::OtherZone)
             .then_some(Proof {
@@ -151,7 +150,7 @@ impl Suspect {
                 proved: self.proof(config),
             };
         }
-        // The other direction comes after all.
+        // The other direction has arrived after all.
         let retracted = self.listing();
         let unseen_beginning = without_session(self.evidence)
             && (without_session(evidence) || other_counted)
@@ -163,7 +162,7 @@ impl Suspect {
                 proved: self.proof(config),
             };
         }
-        // Nothing but the beginning is missing: that is said once.
+        // Only the beginning is missing, which is reported once.
         let known = self.evidence == Evidence::BeginningUnseen && self.listed > 0;
         let first = self.first;
         *self = Self {
@@ -184,7 +183,7 @@ impl Suspect {
         }
     }
 
-    /// Returns the proof by the packets so far. Once proved, each further packet counts alone.
+    /// Returns the proof by the packets so far. After the proof, each further packet counts alone.
     pub(super) fn proof(&mut self, config: &AsymmetryConfig) -> Option<Proof> {
         if !self.proved {
             return None;
@@ -203,7 +202,7 @@ impl Suspect {
             return None;
         }
         if self.evidence == Evidence::BeginningUnseen {
-            // From here on the conversation is that of one direction.
+            // From here on, only one direction of the conversation counts.
             self.evidence = Evidence::OneDirectionOnly;
         }
         let news = self.listed == 0;

@@ -214,7 +214,7 @@ fn only_an_acknowledgment_that_advances_is_proof() {
     use Evidence::{BeginningUnseen, OneDirectionOnly, UnseenDataAcknowledged};
     // A segment that is repeated until its sender gives up.
     let repeated: Vec<_> = (0..60).map(|second| (second * 1_000, 500)).collect();
-    // An older one that was overtaken.
+    // An older segment that was overtaken.
     let reordered = [
         (0, 500),
         (1, 400),
@@ -222,7 +222,7 @@ fn only_an_acknowledgment_that_advances_is_proof() {
         (20_000, 500),
         (20_001, 500),
     ];
-    // What was on its way when the flow came here.
+    // Segments that were in flight when the flow moved here.
     let mut on_its_way: Vec<_> = (0..20).map(|n| (n * 40, 500 + n as u32)).collect();
     on_its_way.extend((0..20).map(|second| (1_000 + second * 1_000, 519)));
     for evidence in [BeginningUnseen, OneDirectionOnly, UnseenDataAcknowledged] {
@@ -232,10 +232,10 @@ fn only_an_acknowledgment_that_advances_is_proof() {
         }
         assert_eq!(acknowledged(evidence, false, &on_its_way), []);
     }
-    // Of a connection all of which has passed here, nothing else is on its way.
+    // If all of a connection has passed here, nothing else is in flight.
     let lines = acknowledged(UnseenDataAcknowledged, true, &on_its_way);
     assert_eq!(lines, [(UnseenDataAcknowledged, 1, 40)]);
-    // After a round trip it counts in any case; the sequence space wraps.
+    // After a round trip the acknowledgment counts in any case; the sequence space wraps.
     let goes_on = [(0, u32::MAX), (10, u32::MAX), (1_500, 3), (1_501, 3)];
     let lines = acknowledged(BeginningUnseen, false, &goes_on);
     assert_eq!(lines, [(OneDirectionOnly, 1, 4)]);
@@ -269,7 +269,7 @@ fn what_proves_nothing_is_never_listed() {
         }
     }
     assert_eq!(scene.lines(), []);
-    // It is remembered all the same: what follows a packet that was let pass goes on.
+    // The conversation is still remembered: packets after one that was allowed continue to pass.
     let key = testing::key(Evidence::SynAckWithoutSyn as u32);
     let at = scene.start + Duration::from_secs(60);
     let suspected = scene.asymmetry.suspected(&key, End::Low, at);

@@ -21,7 +21,7 @@ pub(super) fn reject(reason: DropReason, parsed: &Parsed, tracked: Tracked) -> V
     Verdict::Reject(reason, reply, tracked)
 }
 
-/// Returns whether a packet comes from a single host that an error may be sent to, and is not
+/// Returns whether a packet comes from a single host to which an error may be sent, and is not
 /// addressed to a group. All members of a group would answer (RFC 1122 3.2.2, RFC 4443 2.4 e).
 pub(super) fn may_be_answered(ip: &Ip) -> bool {
     let from_one = match ip.source() {

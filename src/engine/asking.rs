@@ -14,19 +14,25 @@
 //! A control session is one of FTP between both hosts, in either direction, which could announce
 //! the session of the packet.
 //!
+//! An invalid TCP segment of a stored session that has been idle for a second is held as well: the
+//! session may have gone on in another engine meanwhile, and have come back.
+//!
 //! Nothing is asked about a flow whose end is remembered here.
+
+use std::time::Duration;
 
 use super::Engine;
 use super::candidate::Candidate;
 use super::effects::{Effects, OpenQuestion};
 use super::faults::invalid;
+use super::live::Live;
 use super::query::new_session;
 use super::questions::Asking;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
 use crate::fragment::id::HoldCause;
-use crate::packet::{IcmpQuery, IpVersion, PROTOCOL_TCP, Transport};
+use crate::packet::{IcmpQuery, IpVersion, PROTOCOL_TCP, Segment, Transport};
 use crate::policy::NewSession;
 use crate::question::QuestionKind;
 use crate::track::tcp::Event;
@@ -36,6 +42,9 @@ use crate::verdict::{Class, DropReason, Tracked, Verdict};
 /// The port of the initiator of a control session, as far as rules ask for it: the first one that
 /// hosts choose from (RFC 6335 6).
 const ANY_PORT: u16 = 49_152;
+
+/// The time without a valid packet after which a session may have gone on in another engine.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// A question that a packet could cause.
 struct Case {
@@ -128,7 +137,52 @@ impl Engine {
             effects.then_own_zone = true;
             return Some(invalid(DropReason::OtherZone));
         }
-        let ip = &candidate.parsed.ip;
+        self.hold_for(&case, settings, candidate, effects, trace)
+    }
+
+    /// Returns the verdict on an invalid segment of a session that has been idle, if the segment is
+    /// to be held until the store has answered: another engine may have had the session meanwhile.
+    /// The shard's lock is held.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ask_who_has_moved_on<T: Trace>(
+        &self,
+        live: &Live<'_>,
+        candidate: &Candidate<'_>,
+        segment: &Segment,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let questions = self.questions.as_ref()?;
+        let is_asked_about = matches!(Event::of(segment.flags), Event::Ack | Event::Fin);
+        let is_idle = candidate.now.since(live.hot().last()) >= IDLE;
+        if !is_asked_about || !is_idle || live.shard.slab.stored(live.slot).epoch().is_none() {
+            return None;
+        }
+        let kind = QuestionKind::Session;
+        if questions.is_in_vain(&candidate.flow.key, kind, candidate.now) {
+            return None;
+        }
+        let case = Case {
+            kind,
+            cause: HoldCause::Tcp,
+            searches_first: false,
+        };
+        self.hold_for(&case, live.settings, candidate, effects, trace)
+    }
+
+    /// Asks a question about a packet, or joins the packet to the open question of its flow.
+    /// Returns the verdict if the packet is held.
+    fn hold_for<T: Trace>(
+        &self,
+        case: &Case,
+        settings: &Settings,
+        candidate: &Candidate<'_>,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let questions = self.questions.as_ref()?;
+        let (flow, ip) = (&candidate.flow, &candidate.parsed.ip);
         let is_v6 = matches!(ip.version, IpVersion::V6);
         let asking = Asking {
             kind: case.kind,
@@ -137,19 +191,15 @@ impl Engine {
             cause: case.cause,
             bytes: ip.total_len,
             source: self.fixed.prefixes.counted(ip.src, is_v6),
-            now,
+            now: candidate.now,
         };
-        match questions.ask(&asking, &settings.zones) {
-            Ok(asked) => {
-                trace.step(|| Step::Note("held: another engine may have had its session"));
-                effects.question = asked.is_new.then_some(OpenQuestion {
-                    id: asked.id,
-                    asking,
-                });
-                Some(Verdict::Hold(asked.id, Tracked::class(Class::Invalid)))
-            }
-            Err(_) => None,
-        }
+        let asked = questions.ask(&asking, &settings.zones).ok()?;
+        trace.step(|| Step::Note("held: another engine may have had its session"));
+        effects.question = asked.is_new.then_some(OpenQuestion {
+            id: asked.id,
+            asking,
+        });
+        Some(Verdict::Hold(asked.id, Tracked::class(Class::Invalid)))
     }
 
     /// Returns whether the policy could admit the conversation of a packet in a way that the packet

@@ -177,9 +177,7 @@ impl Engine {
         for short in shorts.iter_mut().flatten() {
             self.prefetch_for(short);
         }
-        for Located { place, .. } in located.iter().flatten() {
-            self.table.prefetch_session(*place);
-        }
+        self.prefetch_sessions(&located);
         let mut last = None;
         let known = shorts.iter().zip(&parsed).zip(located);
         for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()

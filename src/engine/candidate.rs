@@ -9,7 +9,7 @@ use crate::packet::{self, Parsed, Transport};
 use crate::session::{KeyPlace, Micros, TunnelRef};
 use crate::verdict::DropReason;
 
-/// A packet's flow, and the place of its key in the table.
+/// A packet's flow, and the location of its key in the table.
 #[derive(Clone, Copy)]
 pub(super) struct Located {
     pub(super) flow: Flow,
@@ -24,7 +24,7 @@ pub(super) struct Candidate<'p> {
     pub(super) parsed: &'p Parsed,
     pub(super) flow: Flow,
     pub(super) now: Micros,
-    /// The moment `now` as the caller passed it.
+    /// The time `now`, as the caller passed it.
     pub(super) instant: Instant,
     pub(super) tunnel: TunnelRef,
     /// Bits of `tunnel` that identify a flow.

@@ -1,7 +1,7 @@
 //! The gate of control sessions: decides which of their segments are forwarded.
 //!
-//! A segment reaches the gate after the judgement of its session, or after it has opened a session
-//! midstream. One that is judged again without a missing half reaches it twice, and
+//! A segment reaches the gate after it was judged in its session, or after it has opened a session
+//! midstream. A segment that is judged again without a missing half reaches the gate twice, but
 //! [`Helpers`](super::helpers::Helpers) read it once.
 
 use super::Engine;

@@ -1,11 +1,11 @@
-//! Segments of control sessions: which data helpers read, and which segments are forwarded.
+//! Segments of control sessions: the data that helpers read, and the segments that are forwarded.
 //!
-//! Where a refused announcement stops its session (`ftp.refused = "drop"`), only segments that are
-//! read whole and in their place are forwarded:
+//! If a refused announcement stops its session (`ftp.refused = "drop"`), only segments that are
+//! read completely and in order are forwarded:
 //!
-//! - A segment ahead of a hole is forwarded only if it is stored, so that it is read once the hole
-//!   is filled. If it contains anything to refuse, the segment that would have filled the hole is
-//!   dropped. The refused line is then never complete at its receiver.
+//! - A segment after a hole is forwarded only if it is stored, so that it is read once the hole is
+//!   filled. If it contains anything to refuse, the segment that would fill the hole is dropped.
+//!   The refused line is then never complete at its receiver.
 //! - Data that were read but not acknowledged are stored too. The receiver may have missed them
 //!   (too short a time to live, an old timestamp), and must not get different data instead.
 //! - A segment that cannot be read now is dropped as if it had not arrived; its sender retransmits
@@ -29,7 +29,7 @@ use crate::packet::{Segment, SeqNum, TcpFlags};
 use crate::session::{SessionId, Slot};
 use crate::track::tcp::State;
 
-/// Most notes of one packet; further ones are only counted.
+/// Maximum number of notes of one packet; further ones are only counted.
 const MAX_NOTES: usize = 32;
 
 /// A sender that sends this many unreadable segments in a row will not send readable ones.
@@ -113,7 +113,7 @@ fn carries(segment: &Segment, payload: Option<&[u8]>) -> bool {
 impl Helpers {
     /// Reads a valid segment of a control session.
     ///
-    /// Inspection begins with the SYN-ACK, so that only a server that answers takes a place. An
+    /// Inspection begins with the SYN-ACK, so that only a server that answers takes a slot. An
     /// announced session does not announce sessions itself.
     #[cold]
     #[inline(never)]

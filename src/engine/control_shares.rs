@@ -1,4 +1,4 @@
-//! Places and memory of control sessions, divided by zone and by source.
+//! Slots and memory of control sessions, divided by zone and by source.
 //!
 //! The source is the initiator of the control session. See [`crate::limits::share`] for the
 //! guarantee of a zone and the bound on a single source.
@@ -42,7 +42,7 @@ impl ControlShares {
         self.memory.set(max_memory, zones.iter().copied());
     }
 
-    /// Claims a place and memory for a control session.
+    /// Claims a slot and memory for a control session.
     pub(super) fn claim(&self, slot: &Slot, memory: usize) -> Option<Holding> {
         let (key, initiator) = (&slot.key, slot.initiator());
         let address = key.address_number(initiator);

@@ -24,7 +24,7 @@ pub struct SessionFilter {
     pub source: Vec<IpNet>,
     /// Prefixes, one of which contains the responder.
     pub destination: Vec<IpNet>,
-    /// Ports, one of which is that of either end; a session of a protocol without ports never
+    /// Ports, one of which is that of either end. A session of a protocol without ports never
     /// matches.
     pub ports: Vec<PortRange>,
     /// The IP protocol.
@@ -35,11 +35,11 @@ pub struct SessionFilter {
     pub zone: Option<Zone>,
     /// The rule that admitted the session.
     pub rule: Option<RuleId>,
-    /// The least time since the session's first packet.
+    /// Minimum time since the session's first packet.
     pub min_age: Duration,
-    /// The least time since the session's last packet.
+    /// Minimum time since the session's last packet.
     pub min_idle: Duration,
-    /// The least number of IP bytes in both directions together.
+    /// Minimum number of IP bytes in both directions together.
     pub min_bytes: u64,
 }
 
@@ -139,7 +139,7 @@ impl Engine {
     ) -> Option<Ended> {
         let (shard, moment) = (&mut held.shard, self.origin.micros(now));
         let slot = shard.slab.hot(session);
-        // A session that is over ends by its lifetime, regardless of the filter.
+        // An expired session ends by its lifetime, regardless of the filter.
         if !slot.in_use() || slot.deadline <= moment.tick() {
             return None;
         }

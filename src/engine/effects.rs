@@ -21,9 +21,9 @@ pub(super) struct Effects {
     pub(super) any_opened: bool,
     /// Marks of the opened session.
     pub(super) marks: &'static [Mark],
-    /// The session continues from here although half of it is missing.
+    /// The session continues here although one direction is missing.
     pub(super) bypassed: bool,
-    /// Evidence of a path whose other half does not pass here.
+    /// Evidence that the other direction takes another path.
     pub(super) evidence: Option<PathEvidence>,
     /// Session and direction of the sender to which the verdict reports the end of the session: the
     /// sink need not send a RST to that sender.
@@ -32,7 +32,7 @@ pub(super) struct Effects {
     pub(super) is_elsewhere: bool,
     /// If no other zone has the session, the packet is judged again in its own zone.
     pub(super) then_own_zone: bool,
-    /// The verdict of this zone's policy stands, whatever other zones contain.
+    /// The verdict of this zone's policy is final, regardless of other zones.
     pub(super) stands: bool,
     /// Sessions that ended: one that a reload revokes, one whose ports were reused or that was
     /// found expired, and one that was evicted. A packet that is judged again after a search in

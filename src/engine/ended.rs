@@ -2,8 +2,8 @@
 //!
 //! An ICMP error can arrive long after the packet that it quotes. Linux reports the missing rest of
 //! a datagram 30 s after its first fragment, and a router may queue for seconds. By then the
-//! session of a query and its answer may be over. Such an error is dropped like any other without a
-//! session, but for a reason of its own, so that it is not mistaken for a forgery.
+//! session of a query and its answer may have ended. Such an error is dropped like any other
+//! without a session, but for a reason of its own, so that it is not mistaken for a forgery.
 
 use super::Engine;
 use super::memo::{Memo, Noted};
@@ -64,7 +64,7 @@ const fn after_end(late: Late) -> Verdict {
     Verdict::Drop(DropReason::IcmpErrorAfterEnd, tracked)
 }
 
-/// Returns the verdict on an ICMP error about a session that is over but still in the table.
+/// Returns the verdict on an ICMP error about a session that has expired but is still in the table.
 pub(super) fn after_end_of(slot: &Slot, now: Micros) -> Verdict {
     let ago = now.tick().saturating_sub(slot.deadline);
     after_end(Late::new(slot.end_of_life(), ago))

@@ -1,4 +1,4 @@
-//! Strictness of checks: which of them only count.
+//! Strictness of checks: those that only count.
 
 use dashmap::DashMap;
 
@@ -34,7 +34,7 @@ impl Enforcement {
         }
     }
 
-    /// Returns whether the check that has this reason only counts.
+    /// Returns whether the check with this reason only counts.
     pub(super) fn only_counts(&self, reason: DropReason) -> bool {
         self.counting != 0
             && (0..)

@@ -2,18 +2,17 @@
 
 use std::time::Instant;
 
+use parking_lot::MutexGuard;
+
 use super::Engine;
 use super::live::Live;
 use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
-use crate::session::{Ended, Expired, Held, Micros, PutOff, ShardId, Slab, Slot, SlotId};
+use crate::session::{Ended, Expired, Held, Micros, PutOff, RUN, ShardId, Slab, Slot, SlotId};
 use crate::track::Lifetime;
 use crate::track::tcp::State;
-
-/// Number of sessions that end under one hold of a shard's lock.
-const BATCH: usize = 16;
 
 /// Work done by a call to [`Engine::expire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,7 +65,7 @@ impl Engine {
                 self.expire_shard(
                     shard_id,
                     self.origin.micros(now),
-                    left.min(BATCH),
+                    left.min(RUN),
                     sink,
                     &mut done,
                 );
@@ -76,10 +75,10 @@ impl Engine {
         // this work as well.
         let left = budget.saturating_sub(done.ended + done.moved);
         self.datagrams
-            .expire(self.origin.micros(now), left.min(BATCH));
-        self.helpers.expire(now, left.min(BATCH));
+            .expire(self.origin.micros(now), left.min(RUN));
+        self.helpers.expire(now, left.min(RUN));
         if let Some(questions) = &self.questions {
-            questions.expire(self.origin.micros(now), BATCH);
+            questions.expire(self.origin.micros(now), RUN);
         }
         done
     }
@@ -92,8 +91,8 @@ impl Engine {
         sink: &mut S,
         done: &mut Expiry,
     ) {
-        let mut batch: [Option<Ended>; BATCH] = [None; BATCH];
-        let mut asked: [Option<PutOff>; BATCH] = [None; BATCH];
+        let mut batch: [Option<Ended>; RUN] = [None; RUN];
+        let mut asked: [Option<PutOff>; RUN] = [None; RUN];
         {
             let mut held = self.table.lock(shard_id);
             if held.judging.is_some() {
@@ -117,21 +116,33 @@ impl Engine {
                         place.map(|put_off| put_off.deadline)
                     })
             };
-            for place in batch.iter_mut().take(budget) {
-                match shard.expire(now.tick(), &mut spare) {
-                    Expired::Ended(ended) => {
-                        self.bury(shard_id, &ended, now);
-                        *place = Some(ended);
-                        done.ended += 1;
-                    }
-                    Expired::Moved => done.moved += 1,
-                    Expired::Idle => break,
+            let tick = now.tick();
+            shard.prefetch_due(tick, budget, |key| {
+                if key.protocol() == PROTOCOL_TCP {
+                    self.graveyard.prefetch(key);
                 }
-            }
+            });
+            let mut places = batch.iter_mut();
+            shard.expire_some(tick, budget, &mut spare, |step| match step {
+                Expired::Ended(ended) => {
+                    self.bury(shard_id, &ended, now);
+                    if let Some(place) = places.next() {
+                        *place = Some(ended);
+                    }
+                    done.ended += 1;
+                }
+                Expired::Moved => done.moved += 1,
+                Expired::Idle => {}
+            });
             self.table.set_next_tick(shard_id, shard.next_tick());
+            // A packet that waits for the lock comes before the next sessions.
+            MutexGuard::unlock_fair(held);
         }
+        self.rule_counters.ended(batch.iter().flatten());
+        let settings = self.settings();
         for ended in batch.iter().flatten() {
-            self.report_ended(shard_id, ended, NotifiedSender::nobody(now), sink);
+            let nobody = NotifiedSender::nobody(now);
+            self.report_counted(shard_id, ended, nobody, Some(&settings), sink);
         }
         for put_off in asked.iter().flatten() {
             self.ask_for_owner(put_off, now, sink);

@@ -39,7 +39,7 @@ impl Engine {
                 trace.step(|| {
                     Step::Datagram(
                         key,
-                        "a later fragment, follows what was decided of the first",
+                        "a later fragment: the decision on the first one applies",
                     )
                 });
                 if part.complete {
@@ -55,23 +55,18 @@ impl Engine {
                 self.first::<S, T>(packet, parsed, &arrival, effects, trace)
             }
             Joined::Unknown => {
-                trace.step(|| {
-                    Step::Datagram(
-                        key,
-                        "not known: this is a later fragment, and names no flow",
-                    )
-                });
+                trace.step(|| Step::Datagram(key, "unknown: a later fragment identifies no flow"));
                 invalid(DropReason::FragmentBeforeFirst)
             }
             Joined::Held(id, evicted) => {
                 trace.step(|| {
-                    Step::Datagram(key, "waits for the first fragment, which has not come")
+                    Step::Datagram(key, "waits for the first fragment, which has not arrived")
                 });
                 effects.released = evicted;
                 Verdict::Hold(id, Tracked::class(Class::Invalid))
             }
             Joined::Expired => {
-                trace.step(|| Step::Datagram(key, "its lifetime is over"));
+                trace.step(|| Step::Datagram(key, "the datagram has expired"));
                 invalid(DropReason::FragmentExpired)
             }
         }
@@ -102,14 +97,13 @@ impl Engine {
             }
             Ok(first) => {
                 trace.step(|| Step::Parsed(Box::new(first)));
-                // The options that a packet may have depend on its kind, which was not known
-                // before.
+                // The allowed options depend on the kind of the packet, which was not known before.
                 if let Some(reason) = packet.screen.check(&first, packet.tunneled) {
                     let refused = Tracked::class(Class::Invalid);
                     effects.released = self.datagrams.settle(arrival, Fate::Refused(refused));
                     return invalid(reason);
                 }
-                // A helper does not read half a payload: the missing bytes appear as a gap.
+                // A helper does not read a partial payload: the missing bytes appear as a gap.
                 let without_payload = Packet {
                     bytes: &[],
                     ..*packet
@@ -140,7 +134,7 @@ impl Engine {
         let fate = followed.map_or(Fate::Refused(*verdict.tracked()), Fate::Admitted);
         effects.released = self.datagrams.settle(arrival, fate);
         if effects.released.is_some() {
-            trace.step(|| Step::Datagram(key, "fragments that came before are decided now"));
+            trace.step(|| Step::Datagram(key, "fragments that arrived earlier are decided now"));
         }
         verdict
     }
@@ -190,7 +184,7 @@ impl Engine {
             trace.step(|| Step::Side("after", direction, side));
             note_events(shard, number, direction, [Some(Letter::Data), None, None]);
         }
-        trace.step(|| Step::NotRefreshed("the first fragment did, if its datagram does"));
+        trace.step(|| Step::NotRefreshed("only the first fragment may refresh it"));
         verdict
     }
 

@@ -8,7 +8,7 @@ use crate::packet::{PROTOCOL_TCP, Parsed, TcpFlags, Transport};
 use crate::policy::{NewSession, RuleId};
 use crate::session::{SessionId, Slot};
 
-/// The session that an announced one belongs to.
+/// The control session of an announced session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parent {
     pub(super) session: SessionId,
@@ -20,7 +20,7 @@ pub(super) struct Parent {
 pub(super) struct FtpSettings {
     /// Every port that some rule treats as a control port.
     pub(super) candidates: Box<[u16]>,
-    /// A bit for each candidate, by its port modulo 64: nearly all other sessions are told apart
+    /// A bit for each candidate, by its port modulo 64, which excludes nearly all other sessions
     /// without a search.
     candidate_bits: u64,
     ports: Box<[u16]>,
@@ -56,8 +56,8 @@ impl FtpSettings {
         }
     }
 
-    /// Returns whether a session may be a control session: a TCP session to a port that is a
-    /// control port by some rule.
+    /// Returns whether a session may be a control session: a TCP session to a control port of any
+    /// rule.
     #[inline]
     pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
         let port = slot.key.port(slot.initiator().opposite());
@@ -66,7 +66,7 @@ impl FtpSettings {
             && self.candidates.contains(&port)
     }
 
-    /// Returns whether a session is a control session by the rule that admitted it.
+    /// Returns whether a session is a control session under the rule that admitted it.
     pub(super) fn is_control(&self, slot: &Slot, rule: RuleId) -> bool {
         let port = slot.key.port(slot.initiator().opposite());
         slot.key.protocol() == PROTOCOL_TCP && self.is_port(Some(port), rule)
@@ -91,7 +91,7 @@ impl FtpSettings {
             && self.is_port(query.dst_port, rule)
     }
 
-    /// Returns whether a port is a control port by a rule.
+    /// Returns whether a port is a control port under a rule.
     pub(super) fn is_port(&self, port: Option<u16>, rule: RuleId) -> bool {
         let ports = self
             .handling(rule)

@@ -115,10 +115,10 @@ impl<P> HeldPackets<P> {
     }
 
     /// Keeps a packet that arrived at `now` and must be held. If another thread has decided the
-    /// first fragment since the verdict, or the answer has come, the packet is ready at once.
+    /// first fragment since the verdict, or the answer has come, the packet is ready immediately.
     ///
     /// Returns the packet if there is no room because [`HeldPackets::next`] was not called for a
-    /// long time. Submit it to the engine again at once, without `can_hold`.
+    /// long time. Submit it to the engine again immediately, without `can_hold`.
     #[must_use]
     pub fn put(&self, engine: &Engine, id: HoldId, packet: P, now: Instant) -> Option<P> {
         let mut shelf = self.shelf.lock();

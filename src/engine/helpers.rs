@@ -1,8 +1,8 @@
 //! Control sessions and their announcements: the engine's side of [`crate::ftp`].
 //!
 //! A helper's state of a control session is stored beside the table, under the session's
-//! identifier. It is read under the shard's lock: both directions in the order in which their
-//! segments were judged. Other sessions cost one comparison of their port.
+//! identifier. The segments are read under the shard's lock, both directions in the order of their
+//! verdicts. Other sessions cost one comparison of their port.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -33,10 +33,10 @@ use crate::track::tcp::State;
 /// Parts of the table of control sessions, each with its own lock.
 const BUCKETS: usize = 64;
 
-/// Most control sessions that are inspected at once.
+/// Maximum number of control sessions that are inspected at the same time.
 ///
 /// Each direction of a control session keeps at most a line of [`max_line`] and [`reorder_bytes`]
-/// ahead of a hole; the queue of commands is extra.
+/// after a hole; the queue of commands is extra.
 ///
 /// [`max_line`]: crate::ftp::helper::Settings::max_line
 /// [`reorder_bytes`]: crate::ftp::helper::Settings::reorder_bytes
@@ -49,7 +49,7 @@ pub(super) type ControlBucket = Mutex<HashMap<SessionId, ControlSession>>;
 #[derive(Debug)]
 pub(super) struct ControlSession {
     pub(super) control: Control<Ftp>,
-    /// Place of the control session, and its memory when last measured.
+    /// Slot of the control session, and its memory when last measured.
     pub(super) holding: Holding,
     /// Sequence number from which all data of a direction are dropped, original first.
     pub(super) stopped: [Option<SeqNum>; 2],
@@ -80,7 +80,7 @@ pub(super) struct AnnouncedSession {
 #[derive(Debug)]
 pub(super) struct Helpers {
     controls: Box<[ControlBucket]>,
-    /// Places and memory of control sessions.
+    /// Slots and memory of control sessions.
     pub(super) shares: ControlShares,
     /// Control sessions by their ends, for their announcements.
     parents: DashMap<SessionEnds, Parent, ahash::RandomState>,
@@ -321,7 +321,7 @@ impl Helpers {
         self.children.get(&child)?.parent
     }
 
-    /// Returns the ends of the session that announced `child`, wherever that session is.
+    /// Returns the ends of the session that announced `child`, regardless of where that session is.
     pub(super) fn ends_of_parent(&self, child: SessionId) -> Option<SessionEnds> {
         if self.children_len.load(Ordering::Relaxed) == 0 {
             return None;
@@ -348,7 +348,7 @@ impl Helpers {
         self.stop_inspecting(id, slot);
     }
 
-    /// Returns what another engine needs to continue a control session.
+    /// Returns the data that another engine needs to continue a control session.
     #[cfg(feature = "snapshot")]
     pub(super) fn saved_control(&self, id: SessionId) -> Option<SavedControl> {
         if self.controls() == 0 {
@@ -371,7 +371,7 @@ impl Helpers {
         })
     }
 
-    /// Continues to inspect a control session, whether another engine has inspected it or not: from
+    /// Continues to inspect a control session, whether or not another engine has inspected it: from
     /// the saved positions of its streams, or from their next lines on.
     pub(super) fn resume_inspection(
         &self,
@@ -427,7 +427,7 @@ impl Helpers {
         }
     }
 
-    /// Puts a session under a rule, perhaps a different one, of new settings.
+    /// Puts a session under a rule of new settings, which may be a different one.
     ///
     /// A control session under these settings is inspected, from here on if it was not before, and
     /// its announcements come under the rule too. A session that is not a control session is no

@@ -91,7 +91,7 @@ mod tests {
     use crate::session::Micros;
     use crate::track::tcp::Track;
 
-    /// Returns a segment of the initiator, whose SYN has the number 1000.
+    /// Returns a segment of the initiator, whose SYN has sequence number 1000.
     fn segment(flags: TcpFlags, seq: u32, payload_len: u32, window: u16) -> Segment {
         Segment {
             seq: SeqNum(seq),

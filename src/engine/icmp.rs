@@ -23,9 +23,9 @@ const ICMPV4_SOURCE_QUENCH: u8 = 4;
 const ICMPV4_REDIRECT: u8 = 5;
 /// ICMPv6 packet too big (RFC 4443 3.2), which always announces an MTU.
 const ICMPV6_PACKET_TOO_BIG: u8 = 2;
-/// The least MTU of IPv4: every link carries packets of this size whole (RFC 791 3.2).
+/// Minimum MTU of IPv4: every link carries packets of this size whole (RFC 791 3.2).
 const MIN_MTU_V4: u32 = 68;
-/// The least MTU of IPv6 (RFC 8200 5).
+/// Minimum MTU of IPv6 (RFC 8200 5).
 const MIN_MTU_V6: u32 = 1280;
 
 /// An ICMP error and the flow of the packet that it quotes.
@@ -77,7 +77,7 @@ impl Engine {
         }
     }
 
-    /// Returns whether a redirect passes: on a link, if its check only counts.
+    /// Returns whether a redirect is forwarded: on a link, if its check only counts.
     fn tolerates_redirect(&self, packet: &Packet<'_>) -> bool {
         let only_counts = |reason| self.settings().enforcement.only_counts(reason);
         only_counts(DropReason::IcmpRedirect) && !self.is_in_tunnel(packet)
@@ -123,7 +123,7 @@ impl Engine {
             return invalid(reason);
         }
         let Some(quoted) = Flow::of_quoted(packet.zone, &error.quoted) else {
-            trace.step(|| Step::Note("the quoted packet names no flow"));
+            trace.step(|| Step::Note("the quoted packet identifies no flow"));
             return invalid(DropReason::IcmpErrorNoSession);
         };
         let verdict = self.related_to(
@@ -158,8 +158,8 @@ impl Engine {
         verdict
     }
 
-    /// Returns the flow of the association of an SCTP packet that is quoted from a further path of
-    /// it. The quote does not show whether the packet had the flag T.
+    /// Returns the flow of the association of a quoted SCTP packet on one of its further paths. The
+    /// quote does not show whether the packet had the flag T.
     #[cold]
     fn quoted_on_path(&self, packet: &Packet<'_>, error: &IcmpError) -> Option<Flow> {
         let quoted = &error.quoted;
@@ -223,7 +223,7 @@ impl Engine {
         };
         let Some(number) = found.filter(lives) else {
             if let Some(number) = found {
-                trace.step(|| Step::Note("the lifetime of its session is over"));
+                trace.step(|| Step::Note("the session has expired"));
                 return after_end_of(shard.slab.hot(number), now);
             }
             trace.step(|| Step::Miss);
@@ -293,9 +293,9 @@ fn tolerated_redirect<T: Trace>(
 /// Returns whether an error announces an MTU that the quoted packet of a host does not exceed.
 ///
 /// Packets of a tunnel are not checked against the MTU: the packet that had to fit may have been
-/// encapsulated once more. Nor is a packet whose length is not known for certain. Some routers
-/// quote the length of an IPv4 packet without that of its header, some with a checksum that
-/// matches: 20 bytes are allowed for.
+/// encapsulated once more. A packet whose length is uncertain is not checked either. Some routers
+/// quote the length of an IPv4 packet without its header, some with a matching checksum: an
+/// allowance of 20 bytes covers this.
 const fn names_a_fitting_mtu(error: &IcmpError) -> bool {
     let allowance = match error.quoted.version {
         IpVersion::V4 => 20,

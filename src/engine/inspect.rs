@@ -9,7 +9,7 @@ use crate::session::{SessionId, SessionRecord, Slot};
 use crate::track::Lifetime;
 use crate::track::tcp::Side;
 
-/// Details of a live session beyond its record.
+/// Details of a live session in addition to its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionDetail {
@@ -31,12 +31,13 @@ pub struct SessionDetail {
     pub has_children: bool,
     /// The session that announced this one, while that session is live.
     pub parent: Option<SessionRecord>,
-    /// A full table may evict the session for a new one, if no other session is worth less.
+    /// Whether a full table may evict the session for a new one, if no session of a lower eviction
+    /// class exists.
     pub evictable: bool,
 }
 
 impl Engine {
-    /// Returns a live session by its identifier. Takes the lock of its shard for a moment.
+    /// Returns a live session by its identifier. Takes the lock of its shard briefly.
     #[must_use]
     pub fn inspect(&self, id: SessionId, now: Instant) -> Option<SessionDetail> {
         let moment = self.origin.micros(now);

@@ -4,8 +4,8 @@ use super::Engine;
 use crate::limits::{Standing, Tally};
 
 impl Engine {
-    /// Returns every slot, list and entry of the table in words, to compare two tables; for
-    /// property tests and fuzzing.
+    /// Returns every slot, list and entry of the table as text, to compare two tables; for property
+    /// tests and fuzzing.
     #[doc(hidden)]
     #[must_use]
     pub fn table_state(&self) -> String {

@@ -198,6 +198,12 @@ impl Engine {
         trace: &mut T,
     ) -> Judged {
         let Invalid { segment, fault } = *invalid;
+        if matched.candidate.can_ask
+            && let Some(verdict) =
+                self.ask_who_has_moved_on(live, matched.candidate, segment, effects, trace)
+        {
+            return Judged::Ruled(verdict);
+        }
         let stale = live.cold().has(Mark::Stale);
         let evidence = PathEvidence::of(live.hot(), matched.direction, segment, fault, stale)
             .or_else(|| self.goes_on(live, matched.candidate, segment));

@@ -9,7 +9,7 @@ use crate::session::{
 };
 use crate::track::EvictionClass;
 
-/// A shard under its lock, and the place of a packet's key in it.
+/// A shard under its lock, and the location of a packet's key in it.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     pub(super) table: &'a Table<Settings>,

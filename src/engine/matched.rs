@@ -1,4 +1,4 @@
-//! A packet of a session between its judgement and its verdict.
+//! A packet of a session, between being judged and its verdict.
 
 use super::candidate::Candidate;
 use super::history_events::HistoryEvents;
@@ -7,7 +7,7 @@ use crate::track::tcp::State;
 use crate::track::{EvictionClass, Lifetime};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
 
-/// A packet and the session that it belongs to.
+/// A packet and its session.
 pub(super) struct Matched<'a, 'p> {
     pub(super) candidate: &'a Candidate<'p>,
     pub(super) tracked: Tracked,
@@ -28,10 +28,10 @@ impl Matched<'_, '_> {
     }
 }
 
-/// Outcome of a packet's judgement, before it is counted.
+/// Outcome of judging a packet, before it is counted.
 pub(super) enum Judged {
     Passes(Passage),
-    /// The packet changes nothing more.
+    /// The packet has no further effect.
     Ruled(Verdict),
     /// The packet would open a new connection in place of the session.
     Reopens,
@@ -59,7 +59,7 @@ pub(super) enum Role {
     Refuses,
 }
 
-/// Data of a passing segment as a helper may read them.
+/// Data of a passing segment that a helper may read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     /// The numbers are valid: the helper reads the data.

@@ -10,11 +10,11 @@ use crate::session::KeyPlace;
 /// note is a hint. Reads and writes touch one cache line and take no lock.
 #[derive(Debug)]
 pub(super) struct Memo {
-    /// The hash in the upper half, the number plus one in the lower; 0 for a free place.
+    /// The hash in the upper half, the number plus one in the lower; 0 for a free slot.
     places: Box<[AtomicU64]>,
 }
 
-/// Content of the place of a flow.
+/// Content of the slot of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Noted {
     /// The place is free.
@@ -34,12 +34,12 @@ impl Memo {
         }
     }
 
-    /// Returns the bytes of a memo with at least this many places.
+    /// Returns the bytes of a memo with at least this many slots.
     pub(super) const fn bytes(places: usize) -> usize {
         Self::places(places) * size_of::<AtomicU64>()
     }
 
-    /// Returns a memo with at least this many places, rounded up to a power of two.
+    /// Returns a memo with at least this many slots, rounded up to a power of two.
     pub(super) fn new(places: usize) -> Result<Self, NoMemory> {
         let places = Self::places(places);
         Ok(Self {
@@ -67,7 +67,7 @@ impl Memo {
             .get(place.hash as usize & (self.places.len() - 1))
     }
 
-    /// Notes a number, replacing any earlier one in its place.
+    /// Notes a number, replacing any earlier one in its slot.
     pub(super) fn note(&self, place: KeyPlace, number: u32) {
         let word = u64::from(place.hash) << 32 | u64::from(number.saturating_add(1));
         if let Some(at) = self.place(place)

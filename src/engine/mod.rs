@@ -17,6 +17,7 @@ mod ended;
 mod enforcement;
 mod expiry;
 mod faults;
+mod foresight;
 mod fragments;
 mod ftp_settings;
 mod gauges;
@@ -410,9 +411,12 @@ impl Engine {
     /// 4. The session is looked up by its canonical key: one key, one hash, one shard. **The
     ///    shard's lock is taken here** and held to the end of step 6. Helpers have locks of their
     ///    own; no other lock is taken.
-    /// 5. On a miss, only a packet that may open a session (for TCP a SYN, for ICMP anything but a
-    ///    reply) is checked against the policy. A session is opened only if the policy admits it
-    ///    and no limit is exceeded. A full table first evicts a session, or refuses the new one.
+    /// 5. On a miss, a packet that another engine's session could explain is held until a question
+    ///    is answered, if `continuity.enabled` is set ([`Sink::question`]); **the leaf lock of the
+    ///    open questions is taken here**. Otherwise, only a packet that may open a session (for TCP
+    ///    a SYN, for ICMP anything but a reply) is checked against the policy. A session is opened
+    ///    only if the policy admits it and no limit is exceeded. A full table first evicts a
+    ///    session, or refuses the new one.
     ///    **The leaf locks of counted prefixes are taken here**, each for a few instructions.
     ///    During a flood, a SYN of an unknown source is answered by a challenge instead
     ///    (`[syn_challenge]`). A session that a control session has announced is admitted by the

@@ -3,13 +3,13 @@
 //!
 //! Addresses count where the end itself has announced them: in the INIT or INIT ACK of the
 //! handshake in force, identified by its initiate tag, or in an ASCONF (RFC 5061). The ASCONF must
-//! carry the right tag and follow an AUTH chunk, and takes effect once the other end has granted it
-//! in an ASCONF ACK. The firewall has no key to check an AUTH chunk, but the end that answers has:
-//! only changes that it grants take effect.
+//! carry the correct tag and follow an AUTH chunk, and takes effect once the other end has granted
+//! it in an ASCONF ACK. The firewall has no key to verify an AUTH chunk, but the answering end has:
+//! only changes that this end grants take effect.
 //!
 //! An ASCONF without AUTH, which its receiver must discard, is forwarded like any chunk and changes
 //! nothing. An ASCONF from an address that was not announced matches no session. An INIT ACK counts
-//! if it comes from the address that the INIT was sent to.
+//! if it comes from the destination address of the INIT.
 //!
 //! An announced address allows few packets: those between the ports of the association, with the
 //! verification tag that the receiver has chosen, and no INIT. The rule that admitted the
@@ -37,7 +37,7 @@ const OPENING: SctpChunks = SctpChunks::INIT.and(SctpChunks::INIT_ACK);
 
 impl Engine {
     /// Notes the tags and addresses that an SCTP packet announces. A packet that is allowed but not
-    /// trusted may begin a handshake beside the association; nothing else of it is noted. The shard
+    /// trusted may begin a handshake beside the association; nothing else in it is noted. The shard
     /// of its session is locked.
     #[inline]
     pub(super) fn note_paths(
@@ -149,7 +149,9 @@ impl Engine {
             return None;
         }
         trace.step(|| {
-            Step::Note("it belongs to an association whose ends have announced its addresses")
+            Step::Note(
+                "the packet belongs to an association whose ends have announced its addresses",
+            )
         });
         if candidate.screen != live.settings.screen
             && let Some(reason) = screened_anew(candidate, live.settings)

@@ -1,5 +1,5 @@
-//! Sessions of which one half does not pass here: the evidence, the verdicts on their packets, and
-//! the search in other zones. The report is made in [`crate::asymmetry`].
+//! One-way sessions: the evidence, the verdicts on their packets, and the search in other zones.
+//! The report is made in [`crate::asymmetry`].
 
 use super::candidate::Candidate;
 use super::effects::Effects;
@@ -21,8 +21,8 @@ use crate::verdict::{DropReason, Tracked, Verdict};
 
 use std::time::Instant;
 
-/// Time for which a handshake that was cut here may be answered, in ticks: 64 s, the time for which
-/// Linux retransmits a SYN-ACK.
+/// Time for which a cut handshake may be answered, in ticks: 64 s, the time for which Linux
+/// retransmits a SYN-ACK.
 const ANSWERED: u32 = 640;
 /// Ticks in a unit of the notes of [`CutHandshakes`]: 1.6 s.
 const UNIT: u32 = 16;
@@ -77,9 +77,8 @@ const fn is_recent(note: u32, now: Micros) -> bool {
 }
 
 impl Engine {
-    /// Returns the evidence in a segment of an end that has completed a handshake whose SYN-ACK did
-    /// not pass here, and that was allowed. Its session keeps its state and does not track what
-    /// follows.
+    /// Returns the evidence in an allowed segment of an end that has completed a handshake whose
+    /// SYN-ACK did not pass here. The session keeps its state and does not track later segments.
     #[cold]
     pub(super) fn goes_on(
         &self,
@@ -132,8 +131,11 @@ impl Engine {
             _ => drop_of(fault),
         };
         let tracked = matched.invalid();
-        trace
-            .step(|| Step::Note("what it answers did not pass here: perhaps it took another path"));
+        trace.step(|| {
+            Step::Note(
+                "the packet that it answers did not pass here: it may have taken another path",
+            )
+        });
         match settings.tcp(rule, candidate.flow.key.zone()).asymmetric {
             Asymmetric::Drop => Some(effects.failed(settings, reason, tracked, rule)),
             Asymmetric::Report => {
@@ -148,14 +150,16 @@ impl Engine {
                 }))
             }
             Asymmetric::Bypass => {
-                trace.step(|| Step::Note("bypass: the session continues without its missing half"));
+                trace.step(|| {
+                    Step::Note("bypass: the session continues without the missing direction")
+                });
                 live.hot_mut()
                     .track
                     .go_on_without(matched.direction.opposite());
                 live.cold_mut().set(Mark::Bypassed, true);
                 effects.bypassed |= !known;
-                // The segment is judged again, without the numbers that were never seen: a
-                // connection that continues this way has no such fault.
+                // The segment is judged again without the unknown numbers: a connection that
+                // continues this way has no such fault.
                 self.hit(live, candidate, effects, trace)
             }
         }
@@ -200,7 +204,7 @@ impl Engine {
         let now = self.origin.micros(now);
         match Event::of(segment.flags) {
             Event::Syn => self.cut.note(place, Cut::Syn, now),
-            // A SYN-ACK without a session answers nothing here.
+            // A SYN-ACK without a session answers no SYN here.
             Event::SynAck if dropped.session.is_some() => self.cut.note(place, Cut::Answer, now),
             _ => {}
         }

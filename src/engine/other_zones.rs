@@ -21,7 +21,7 @@ use crate::verdict::{Class, DropReason, Tracked, Verdict};
 enum ZoneSearch {
     /// No session matches the packet.
     Nothing,
-    /// A session was found, but the verdict of the packet's own zone stands.
+    /// A session was found, but the verdict of the packet's own zone applies.
     Reported,
     /// A session was found, with the verdict on the packet there.
     Decided(Verdict),
@@ -57,8 +57,8 @@ impl Engine {
     /// of the packet's key in its own zone. No lock is held.
     ///
     /// 1. The zone in which the session of this flow was found last, and the zone in which it
-    ///    began: one look-up each, outside the budget.
-    /// 2. All other zones, up to [`AsymmetryConfig::searched_zones`]: one look-up each. A search
+    ///    began: one lookup each, outside the budget.
+    /// 2. All other zones, up to [`AsymmetryConfig::searched_zones`]: one lookup each. A search
     ///    that finds nothing is charged to the budget of the zone in which the packet arrived.
     #[cold]
     #[inline(never)]
@@ -140,7 +140,7 @@ impl Engine {
             return ZoneSearch::Nothing;
         }
         if direction == Direction::Original && !has_numbers(transport) {
-            // Any host may have sent the packet, and no half is missing.
+            // Any host may have sent the packet, and no direction is missing.
             return ZoneSearch::Nothing;
         }
         trace.step(|| Step::Elsewhere(key));
@@ -257,7 +257,7 @@ fn without_fin(transport: &Transport) -> Option<Transport> {
     Some(without)
 }
 
-/// Returns whether a packet has numbers that only an observer of its session can know.
+/// Returns whether a packet has numbers that only an observer of its session can have.
 const fn has_numbers(transport: &Transport) -> bool {
     matches!(
         transport,

@@ -12,8 +12,8 @@
 //!
 //! All keys of a pair have one hash, so that one shard holds the sessions of the pair and one
 //! search finds them. A pair has at most [`MAX_KEYS`] sessions; packets with further keys belong to
-//! the most recently used one. So neither end can make searches long, and the flow identifiers of
-//! NVGRE do not create hundreds of sessions for one tunnel.
+//! the most recently used one. Neither end can therefore make searches long, and the flow
+//! identifiers of NVGRE do not create hundreds of sessions for one tunnel.
 
 use super::Engine;
 use super::candidate::Candidate;
@@ -25,7 +25,7 @@ use crate::flow::{Direction, Flow, FlowKey};
 use crate::session::{Held, KeyPlace, Micros, Shard, Slot, SlotId};
 use crate::verdict::Verdict;
 
-/// The most sessions that the keys of one address pair open.
+/// Maximum number of sessions that the keys of one address pair open.
 pub(super) const MAX_KEYS: usize = 16;
 
 /// Rank of a session for a packet of another key; the greatest is chosen.
@@ -109,7 +109,9 @@ impl Engine {
         let (shard, place) = (&*locked.shard, locked.place);
         let slot = session_of_pair(shard, place, &candidate.flow, candidate.now, false)?;
         trace.step(|| {
-            Step::Note("it belongs to a session of its address pair, whatever its GRE key")
+            Step::Note(
+                "the packet belongs to a session of its address pair, regardless of its GRE key",
+            )
         });
         self.hit(&mut locked.live(slot), candidate, effects, trace)
     }
@@ -128,7 +130,7 @@ impl Engine {
         trace: &mut T,
     ) {
         let (flow, now) = (&candidate.flow, candidate.now);
-        // A pair has one session more if the last one began when all others had expired.
+        // A pair has one more session if the last one began when all others had expired.
         for _ in 0..=MAX_KEYS {
             let own = held.shard.find(place.hash, &flow.key);
             if own.is_some_and(|own| held.shard.slab.hot(own).deadline > now.tick()) {

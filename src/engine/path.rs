@@ -32,8 +32,8 @@ impl Engine {
         (packet, screen.checksums_of(packet.offloaded))
     }
 
-    /// Returns a packet's flow and the place of its key, which may be known already; `None` for a
-    /// packet without a flow.
+    /// Returns a packet's flow and the location of its key, which may be known already; `None` for
+    /// a packet without a flow.
     #[inline]
     pub(super) fn locate(
         &self,
@@ -62,8 +62,8 @@ impl Engine {
         }
     }
 
-    /// Decides a packet that does not take the [short way](super::short_way); `known` is what the
-    /// short way has read of it.
+    /// Decides a packet that does not take the [short way](super::short_way); `known` is the result
+    /// of the short way's parser.
     #[inline(never)]
     pub(super) fn decide_in_full<S: Sink, T: Trace>(
         &self,
@@ -74,7 +74,7 @@ impl Engine {
     ) -> Verdict {
         let screen = self.screen.get();
         let (packet, checksums) = self.prepare(packet, screen);
-        // The short way reads a packet only if its checksums are right by the same settings.
+        // The short way reads a packet only if its checksums are correct under the same settings.
         let checksums = match known {
             Some(known) if known.screen == screen => Checksums::Trust,
             _ => checksums,
@@ -329,7 +329,7 @@ impl Engine {
         self.miss::<S, T>(locked, candidate, replaces, effects, trace)
     }
 
-    /// Notes the end of a session under the lock that the caller holds. The rest follows once the
+    /// Records the end of a session under the lock that the caller holds. The rest follows once the
     /// lock is released.
     pub(super) fn ended_here<T: Trace>(
         &self,

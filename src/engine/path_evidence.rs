@@ -1,4 +1,4 @@
-//! Evidence in a packet that half of its conversation takes another path.
+//! Evidence in a packet that one direction of its conversation takes another path.
 
 use crate::asymmetry::{Evidence, Sign};
 use crate::flow::{Direction, Zone};
@@ -6,16 +6,16 @@ use crate::packet::{Segment, TcpFlags, Transport};
 use crate::session::Slot;
 use crate::track::tcp::{Event, Fault, Peer, State};
 
-/// Greatest distance ahead of its window at which a number is taken for the sender's own, in bytes.
+/// Maximum distance ahead of its window at which a number counts as the sender's own, in bytes.
 const NEAR: u32 = 1 << 20;
 
-/// Returns whether a segment lies a window or more before the data that its sender, whose half
+/// Returns whether a segment lies a window or more before the data that its sender, whose direction
 /// passes here, has sent. Such a segment is forged, or too old to prove anything.
 fn is_older(segment: &Segment, sender: Peer, receiver: Peer) -> bool {
     segment.seq.before(sender.end.sub(receiver.max_window))
 }
 
-/// Returns the acknowledgment in a segment as a sign of the other half.
+/// Returns the acknowledgment in a segment as a sign of the other direction.
 const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
     if !segment.flags.contains(TcpFlags::ACK) {
         return Sign::Nothing;
@@ -26,7 +26,7 @@ const fn acknowledges(segment: &Segment, first_hand: bool) -> Sign {
     }
 }
 
-/// Evidence in a packet about the half of its conversation that it does not belong to.
+/// Evidence in a packet about the other direction of its conversation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PathEvidence {
     /// The evidence; `None` if the packet only shows that its own direction passes here.
@@ -56,7 +56,8 @@ impl PathEvidence {
         }
     }
 
-    /// Returns the evidence of an invalid packet: it only shows that its own half passes here.
+    /// Returns the evidence of an invalid packet, which only shows that its own direction passes
+    /// here.
     pub(super) const fn present() -> Self {
         Self {
             evidence: None,
@@ -66,12 +67,12 @@ impl PathEvidence {
         }
     }
 
-    /// Returns the evidence of a segment without a session that acknowledges something.
+    /// Returns the evidence of a segment that acknowledges something and has no session.
     pub(super) const fn middle(segment: &Segment) -> Self {
         Self::alone(Evidence::BeginningUnseen, acknowledges(segment, false))
     }
 
-    /// Returns the evidence of a packet whose session is not seen completely yet.
+    /// Returns the evidence of a packet whose session has not passed here completely yet.
     pub(super) fn of_unseen(slot: &Slot, direction: Direction, transport: &Transport) -> Self {
         let (packets, _) = slot.traffic(direction.opposite());
         let sign = match transport {
@@ -84,8 +85,8 @@ impl PathEvidence {
         }
     }
 
-    /// Returns the evidence of an invalid segment if it would be valid had a segment passed here
-    /// that has not. A `stale` session has missed some segments, so its numbers prove little.
+    /// Returns the evidence of an invalid segment that would be valid if a missing segment had
+    /// passed here. A `stale` session has missed some segments, so its numbers prove little.
     #[cold]
     pub(super) fn of(
         slot: &Slot,
@@ -138,7 +139,7 @@ impl PathEvidence {
     }
 }
 
-/// An invalid segment that is evidence of a half that does not pass here.
+/// An invalid segment that is evidence that the other direction does not pass here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Missing {
     pub(super) evidence: PathEvidence,

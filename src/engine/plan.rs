@@ -41,7 +41,7 @@ pub(super) struct Plan {
     /// with a packet of its responder.
     pub(super) direction: Direction,
     pub(super) marks: &'static [Mark],
-    /// For a late packet that is readmitted: the state that is remembered of its session.
+    /// For a late packet that is readmitted: the remembered state of its session.
     pub(super) late: Option<Late>,
 }
 
@@ -124,8 +124,8 @@ impl Engine {
 
     /// Plans for a TCP segment without a session that is not a SYN.
     ///
-    /// Such a segment is late, of a session that has ended; or of a connection whose beginning or
-    /// other half was not seen; or a forgery.
+    /// Such a segment is late, of a session that has ended; or belongs to a connection whose
+    /// beginning or other direction is unknown; or is forged.
     #[cold]
     #[inline(never)]
     fn tcp_without_session<T: Trace>(
@@ -187,7 +187,7 @@ impl Engine {
         let passes = answer.as_ref().err().is_none_or(Verdict::is_forward);
         if passes && !candidate.searched && settings.zone_hints.has_others() {
             // The packet's session may be in another zone; in that case no session begins here.
-            trace.step(|| Step::Note("first its session is looked for in other zones"));
+            trace.step(|| Step::Note("its session is first searched for in other zones"));
             effects.tolerated = None;
             effects.search_other_zones(settings);
             effects.then_own_zone = true;
@@ -217,8 +217,7 @@ impl Engine {
                     if let Some(track) = Track::adopt_answer(segment) {
                         trace.step(|| {
                             Step::Note(
-                                "its SYN took another path: the session begins with this \
-                                        half of it",
+                                "its SYN took another path: the session begins with this direction",
                             )
                         });
                         let marks = &[Mark::Adopted, Mark::Bypassed];
@@ -249,7 +248,7 @@ impl Engine {
         Err(invalid(reason))
     }
 
-    /// Plans for a midstream segment of a connection that was never seen.
+    /// Plans for a midstream segment of an unknown connection.
     fn midstream<T: Trace>(
         &self,
         settings: &Settings,
@@ -271,7 +270,7 @@ impl Engine {
         }
         let rejects = match adopted(settings, candidate, segment, failover) {
             Ok(plan) => {
-                trace.step(|| Step::Note("picked up in the middle of its connection"));
+                trace.step(|| Step::Note("adopted midstream"));
                 return Ok(plan);
             }
             Err(rejects) => rejects,
@@ -330,9 +329,9 @@ impl Engine {
 
 /// Plans to adopt a connection midstream.
 ///
-/// Either end may be the initiator: where both are admitted, the end with a well-known port is the
-/// responder. Where a rule, and not the default action, decides on the likelier initiator, the
-/// policy is not evaluated for the other.
+/// Either end may be the initiator: if both are admitted, the end with a well-known port is the
+/// responder. If a rule, and not the default action, decides on the likelier initiator, the policy
+/// is not evaluated for the other.
 ///
 /// # Errors
 /// Returns whether such a segment is to be rejected.

@@ -3,8 +3,8 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::session::Micros;
 
-/// A rate with a burst of one second, in one word: the moment at which the next packet would be on
-/// time (the generic cell rate algorithm of ITU-T I.371).
+/// A rate with a burst of one second, in one word: the time at which the next packet would be on
+/// schedule (the generic cell rate algorithm of ITU-T I.371).
 #[derive(Debug, Default)]
 pub(super) struct Rate(AtomicU64);
 

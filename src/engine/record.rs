@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Engine;
 use super::live::Live;
+use super::settings::Settings;
 use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::flow::Direction;
@@ -111,9 +112,21 @@ impl Engine {
         told: NotifiedSender,
         sink: &mut S,
     ) {
+        self.rule_counters.ended(std::iter::once(ended));
+        self.report_counted(shard, ended, told, None, sink);
+    }
+
+    /// Reports an ended session like [`Engine::report_ended`]; its rule has counted it. `settings`
+    /// are the newest ones, if they are at hand.
+    pub(super) fn report_counted<S: Sink>(
+        &self,
+        shard: ShardId,
+        ended: &Ended,
+        told: NotifiedSender,
+        settings: Option<&Settings>,
+        sink: &mut S,
+    ) {
         self.counters.ended(ended.reason);
-        self.rule_counters
-            .ended(RuleId(ended.cold.rule), &ended.slot);
         if S::LISTENS
             && let Some(record) = self.record_of_ended(shard, ended)
         {
@@ -121,7 +134,7 @@ impl Engine {
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);
         self.helpers.ended(id, &ended.slot);
-        self.reset_both_ends(id, ended, told, sink);
+        self.reset_both_ends(id, ended, told, settings, sink);
     }
 }
 

@@ -1,13 +1,14 @@
 //! A new configuration for a running engine, and its effect on sessions.
 //!
-//! Each shard holds its settings under its own lock. The settings are exchanged at once, and the
-//! shard's sessions are then judged in slices, between which the lock is released. A packet of a
-//! session that is not judged yet judges it first. So a packet sees either the old settings and the
-//! session as they left it, or the new settings and the session as judged. Work outside any shard
-//! (the addresses of an ICMP error, budgets) uses the newest settings, which are exchanged first.
+//! Each shard holds its settings under its own lock. The settings are exchanged in one step, and
+//! the shard's sessions are then judged in slices, between which the lock is released. The first
+//! packet of a session that is not judged yet judges the session first. A packet is therefore
+//! processed with either the old settings and the unchanged session, or the new settings and the
+//! judged session. Work outside any shard (the addresses of an ICMP error, budgets) uses the newest
+//! settings, which are exchanged first.
 //!
-//! A shard is under one reload at a time. If a newer reload reaches a shard whose sessions are not
-//! all judged, it completes that judgement first.
+//! A shard is under one reload at a time. A newer reload that reaches a shard with sessions that
+//! are not judged yet completes the older reload first.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub struct Reload {
     pub revoked: usize,
     /// Sessions that ended because their new lifetime is over.
     pub expired: usize,
-    /// Sessions that live on although the new policy would not admit them, because
+    /// Sessions that continue although the new policy would not admit them, because
     /// `policy.on_reload` is `"keep"`.
     pub kept: usize,
     /// Sessions whose deadline has changed.
@@ -53,7 +54,7 @@ pub struct Reload {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Ends(EndReason),
-    /// The session lives on, under a rule, with a profile of lifetimes and a deadline.
+    /// The session continues under a rule, with a profile of lifetimes and a deadline.
     Lives {
         rule: RuleId,
         admitted: bool,
@@ -380,7 +381,7 @@ impl Engine {
     ) -> Option<Fate> {
         let slot = held.shard.slab.hot(session);
         let id = self.table.id(shard_id, session, slot.generation);
-        // A control session lives on with its children.
+        // A control session continues with its children.
         if slot.deadline <= judging.now.tick() && !judging.families.contains(&id) {
             return None;
         }
@@ -468,8 +469,8 @@ impl Engine {
             families,
         } = *change;
         let own = opening_query(slot);
-        // A child is judged as the session that announced it, whether that session is still there
-        // or not.
+        // A child is judged like the session that announced it, whether or not that session still
+        // exists.
         let asked = self
             .helpers
             .ends_of_parent(id)

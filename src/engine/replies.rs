@@ -49,7 +49,8 @@ impl Engine {
     ///
     /// Returns `None` if `out` is too small, if the budget of `[resets]` allows no error now, or if
     /// such an error must not be sent. The latter holds if the packet is IPv4 and may be
-    /// fragmented, is an ICMP error or a later fragment, or names no single host (RFC 1122 3.2.2).
+    /// fragmented, is an ICMP error or a later fragment, or is not from one host to one host (RFC
+    /// 1122 3.2.2).
     #[must_use]
     pub fn write_too_big<'a>(
         &self,
@@ -68,7 +69,8 @@ impl Engine {
         reason != DropReason::PolicyReject || self.may_answer(*packet)
     }
 
-    /// Adds the reply to a rejected packet to an outbox, if there is room and the budget allows it.
+    /// Adds the reply to a rejected packet to an outbox, if there is room and the budget allows the
+    /// reply.
     #[cold]
     #[inline(never)]
     pub(super) fn reply_into(&self, outbox: &mut Outbox, packet: &Packet<'_>, verdict: &Verdict) {
@@ -89,8 +91,8 @@ impl Engine {
         });
     }
 
-    /// Returns the path of a reply. A challenge takes the path that its SYN came from; any other
-    /// reply takes the path of the other direction of the session, if it is known.
+    /// Returns the path of a reply. A challenge takes the reverse path of its SYN; any other reply
+    /// takes the path of the session's other direction, if known.
     fn egress_of_reply(&self, packet: &Packet<'_>, reply: Reply) -> Egress {
         if !matches!(reply, Reply::Challenge(_)) && self.fixed.tunnel_references {
             let known = self.tunnel_back(*packet);

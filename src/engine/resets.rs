@@ -84,22 +84,20 @@ impl Engine {
                 .note(self.table.place(&ended.slot.key), ended.reason, now);
             return;
         }
-        // A tombstone of an earlier session of these ends is obsolete.
-        self.graveyard.forget(&ended.slot.key);
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
             // The SYN was forwarded, and may still be answered.
             let place = self.table.place(&ended.slot.key);
             self.cut.note(place, Cut::Syn, now);
         }
-        if !remembered {
-            return;
-        }
-        if matches!(
+        let is_open = !matches!(
             state,
             State::SynSent | State::SynSent2 | State::SynRecv | State::TimeWait
-        ) {
-            // Neither end considers the connection open.
+        );
+        // A tombstone of an earlier session of these ends is obsolete. If neither end considers the
+        // connection open, no other takes its place.
+        if !remembered || !is_open {
+            self.graveyard.forget(&ended.slot.key);
             return;
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);
@@ -117,6 +115,7 @@ impl Engine {
         id: SessionId,
         ended: &Ended,
         told: NotifiedSender,
+        settings: Option<&Settings>,
         sink: &mut S,
     ) {
         let slot = &ended.slot;
@@ -129,7 +128,13 @@ impl Engine {
         if !is_open {
             return;
         }
-        let settings = self.settings();
+        let newest;
+        let settings = if let Some(settings) = settings {
+            settings
+        } else {
+            newest = self.settings();
+            &newest
+        };
         let handling = settings.tcp(RuleId(ended.cold.rule), slot.key.zone());
         // A session that was stopped for its content must not leave its ends waiting.
         if !handling.timeout_reset && ended.reason != EndReason::FtpRefused {

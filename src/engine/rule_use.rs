@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::Engine;
 use crate::flow::Direction;
 use crate::policy::{Action, RuleId};
-use crate::session::{Micros, Slot};
+use crate::session::{Ended, Micros, Slot};
 
 /// Rules whose counters are allocated together.
 const PAGE: usize = 256;
@@ -112,13 +112,27 @@ impl RuleCounters {
         }
     }
 
-    /// Adds the traffic of a session that has ended.
-    pub(super) fn ended(&self, rule: RuleId, slot: &Slot) {
-        if let Some(cell) = self.cell(rule) {
-            let (packets, bytes) = traffic_of(slot);
-            cell.sessions.fetch_add(1, Ordering::Relaxed);
-            cell.packets.fetch_add(packets, Ordering::Relaxed);
-            cell.bytes.fetch_add(bytes, Ordering::Relaxed);
+    /// Adds the traffic of sessions that have ended. Successive sessions of one rule are added
+    /// together.
+    pub(super) fn ended<'a>(&self, sessions: impl Iterator<Item = &'a Ended>) {
+        let (mut rule, mut traffic) = (RuleId::DEFAULT, RuleTraffic::default());
+        for ended in sessions {
+            if ended.cold.rule != rule.0 {
+                self.add(rule, &traffic);
+                (rule, traffic) = (RuleId(ended.cold.rule), RuleTraffic::default());
+            }
+            traffic.add(&ended.slot);
+        }
+        self.add(rule, &traffic);
+    }
+
+    fn add(&self, rule: RuleId, traffic: &RuleTraffic) {
+        if traffic.sessions > 0
+            && let Some(cell) = self.cell(rule)
+        {
+            cell.sessions.fetch_add(traffic.sessions, Ordering::Relaxed);
+            cell.packets.fetch_add(traffic.packets, Ordering::Relaxed);
+            cell.bytes.fetch_add(traffic.bytes, Ordering::Relaxed);
         }
     }
 

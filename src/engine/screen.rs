@@ -28,7 +28,7 @@ impl Screen {
     const LINK: u8 = 1 << 5;
     const TUNNEL: u8 = 1 << 6;
 
-    /// The screen of a packet for which no settings were read yet.
+    /// The screen of a packet before any settings are read.
     pub(super) const NONE: Self = Self(0);
 
     pub(super) fn new(checksums: Checksums, attachment: Attachment, ip: &IpConfig) -> Self {
@@ -49,7 +49,7 @@ impl Screen {
         self.0 & bit != 0
     }
 
-    /// Returns how checksums are handled.
+    /// Returns the mode of checksum verification.
     pub(super) const fn checksums(self) -> Checksums {
         if self.has(Self::TRUST) {
             Checksums::Trust
@@ -60,8 +60,8 @@ impl Screen {
         }
     }
 
-    /// Returns how the checksums of a packet are handled; those of an `offloaded` one are not
-    /// filled in yet.
+    /// Returns the mode of checksum verification for a packet. The checksums of an `offloaded`
+    /// packet are not filled in yet.
     #[inline]
     pub(super) const fn checksums_of(self, offloaded: bool) -> Checksums {
         if offloaded {
@@ -96,8 +96,8 @@ impl Screen {
         attachment.is_tunnel(tunneled)
     }
 
-    /// Returns why a packet is dropped regardless of its session, if it is. Link-local addresses
-    /// are invalid in a tunnel; `tunneled` is the packet's own mark.
+    /// Returns the reason to drop a packet regardless of its session, if there is one. Link-local
+    /// addresses are invalid in a tunnel; `tunneled` is the packet's own mark.
     #[inline]
     pub(super) fn check(self, parsed: &Parsed, tunneled: bool) -> Option<DropReason> {
         let ip = &parsed.ip;
@@ -112,12 +112,11 @@ impl Screen {
         martian(parsed, self.is_tunnel(tunneled))
     }
 
-    /// Judges a packet that belongs to no session of its own and that was parsed under an older
-    /// screen.
+    /// Judges a packet without a session of its own that was parsed under an older screen.
     #[cold]
     #[inline(never)]
     pub(super) fn check_anew(self, packet: &Packet<'_>, parsed: &Parsed) -> Option<DropReason> {
-        // A first fragment that is forwarded has no bytes, and no checksum that could be verified.
+        // A forwarded first fragment has no bytes here, and no checksum that could be verified.
         let has_checksums = !packet.offloaded && !packet.bytes.is_empty();
         if has_checksums
             && self.checksums() != packet.screen.checksums()
@@ -134,8 +133,8 @@ impl Screen {
         if self.has(Self::SOURCE_ROUTES) && options.contains(IpOptions::SOURCE_ROUTE) {
             return Some(DropReason::SourceRoute);
         }
-        // Packets of sessions are judged by the session's rule, and fragments like their first one
-        // once it is decided. Listener discovery must have a router alert (RFC 2710, section 3; RFC
+        // Packets of sessions follow the session's rule, and fragments follow their first one once
+        // it is decided. Listener discovery must have a router alert (RFC 2710, section 3; RFC
         // 3810, section 5).
         let by_rule = match parsed.transport {
             Transport::Discovery { .. } => options == IpOptions::HOP_BY_HOP,
@@ -188,8 +187,8 @@ const fn is_plain_ipv6(address: u128) -> bool {
     address >> 125 == 1
 }
 
-/// Returns why an address or the time to live is not valid for a packet in transit (RFC 1812,
-/// section 5.3.7; RFC 6890; RFC 4291, section 2).
+/// Returns the reason for which an address or the time to live is invalid for a packet in transit
+/// (RFC 1812, section 5.3.7; RFC 6890; RFC 4291, section 2).
 #[cold]
 fn martian(parsed: &Parsed, tunnel: bool) -> Option<DropReason> {
     let ip = &parsed.ip;

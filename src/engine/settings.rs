@@ -1,4 +1,4 @@
-//! Settings of the packet path: everything that a reload changes, in one piece.
+//! Settings of the packet path: everything that a reload changes, in one value.
 
 use std::sync::Arc;
 
@@ -33,12 +33,12 @@ use crate::verdict::DropReason;
 pub(super) struct Settings {
     pub(super) policy: Arc<CompiledPolicy>,
     pub(super) lifetimes: LifetimeTable,
-    /// Kind of link or tunnel that packets arrive from.
+    /// Kind of link or tunnel from which packets arrive.
     pub(super) attachment: Attachment,
     pub(super) screen: Screen,
     /// Handling of packets with IP options for rules that do not specify it.
     options: OptionsMode,
-    /// Packets with IP options may have to be dropped.
+    /// Whether packets with IP options may have to be dropped.
     pub(super) any_strict_options: bool,
     /// Prefixes that must contain one end of each new session, in the order of the zones. Most
     /// configurations have none.
@@ -65,10 +65,10 @@ pub(super) struct Settings {
     pub(super) limits: Limits,
     /// Hints about the zone of a packet's session.
     pub(super) zone_hints: ZoneHints,
-    /// Any connection may be adopted midstream, or midstream segments may be rejected; if not, the
-    /// packet path skips these checks.
+    /// Whether any connection may be adopted midstream, or midstream segments may be rejected. If
+    /// not, the packet path skips these checks.
     pub(super) any_midstream: bool,
-    /// Some asymmetric paths may be reported or bypassed.
+    /// Whether some asymmetric paths may be reported or bypassed.
     pub(super) any_asymmetric: bool,
 }
 
@@ -193,18 +193,18 @@ impl Settings {
         }
     }
 
-    /// Returns the handling of TCP in sessions of a zone that a rule has admitted or would admit.
+    /// Returns the handling of TCP in a zone's sessions that a rule admits.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))
     }
 
-    /// Returns the handling of TCP in a zone, regardless of the rule.
+    /// Returns the handling of TCP in a zone, without a rule.
     fn tcp_in(&self, zone: Zone) -> Handling {
         let of_zone = self.tcp_zones.iter().find(|(each, _)| *each == zone);
         of_zone.map_or(self.tcp, |(_, handling)| self.tcp.under(*handling))
     }
 
-    /// Returns the entries that a session of a zone and a rule is counted in.
+    /// Returns the entries in which a session of a zone and a rule is counted.
     pub(super) fn counts(&self, zone: Zone, rule: RuleId) -> Counts {
         self.limits.counts(zone, self.policy.bounds(rule))
     }
@@ -297,8 +297,7 @@ impl Settings {
             slot.deadline
         };
         if kept > refreshed {
-            trace
-                .step(|| Step::Note("the session lives longer already: its end stays where it is"));
+            trace.step(|| Step::Note("the session already lives longer: its end stays unchanged"));
         }
         refreshed.max(kept)
     }

@@ -1,13 +1,13 @@
-//! The short way of a packet: one that continues an established session and brings no surprise.
+//! The short way: for usual packets of established sessions.
 //!
 //! **It takes** a TCP segment or UDP datagram in the usual form ([`Plain`]): no IP options, no
 //! extension header, no fragment; for TCP an ACK without SYN, FIN, RST and URG, and no options but
-//! timestamps. Its addresses need no closer look ([`Screen::is_plain`]). Its session is in the
-//! table, is not over, and stays in its state; a TCP session is established, assured, followed from
-//! its SYN and not a control session. The segment lies within its window, brings no repeated data
+//! timestamps. Its addresses need no further check ([`Screen::is_plain`]). Its session is in the
+//! table, has not expired, and stays in its state; a TCP session is established, assured, tracked
+//! from its SYN and not a control session. The segment lies within its window, has no repeated data
 //! and repeats no ACK ([`Track::usual`](crate::track::tcp::Track)). The history of the session has
-//! the packet's letter already. No reload is under way in the shard, and the packet was read under
-//! the settings that are in force there.
+//! the packet's letter already. No reload is in progress in the shard, and the packet was read
+//! under the settings that are in force there.
 //!
 //! **It leaves** every other packet to the full way, without a change of any state: all tests come
 //! before the first write. `Track::usual` is the last test, and writes nothing if it fails.
@@ -29,8 +29,8 @@
 //! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested
 //! under the lock. For a datagram without one they try the lock once, to find the next free slot.
 //! Each packet takes its shard's lock once, in the order of the batch: with 64 shards a batch of 64
-//! packets has 1.6 packets a shard, so taking the packets of a shard together would save less than
-//! sorting them costs.
+//! packets has 1.6 packets per shard, so taking the packets of a shard together would save less
+//! than sorting them costs.
 
 use std::time::Instant;
 
@@ -58,7 +58,7 @@ pub(super) struct Short {
     usual: Usual,
 }
 
-/// A packet that was read for the short way and takes the full way.
+/// A packet that was parsed for the short way and takes the full way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fallback {
     pub(super) place: KeyPlace,
@@ -76,7 +76,7 @@ impl Short {
         matches!(self.usual, Usual::Udp)
     }
 
-    /// Returns what the full way needs of the packet.
+    /// Returns the parts of the packet that the full way needs.
     pub(super) const fn fallback(&self) -> Fallback {
         Fallback {
             place: self.place,
@@ -85,7 +85,7 @@ impl Short {
     }
 }
 
-/// A moment, as the caller passed it and as the table counts it.
+/// A time, as the caller passed it and as the table counts it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     instant: Instant,
@@ -122,7 +122,7 @@ impl Engine {
         }
     }
 
-    /// Returns the moment of a packet; the last one is at hand.
+    /// Returns the time of a packet; the last one is cached.
     #[inline(always)]
     pub(super) fn moment(&self, instant: Instant, last: Option<Moment>) -> Moment {
         match last {
@@ -158,7 +158,7 @@ impl Engine {
     /// Decides a single packet by the short way.
     ///
     /// # Errors
-    /// Returns what was read of a packet that must take the full way, if anything.
+    /// Returns the parsed parts of a packet that must take the full way, if any.
     #[inline(always)]
     pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Fallback>> {
         let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
@@ -232,7 +232,7 @@ impl Engine {
                 let lifetime = stays(&found, now)?;
                 let refreshed = settings.deadline(hot, lifetime, now, &mut ());
                 if refreshed < hot.deadline {
-                    // The session ends earlier than before: the wheel has to know.
+                    // The session ends earlier than before, so the wheel must be updated.
                     return None;
                 }
                 refreshed
@@ -370,8 +370,8 @@ mod tests {
         short.is_ok()
     }
 
-    /// Opens a connection, and sends one byte and an ACK each way: the full way notes their
-    /// letters.
+    /// Opens a connection, and sends one byte and an ACK in each direction: the full way records
+    /// their letters.
     fn connect(engine: &Engine, from: From, now: Instant) {
         let back = From {
             reply: true,

@@ -30,13 +30,13 @@ impl Engine {
     /// during the save, and a session that changes after it was copied is saved as it was. For a
     /// complete stream, stop the packets first.
     ///
-    /// The call needs some 100 KiB of memory, however many sessions there are, and one byte for
-    /// each of `tombstones.max`. `out` is called without a shard's lock, in pieces of about 32 KiB.
-    /// Reloads, previews and restores wait until the stream is written, so `out` must not call
+    /// The call needs some 100 KiB of memory, regardless of the number of sessions, and one byte
+    /// for each of `tombstones.max`. `out` is called without a shard's lock, in pieces of about 32
+    /// KiB. Reloads, previews and restores wait until the stream is written, so `out` must not call
     /// those.
     ///
     /// # Errors
-    /// Returns the error of `out`. Its content is not a complete stream then.
+    /// Returns the error of `out`. The content of `out` is then not a complete stream.
     pub fn save_to(
         &self,
         now: Instant,

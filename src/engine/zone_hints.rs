@@ -9,7 +9,8 @@ use crate::flow::Zone;
 use crate::reserve::{NoMemory, Purpose};
 use crate::session::{KeyPlace, Micros};
 
-/// The fewest and the most flows whose zone is remembered, in each of two tables of 8 KiB to 2 MiB.
+/// Minimum and maximum number of flows whose zone is remembered, in each of two tables of 8 KiB to
+/// 2 MiB.
 const MIN_REMEMBERED: usize = 1 << 10;
 const MAX_REMEMBERED: usize = 1 << 18;
 
@@ -32,8 +33,8 @@ pub(super) struct ZoneHints {
 }
 
 impl ZoneHints {
-    /// Returns the hints for zones in their order. Hints of `previous` are kept: a wrong one costs
-    /// one look-up.
+    /// Returns the hints for zones in their order. Hints of `previous` are kept: a wrong hint costs
+    /// one lookup.
     pub(super) fn new(
         zones: Box<[Zone]>,
         any_asymmetric: bool,
@@ -61,7 +62,7 @@ impl ZoneHints {
         (max_sessions / 2).clamp(MIN_REMEMBERED, MAX_REMEMBERED)
     }
 
-    /// Returns the most bytes that hints take.
+    /// Returns the maximum size of the hints in bytes.
     pub(super) fn bytes(max_sessions: usize, zones: usize) -> usize {
         if zones > 1 {
             2 * Memo::bytes(Self::places(max_sessions))

@@ -31,4 +31,19 @@ impl Engine {
     pub fn flow_name(&self, flow: &FlowKey) -> FlowName {
         FlowName::new(flow, &self.settings().stored_zone_name(flow.zone()))
     }
+
+    /// Returns the name of the conversation of a record; `None` if this engine does not have its
+    /// zone.
+    #[cfg(feature = "snapshot")]
+    #[must_use]
+    pub fn flow_of(&self, stored: &crate::continuity::StoredSession) -> Option<FlowName> {
+        use std::net::SocketAddr;
+
+        let zone = self.settings().stored_zone(&stored.zone)?;
+        let session = &stored.session;
+        let src = SocketAddr::new(session.src, session.src_port);
+        let dst = SocketAddr::new(session.dst, session.dst_port);
+        let (key, _) = FlowKey::between(zone, session.protocol, src, dst, session.variant).ok()?;
+        Some(FlowName::new(&key, &stored.zone))
+    }
 }

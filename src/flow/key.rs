@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Zone;
 use crate::packet::{IcmpKind, PROTOCOL_GRE, PROTOCOL_ICMP, PROTOCOL_ICMPV6};
 
-/// One of the two places of a canonical key. `Low` holds the numerically smaller (address, port).
+/// One of the two ends of a canonical key. `Low` holds the numerically smaller (address, port).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The end with the smaller (address, port).
@@ -32,20 +32,20 @@ impl End {
 /// Zone, protocol and the two ordered ends; 40 bytes, IPv6 included.
 ///
 /// The meaning of the ports depends on the protocol: TCP, UDP, UDP-Lite, SCTP and DCCP have their
-/// ports, an ICMP query has its identifier in both, all other protocols have 0. An ICMP query's key
-/// also holds its kind (echo, timestamp, …) and the end that asks, so that two hosts that ping each
-/// other with one identifier have two sessions. An ICMP message of another type has its type in
-/// place of the kind ([`FlowKey::icmp_message`]). It has no answer, so messages of the other end
-/// are another session.
+/// ports, an ICMP query has its identifier in both, and all other protocols have 0. An ICMP query's
+/// key also holds its kind (echo, timestamp, …) and the end that sends the query, so two hosts that
+/// ping each other with one identifier have two sessions. An ICMP message of another type has its
+/// type in place of the kind ([`FlowKey::icmp_message`]). Such a message has no answer, so messages
+/// of the other end are another session.
 ///
 /// GRE of version 0 has its key ([`FlowKey::gre_key`]). The directions of a tunnel may have
-/// different keys (RFC 2890 does not say that they are equal), so all keys of an address pair have
-/// the same hash: a packet without a session of its own key is matched by its addresses alone
+/// different keys (RFC 2890 does not require equal keys), so all keys of an address pair have the
+/// same hash. A packet without a session of its own key is matched by its addresses alone
 /// ([`FlowKey::is_of_pair`]).
 ///
-/// PPTP's call ID is not in the key, since each direction has another one and only the control
-/// connection pairs them: version 1 is one session between two hosts. ESP and AH are distinguished
-/// by their addresses alone, for the same reason.
+/// PPTP's call ID is not in the key, since each direction has its own and only the control
+/// connection pairs them. GRE of version 1 is therefore one session between two hosts. ESP and AH
+/// are distinguished by their addresses alone, for the same reason.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct FlowKey {
@@ -60,17 +60,17 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 
 /// `tag`: the packet is IPv6.
 pub(super) const TAG_V6: u8 = 1;
-/// `tag`: of an ICMP query, the high end asks; of another ICMP message, the high end sends.
+/// `tag`: the high end sends the ICMP query, or the other ICMP message.
 const TAG_HIGH_ASKS: u8 = 2;
 /// `tag`: where the ICMP query's kind starts, 0 for none; three bits.
 pub(super) const TAG_KIND_SHIFT: u32 = 2;
-/// In place of an ICMP query's kind: GRE with a key, which stands where others have their ports.
+/// In place of an ICMP query's kind: GRE with a key, which is stored in place of the ports.
 pub(super) const KIND_GRE_KEY: u8 = 6;
 /// In place of an ICMP query's kind: GRE of version 1.
 pub(super) const KIND_GRE_CALL: u8 = 7;
 
-/// In place of an ICMP query's kind: a message of another type, which stands where others have
-/// their ports.
+/// In place of an ICMP query's kind: a message of another type, which is stored in place of the
+/// ports.
 pub(super) const KIND_ICMP_MESSAGE: u8 = 7;
 
 pub(super) const fn words(address: u128) -> [u64; 2] {
@@ -91,7 +91,7 @@ pub enum Variant {
     GreKey(u32),
     /// GRE of version 1.
     GreCall,
-    /// ICMP messages of one type and one direction that neither ask nor answer.
+    /// ICMP messages of one type and one direction that are neither queries nor replies.
     IcmpMessage(u8),
 }
 
@@ -183,7 +183,7 @@ impl FlowKey {
         })
     }
 
-    /// Returns the type of ICMP messages that neither ask nor answer.
+    /// Returns the type of ICMP messages that are neither queries nor replies.
     #[must_use]
     pub const fn icmp_message(&self) -> Option<u8> {
         let is_icmp = matches!(self.protocol, PROTOCOL_ICMP | PROTOCOL_ICMPV6);
@@ -194,7 +194,8 @@ impl FlowKey {
         Some(kind as u8)
     }
 
-    /// Returns the part of the key that separates the conversation from others of its ends.
+    /// Returns the part of the key that distinguishes the conversation from others between its
+    /// ends.
     pub(crate) const fn variant(&self) -> Variant {
         match (self.protocol, self.tag >> TAG_KIND_SHIFT) {
             (PROTOCOL_GRE, KIND_GRE_KEY) => {
@@ -211,7 +212,8 @@ impl FlowKey {
         }
     }
 
-    /// Returns the key with the kind of an ICMP message and the end that asks or sends.
+    /// Returns the key with the kind of an ICMP message, and the end that sends the query or
+    /// message.
     pub(super) const fn with_icmp(mut self, kind: u8, asker: End) -> Self {
         self.tag |= kind << TAG_KIND_SHIFT;
         if matches!(asker, End::High) {
@@ -220,7 +222,7 @@ impl FlowKey {
         self
     }
 
-    /// Returns the key of a GRE tunnel of version 0 that has one.
+    /// Returns the GRE key of a tunnel of version 0, if it has one.
     #[must_use]
     pub const fn gre_key(&self) -> Option<u32> {
         if self.protocol != PROTOCOL_GRE || self.tag >> TAG_KIND_SHIFT != KIND_GRE_KEY {
@@ -264,7 +266,8 @@ impl Hash for FlowKey {
             state.write_u64(c);
             state.write_u64(d);
         } else {
-            // All of an IPv4 address stands in the low half; the rest is the same in each of them.
+            // An IPv4 address is entirely in the low half; the high half is the same for all IPv4
+            // addresses.
             state.write_u64((b << 32) | (d & 0xffff_ffff));
         }
         state.write_u64(

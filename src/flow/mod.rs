@@ -1,8 +1,7 @@
 //! Identity of a conversation: its zone, its two ends and its protocol.
 //!
-//! [`FlowKey`] is canonical: both directions of a conversation make the same key, because the two
-//! ends are put in order. One key means one hash, one shard, one lock, and no second index entry
-//! for replies.
+//! A [`FlowKey`] is canonical: its two ends are sorted, so both directions of a conversation have
+//! one key. One key means one hash, one shard, one lock, and no second index entry for replies.
 
 mod key;
 mod packet_flow;
@@ -17,7 +16,7 @@ pub use zone::Zone;
 pub enum Direction {
     /// The direction of the session's first packet: initiator to responder.
     Original,
-    /// The other way: responder to initiator.
+    /// The opposite direction: responder to initiator.
     Reply,
 }
 

@@ -47,7 +47,7 @@ struct IcmpFields {
     kind: u8,
     /// The identifier of a query, or the type of another message.
     id: u16,
-    /// Whether the sender asks.
+    /// Whether the message is a query or another message, and not a reply.
     request: bool,
 }
 
@@ -234,7 +234,8 @@ impl Flow {
     pub(crate) fn of_plain(zone: Zone, plain: &Plain) -> Self {
         let (src_port, dst_port) = (plain.src_port, plain.dst_port);
         match plain.addresses {
-            // Which end is the lower one follows no pattern: both are ordered without a branch.
+            // A branch on which end is lower would be unpredictable, so the ends are ordered
+            // without one.
             Addresses::V4 { src, dst } => {
                 let from = u64::from(src) << 16 | u64::from(src_port);
                 let to = u64::from(dst) << 16 | u64::from(dst_port);
@@ -276,7 +277,7 @@ impl Flow {
                 Some(header.with_icmp(IcmpFields::message(kind)))
             }
             QuotedTransport::Gre(Some(key)) => Some(header.with_ports(0, 0).with_gre(key)),
-            // The address pair is all that an unknown key leaves.
+            // The key is unknown, so only the address pair identifies the flow.
             QuotedTransport::Other | QuotedTransport::Gre(None) => Some(header.with_ports(0, 0)),
             QuotedTransport::IcmpError | QuotedTransport::Fragment => None,
         }
@@ -422,7 +423,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Few addresses and ports: equal ones are frequent.
+        /// Few addresses and ports, so that equal ones are frequent.
         #[test]
         fn a_packet_in_the_usual_form_has_the_flow_that_its_headers_have(
             v6: bool,

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU64;
 
-/// The name of packets that are held: the fragments of one datagram until its first fragment has
-/// come, or the packets of one flow until the [`Question`](crate::Question) about it is answered.
+/// Identifier of held packets: the fragments of one datagram until its first fragment arrives, or
+/// the packets of one flow until the [`Question`](crate::Question) about it is answered.
 ///
-/// Within 2^47 datagrams of an engine, or 2^44 questions, no two have the same one.
+/// An identifier is unique within 2^47 datagrams of an engine, or 2^44 questions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HoldId(NonZeroU64);
 
@@ -25,7 +25,7 @@ pub(crate) enum HoldCause {
 }
 
 impl HoldId {
-    /// Bits below those of the number in the table.
+    /// Number of bits below the number in the table.
     const SERIAL_BITS: u32 = 48;
     /// The bit that is set for a question.
     const QUESTION: u64 = 1 << 47;

@@ -1,4 +1,4 @@
-//! Bounded table of datagrams, with the number of places of each zone and source.
+//! Bounded table of datagrams, with the number of slots of each zone and source.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ pub(super) struct SourceKey {
     pub(super) prefix: u128,
 }
 
-/// Reason for which a datagram gives up its places.
+/// Reason for which a datagram is evicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     /// The source has reached its limit.
@@ -30,7 +30,7 @@ struct Entry<T> {
     key: DatagramKey,
     deadline: Micros,
     source: u32,
-    /// Number of its places, 0 for a free entry.
+    /// Number of the source's slots; 0 for a free entry.
     places: u32,
     value: T,
 }
@@ -46,7 +46,7 @@ struct Source {
 #[derive(Debug, Clone, Copy)]
 struct ZoneEntry {
     number: u16,
-    /// Sources by number of places.
+    /// Sources by number of slots.
     sources: Ranking,
     /// Datagrams of the source, oldest first.
     datagrams: List,
@@ -79,7 +79,7 @@ impl Numbers {
     }
 }
 
-/// Writes to a place that exists or is the next one.
+/// Writes to a slot that exists, or to the next one.
 fn write<T>(places: &mut Vec<T>, number: u32, value: T) {
     match places.get_mut(number as usize) {
         Some(place) => *place = value,
@@ -89,14 +89,14 @@ fn write<T>(places: &mut Vec<T>, number: u32, value: T) {
 
 /// Datagrams with a value each. All memory is reserved once.
 ///
-/// When all places are taken, a new datagram gets one from the zone that has most, there from the
-/// source that has most, and there from its oldest datagram. So a zone with no more than its equal
-/// part of all places never loses one. No zone or source gives up a place for another one that has
-/// as many: then the newcomer's own zone or source does.
+/// When all slots are taken, a new datagram evicts the oldest datagram of the source with the most
+/// slots, in the zone with the most slots. A zone with no more than its equal share of all slots
+/// therefore never loses one. No zone or source gives up a slot for another one that has as many:
+/// in that case the new datagram's own zone or source does.
 ///
-/// A source is heavy only with more than an eighth of the limit for one source. If there is none,
-/// the oldest datagram of the zone is removed. Otherwise a flood from forged sources with one
-/// datagram each would make the few hosts with several datagrams in flight the heaviest.
+/// A source is heavy only with more than an eighth of the limit for one source. Without a heavy
+/// source, the oldest datagram of the zone is removed. Otherwise a flood from forged sources with
+/// one datagram each would make the few hosts with several datagrams in flight the heaviest.
 #[derive(Debug)]
 pub(super) struct Ledger<T> {
     index: HashMap<DatagramKey, u32, ahash::RandomState>,
@@ -124,10 +124,10 @@ pub(super) struct Ledger<T> {
 }
 
 impl<T> Ledger<T> {
-    /// Returns the bytes of a ledger with `max` places.
+    /// Returns the bytes of a ledger with `max` slots.
     pub(super) const fn bytes(max: u32) -> usize {
-        /// Returns the bytes of a map that is at most half full: it has a power of two of places,
-        /// of which at most seven in eight are used, and a byte beside each.
+        /// Returns the bytes of a map that is at most half full: the number of its slots is a power
+        /// of two, at most seven in eight are used, and each has one byte beside it.
         const fn map<K, V>(capacity: usize) -> usize {
             (2 * capacity * 8 / 7 + 1).next_power_of_two() * (size_of::<(K, V)>() + 1)
         }
@@ -186,7 +186,7 @@ impl<T> Ledger<T> {
         self.index.len()
     }
 
-    /// Returns the number of places in use.
+    /// Returns the number of slots in use.
     pub(super) const fn places(&self) -> u32 {
         self.places
     }
@@ -195,7 +195,7 @@ impl<T> Ledger<T> {
         self.entries.get(*self.index.get(key)? as usize)
     }
 
-    /// Returns a datagram and the end of its time.
+    /// Returns a datagram and the time of its expiry.
     pub(super) fn get_mut(&mut self, key: &DatagramKey) -> Option<(&mut T, Micros)> {
         let entry = self.entries.get_mut(*self.index.get(key)? as usize)?;
         Some((&mut entry.value, entry.deadline))
@@ -207,13 +207,13 @@ impl<T> Ledger<T> {
         (entry.places > 0).then_some(&entry.value)
     }
 
-    /// Returns the datagram that was added first of all, if its time has come by `now`.
+    /// Returns the oldest datagram, if it has expired by `now`.
     pub(super) fn due(&self, now: Micros) -> Option<DatagramKey> {
         let entry = self.entries.get(self.by_age.first as usize)?;
         (entry.deadline <= now).then_some(entry.key)
     }
 
-    /// Returns the datagram that must go before a source can take one more place, and why.
+    /// Returns the datagram that must be evicted before a source can take one more slot, and why.
     pub(super) fn victim(&self, newcomer: &SourceKey) -> Option<(DatagramKey, Full)> {
         let own = self.source_index.get(newcomer).copied();
         let own_places = own.map_or(0, |own| self.source_ranks.amount(own));
@@ -243,7 +243,7 @@ impl<T> Ledger<T> {
         self.oldest_of(source).map(|key| (key, Full::Table))
     }
 
-    /// Returns how many places a source may have without being heavy.
+    /// Returns how many slots a source may have without being heavy.
     fn light(&self) -> u32 {
         (self.max_per_source / 8).max(1)
     }
@@ -254,8 +254,8 @@ impl<T> Ledger<T> {
         Some(entry.key)
     }
 
-    /// Adds a datagram that is not there, with one place. There must be room: see
-    /// [`Ledger::victim`]. `value` gets the number by which [`Ledger::at`] finds it.
+    /// Adds a new datagram, with one slot. There must be room: see [`Ledger::victim`]. `value`
+    /// receives the number by which [`Ledger::at`] finds the datagram.
     pub(super) fn insert(
         &mut self,
         key: DatagramKey,
@@ -284,7 +284,7 @@ impl<T> Ledger<T> {
         self.grow(&key);
     }
 
-    /// Gives a datagram one more place. There must be room: see [`Ledger::victim`].
+    /// Gives a datagram one more slot. There must be room: see [`Ledger::victim`].
     pub(super) fn grow(&mut self, key: &DatagramKey) {
         let Some(number) = self.index.get(key) else {
             return;
@@ -334,7 +334,7 @@ impl<T> Ledger<T> {
         Some((value, owner))
     }
 
-    /// Takes a place from a source and its zone; one that has none left is forgotten.
+    /// Takes a slot from a source and its zone; a source or zone without slots is removed.
     fn shrink(&mut self, number: u32) {
         let Some(&Source { key, zone, .. }) = self.sources.get(number as usize) else {
             return;
@@ -351,7 +351,7 @@ impl<T> Ledger<T> {
         }
     }
 
-    /// Returns the number of a source, which is added if it is not there.
+    /// Returns the number of a source, which is added if it is missing.
     fn source_of(&mut self, key: SourceKey) -> u32 {
         if let Some(number) = self.source_index.get(&key) {
             return *number;
@@ -455,7 +455,7 @@ impl<T> Ledger<T> {
         Ok(())
     }
 
-    /// Returns whether a datagram is there.
+    /// Returns whether the ledger holds a datagram.
     pub(super) fn contains(&self, key: &DatagramKey) -> bool {
         self.entry(key).is_some()
     }

@@ -19,13 +19,13 @@ pub(super) struct Ranges {
 /// Result of [`Ranges::add`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Added {
-    /// The bytes are new; now they are known.
+    /// The bytes are new, and have been added.
     New,
     /// All of the bytes have passed before.
     Known,
     /// Some of the bytes have passed before.
     Overlap,
-    /// The bytes would need one range too many.
+    /// The bytes would exceed the maximum number of ranges.
     TooMany,
 }
 
@@ -42,17 +42,17 @@ impl Ranges {
             .find(|(_, range)| is(range))
     }
 
-    /// Returns the end of the furthest range, 0 if there is none.
+    /// Returns the end of the last range, or 0 if there is none.
     pub(super) fn end(&self) -> u16 {
         self.iter().map(|range| range.end).max().unwrap_or(0)
     }
 
-    /// Returns whether these are exactly the bytes `0..end`.
+    /// Returns whether the ranges are exactly the bytes `0..end`.
     pub(super) fn are_all(&self, end: u16) -> bool {
         self.len == 1 && self.iter().next() == Some(Range { start: 0, end })
     }
 
-    /// Adds bytes, at least one, unless some are there.
+    /// Adds bytes, at least one, unless some of them are present.
     pub(super) fn add(&mut self, new: Range) -> Added {
         if self
             .iter()
@@ -90,7 +90,7 @@ impl Ranges {
         Added::New
     }
 
-    /// Removes a range; the last range takes its place.
+    /// Removes a range; the last range takes its slot.
     fn remove(&mut self, place: usize) {
         let Some(last) = self.len.checked_sub(1) else {
             return;
@@ -172,7 +172,7 @@ mod tests {
             for (start, len) in parts {
                 let part = &mut bytes[usize::from(start)..usize::from(start + len)];
                 let expected = match (part.iter().all(|b| *b), part.iter().any(|b| *b)) {
-                    // Bytes that passed in two fragments are one range here: the two touch.
+                    // Bytes of two adjacent fragments are one range.
                     (true, _) => Added::Known,
                     (false, true) => Added::Overlap,
                     (false, false) => Added::New,

@@ -1,8 +1,8 @@
-//! Numbered items by how much each has, with the one that has most at hand.
+//! Numbered items, ranked by the amount that each has; the first is found in constant time.
 //!
-//! Items that have equally much share a bucket, and the buckets form a list by amount. Amounts
-//! change by one, so that an item moves to the neighboring bucket or to a new one between the two:
-//! every operation takes constant time, and the order is exact.
+//! Items with equal amounts share a bucket, and the buckets form a list sorted by amount. Amounts
+//! change by one, so an item moves to the neighboring bucket or to a new one between the two. Every
+//! operation takes constant time, and the order is exact.
 
 use super::chain::{Chain, List, NIL};
 use crate::reserve::{NoMemory, Purpose};
@@ -46,10 +46,10 @@ impl Ranks {
         capacity * (size_of::<Bucket>() + size_of::<u32>()) + Chain::bytes(capacity)
     }
 
-    /// Rankings of at most `capacity` items in all.
+    /// Creates rankings of at most `capacity` items in all.
     pub(super) fn new(capacity: usize) -> Result<Self, NoMemory> {
         Ok(Self {
-            // An item that moves is for a moment in neither of two buckets.
+            // An item that moves is briefly in neither of the two buckets.
             buckets: Purpose::Fragments.room(capacity + 1)?,
             free: NIL,
             chain: Chain::new(capacity)?,
@@ -61,7 +61,7 @@ impl Ranks {
         self.buckets.get(number as usize)
     }
 
-    /// Returns the bucket with an amount between two neighbors, one of which may have it already.
+    /// Returns the bucket with an amount: one of two neighbors, or a new bucket between them.
     fn bucket_between(
         &mut self,
         ranking: &mut Ranking,
@@ -118,7 +118,7 @@ impl Ranks {
         }
     }
 
-    /// Takes an item out of its bucket, and the bucket away if it was the last one.
+    /// Removes an item from its bucket, and removes the bucket if it is then empty.
     fn take(&mut self, ranking: &mut Ranking, item: u32, number: u32) {
         let Some(bucket) = self.buckets.get_mut(number as usize) else {
             return;
@@ -140,13 +140,13 @@ impl Ranks {
         }
     }
 
-    /// Adds an item that has one.
+    /// Adds an item with the amount one.
     pub(super) fn insert(&mut self, ranking: &mut Ranking, item: u32) {
         let number = self.bucket_between(ranking, 1, NIL, ranking.lowest);
         self.put(item, number);
     }
 
-    /// Gives an item one more.
+    /// Increments an item's amount.
     pub(super) fn raise(&mut self, ranking: &mut Ranking, item: u32) {
         let number = self.number_of(item);
         let Some(&Bucket { amount, higher, .. }) = self.bucket(number) else {
@@ -157,7 +157,7 @@ impl Ranks {
         self.put(item, next);
     }
 
-    /// Takes one from an item. Returns whether it has any left; if not, it is gone.
+    /// Decrements an item's amount. Returns whether any is left; if not, the item is removed.
     pub(super) fn lower(&mut self, ranking: &mut Ranking, item: u32) -> bool {
         let number = self.number_of(item);
         let Some(&Bucket { amount, lower, .. }) = self.bucket(number) else {
@@ -180,13 +180,13 @@ impl Ranks {
         self.bucket_of.get(item as usize).copied().unwrap_or(NIL)
     }
 
-    /// Returns how much an item of a ranking has.
+    /// Returns the amount of an item in a ranking.
     pub(super) fn amount(&self, item: u32) -> u32 {
         self.bucket(self.number_of(item))
             .map_or(0, |bucket| bucket.amount)
     }
 
-    /// Returns an item that has most: of several the one that has had as much for longest.
+    /// Returns the item with the greatest amount; of several, the one that reached it first.
     pub(super) fn most(&self, ranking: &Ranking) -> Option<u32> {
         let bucket = self.bucket(ranking.highest)?;
         Some(bucket.items.first)

@@ -18,23 +18,23 @@ use crate::verdict::{DropReason, Tracked};
 /// Number of expired datagrams that a new one clears away.
 const CLEARED: usize = 8;
 
-/// Beside so many incomplete datagrams one is remembered for having been refused.
+/// Number of incomplete datagrams for each refused datagram that is remembered.
 const REFUSED_SHARE: u32 = 4;
 
-/// First fragments that can be decided at the same time without an allocation: one a thread.
+/// First fragments that can be decided at the same time without an allocation: one for each thread.
 const DECIDING: usize = 256;
 
-/// A fragment that has come.
+/// A fragment that has arrived.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival<'a> {
     pub(crate) key: &'a DatagramKey,
     pub(crate) fragment: &'a Fragment,
-    /// The prefix for which its source counts.
+    /// The prefix to which its source belongs.
     pub(crate) prefix: u128,
     /// See [`Fragment::max_end`].
     pub(crate) max_end: u16,
     pub(crate) now: Micros,
-    /// Whether its caller can hold it.
+    /// Whether the caller can hold it.
     pub(crate) can_hold: bool,
 }
 
@@ -52,7 +52,7 @@ impl Arrival<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Followed {
     pub(crate) tracked: Tracked,
-    /// The session's key, where the session counts the datagram.
+    /// The session's key, if the session counts the datagram.
     pub(crate) flow: Option<FlowKey>,
     /// For a TCP segment within its window: the sequence number at which byte 0 of the datagram
     /// would be. The segment's end is this number plus the datagram's length, a SYN or FIN
@@ -67,7 +67,7 @@ pub(crate) enum Fate {
     Refused(Tracked),
 }
 
-/// A later fragment that passes.
+/// A later fragment that is forwarded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LaterFragment {
     pub(crate) followed: Followed,
@@ -82,14 +82,14 @@ pub(crate) struct LaterFragment {
 pub(crate) enum Joined {
     /// No such datagram.
     Unknown,
-    /// The first fragment has not come: this one waits for it. If there is a second name, all
-    /// fragments that are held under that one have lost their places to it.
+    /// The first fragment has not arrived, and this one waits for it. A second identifier names
+    /// held fragments that were evicted to make room for this one.
     Held(HoldId, Option<HoldId>),
     /// The datagram is known, and its lifetime is over.
     Expired,
-    /// The fragment belongs to it and passes.
+    /// The fragment belongs to a known datagram and is forwarded.
     Passes(LaterFragment),
-    /// The fragment belongs to it and is dropped; `None`: it fits nothing.
+    /// The fragment belongs to a known datagram and is dropped; `None` if it fits nothing.
     Drops(DropReason, Option<Tracked>),
 }
 
@@ -175,7 +175,7 @@ struct State {
     deciding: Vec<DatagramKey>,
     admitted: Ledger<Datagram>,
     refused: Ledger<Refusal>,
-    /// Datagrams whose first fragment has not come, with a place for each fragment that is held.
+    /// Datagrams whose first fragment has not arrived, with a slot for each held fragment.
     waiting: Ledger<HoldId>,
     last_hold: u64,
     given_up: u64,
@@ -188,11 +188,11 @@ pub(crate) struct Gauges {
     pub(crate) datagrams: usize,
     /// Fragments that are held.
     pub(crate) held: usize,
-    /// Datagrams that were given up for others, since the start.
+    /// Datagrams that were evicted for others, since the start.
     pub(crate) given_up: u64,
 }
 
-/// All datagrams of which a fragment has come and something is missing.
+/// All incomplete datagrams: a fragment has arrived, and some are missing.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     state: Mutex<State>,
@@ -234,7 +234,7 @@ impl State {
         }
     }
 
-    /// Takes up an admitted datagram, for which another one may be given up.
+    /// Adds an admitted datagram, for which another one may be evicted.
     fn admit(&mut self, arrival: &Arrival<'_>, followed: Followed, lifetime: u64) {
         let deadline = Micros(arrival.now.0.saturating_add(lifetime));
         let source = arrival.source();
@@ -267,8 +267,7 @@ impl State {
             .insert(*arrival.key, source, deadline, |_| datagram);
     }
 
-    /// Remembers why the fragments of a datagram are dropped, for which another refusal may be
-    /// forgotten.
+    /// Records why the fragments of a datagram are dropped, which may evict another such record.
     fn refuse(&mut self, key: DatagramKey, source: SourceKey, deadline: Micros, refusal: Refusal) {
         if let Some((victim, _)) = self.refused.victim(&source) {
             self.refused.remove(&victim);
@@ -276,11 +275,11 @@ impl State {
         self.refused.insert(key, source, deadline, |_| refusal);
     }
 
-    /// Holds a fragment, if it may be held and there is room. A full table gives up the oldest
-    /// datagram of the zone and source that have most: a late first fragment comes within
+    /// Holds a fragment, if it may be held and there is room. A full table evicts the oldest
+    /// datagram of the zone and source that have the most: a late first fragment arrives within
     /// milliseconds, so the newest datagrams are the most likely to be completed.
     fn hold(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
-        // Also for a fragment that was held until now: the caller that hands it in again needs no
+        // Also accepts a fragment that was held until now: a caller that submits it again needs no
         // other call.
         self.expire(arrival.now, CLEARED);
         if !arrival.can_hold || hold == 0 {
@@ -300,8 +299,7 @@ impl State {
         };
         let source = arrival.source();
         let evicted = match self.waiting.victim(&source) {
-            // A datagram does not make room for itself: its held fragments matter more than later
-            // ones.
+            // A datagram does not evict itself: its held fragments matter more than later ones.
             Some((victim, _)) if victim == *key => return Joined::Unknown,
             Some((victim, _)) => self.waiting.remove(&victim).map(|(id, _)| id),
             None => None,
@@ -320,8 +318,8 @@ impl State {
         Joined::Held(id, evicted)
     }
 
-    /// Handles a fragment of an expired datagram. One that can be held may belong to a new datagram
-    /// with the same identification.
+    /// Handles a fragment of an expired datagram. A fragment that can be held may belong to a new
+    /// datagram with the same identification.
     fn anew(&mut self, arrival: &Arrival<'_>, hold: u64) -> Joined {
         if arrival.fragment.offset == 0 {
             return Joined::Expired;
@@ -372,7 +370,7 @@ impl State {
             return self.hold(arrival, hold);
         }
         if self.deciding.contains(key) {
-            // Another thread had the same fragment and was faster.
+            // Another thread has decided a copy of this fragment first.
             return Joined::Drops(DropReason::FragmentDuplicate, None);
         }
         Joined::Unknown
@@ -380,13 +378,13 @@ impl State {
 }
 
 impl Datagrams {
-    /// Returns how many datagrams are remembered for having been refused.
+    /// Returns how many refused datagrams are remembered.
     const fn max_refused(config: &FragmentsConfig) -> u32 {
         let share = config.max_datagrams / REFUSED_SHARE;
         if share == 0 { 1 } else { share }
     }
 
-    /// Returns the bytes that the datagrams of a configuration take.
+    /// Returns the bytes that the datagrams take under a configuration.
     pub(crate) const fn bytes(config: &FragmentsConfig) -> usize {
         Ledger::<Datagram>::bytes(config.max_datagrams)
             + Ledger::<Refusal>::bytes(Self::max_refused(config))
@@ -396,7 +394,7 @@ impl Datagrams {
     /// Creates an empty table. The seed keys the hashes: a secret, or fixed in a test.
     pub(crate) fn new(config: &FragmentsConfig, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
-        // Another hash than that of the sessions.
+        // The hash differs from that of the sessions.
         let hasher = ahash::RandomState::with_seeds(d, c, b, a);
         let max = config.max_datagrams;
         let refused = Self::max_refused(config);
@@ -415,7 +413,7 @@ impl Datagrams {
         })
     }
 
-    /// Runs a function under the lock, and records the number of datagrams that it leaves.
+    /// Runs a function under the lock, and records the resulting number of datagrams.
     fn with<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.lock();
         let result = run(&mut state);
@@ -423,7 +421,7 @@ impl Datagrams {
         result
     }
 
-    /// Returns how many there are.
+    /// Returns the numbers of datagrams and fragments.
     pub(crate) fn gauges(&self) -> Gauges {
         let state = self.state.lock();
         Gauges {
@@ -435,17 +433,17 @@ impl Datagrams {
 
     /// Finds the datagram of a fragment, and decides on the fragment if there is one.
     ///
-    /// One that comes before its first fragment is held if its caller can do that, also while
+    /// A fragment that arrives before the first is held if its caller can do that, also while
     /// another thread decides the first: [`Datagrams::settle`] then releases it.
     pub(crate) fn join(&self, arrival: &Arrival<'_>) -> Joined {
         self.with(|state| state.join(arrival, self.lifetime_micros, self.hold_micros))
     }
 
-    /// Begins a datagram whose first fragment has come; [`Datagrams::settle`] or
+    /// Begins a datagram whose first fragment has arrived; [`Datagrams::settle`] or
     /// [`Datagrams::put_off`] must follow.
     ///
     /// # Errors
-    /// Another thread is deciding the same fragment, or has decided it.
+    /// Another thread is deciding a copy of this fragment, or has decided it.
     pub(crate) fn open(&self, key: &DatagramKey) -> Result<(), DropReason> {
         self.with(|state| {
             if state.deciding.contains(key)
@@ -459,12 +457,12 @@ impl Datagrams {
         })
     }
 
-    /// Puts off the decision about a datagram: its first fragment is held, and will come again.
+    /// Puts off the decision about a datagram: its first fragment is held, and is submitted again.
     pub(crate) fn put_off(&self, key: &DatagramKey) {
         self.with(|state| state.deciding.retain(|deciding| deciding != key));
     }
 
-    /// Records the decision about a datagram. Returns the name of the fragments that have waited
+    /// Records the decision about a datagram. Returns the identifier of the fragments that waited
     /// for it.
     pub(crate) fn settle(&self, arrival: &Arrival<'_>, fate: Fate) -> Option<HoldId> {
         self.with(|state| {
@@ -485,7 +483,7 @@ impl Datagrams {
         })
     }
 
-    /// Returns whether the fragments of a name still wait for their first one.
+    /// Returns whether the fragments of an identifier still wait for their first one.
     pub(crate) fn holds(&self, id: HoldId) -> bool {
         self.state.lock().waiting.at(id.number()) == Some(&id)
     }

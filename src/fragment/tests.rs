@@ -12,7 +12,7 @@ use crate::config::FragmentsConfig;
 use crate::session::time::Micros;
 use crate::verdict::{Class, DropReason, Tracked};
 
-/// A datagram from 10.0.0.1, told apart by `id`.
+/// A datagram from 10.0.0.1 with the identification `id`.
 fn key(id: u32) -> DatagramKey {
     from(1, id)
 }
@@ -111,7 +111,7 @@ fn open(datagrams: &Datagrams, key: &DatagramKey, now: Micros, fate: Fate) -> Op
     released
 }
 
-/// Returns whether a datagram is there: a copy of its first fragment is a duplicate then.
+/// Returns whether a datagram is known: a copy of its first fragment is then a duplicate.
 fn is_there(datagrams: &Datagrams, key: &DatagramKey, now: Micros) -> bool {
     matches!(
         join(datagrams, key, part(0, 8, true), now),
@@ -155,7 +155,7 @@ fn a_source_at_its_bound_gives_up_its_own_oldest_datagram() {
     for other in [from(2, 0), from(1, 1), from(1, 2), from(1, 3)] {
         assert!(is_there(&datagrams, &other, seconds(0)), "{other}");
     }
-    // Another zone is another source. A datagram that is complete gives its room back.
+    // Another zone is another source. A complete datagram frees its slot.
     open(&datagrams, &in_zone(5, 1, 3), seconds(0), admitted());
     let last = join(&datagrams, &from(1, 1), part(8, 3, false), seconds(1));
     assert!(matches!(
@@ -206,7 +206,7 @@ fn a_full_table_gives_up_the_oldest_datagram_of_the_source_that_has_most() {
         reason(&datagrams, &from(1, 0), seconds(0)),
         Some(DropReason::FragmentTableFull)
     );
-    // The source that has most gives for itself, and for a newcomer.
+    // The source with the most gives up a datagram for itself, and for a new source.
     for _ in 0..100 {
         open(&datagrams, &from(1, 100), seconds(0), admitted());
         let last = join(&datagrams, &from(1, 100), part(8, 3, false), seconds(0));
@@ -238,7 +238,7 @@ fn forged_sources_with_one_datagram_each_evict_each_other_first() {
     }
     flood(100..150);
     assert!(in_flight(), "the oldest made room");
-    // A source that is heavy gives for itself.
+    // A heavy source gives up its own datagram.
     for id in 0..20 {
         open(&datagrams, &from(200, id), seconds(0), admitted());
     }
@@ -277,7 +277,7 @@ fn a_zone_within_its_equal_part_never_gives_a_place_to_another() {
     for id in 0..4 {
         assert!(is_there(&datagrams, &in_zone(2, 9, id), seconds(0)), "{id}");
     }
-    // It takes as many as the other has, and then gives for itself.
+    // The source takes as many as the other has, and then gives up its own.
     for id in 4..20 {
         open(&datagrams, &in_zone(2, 9, id), seconds(0), admitted());
     }
@@ -326,7 +326,7 @@ fn of_two_copies_of_a_first_fragment_on_two_threads_one_decides() {
         join(&datagrams, &key(1), last, seconds(0)),
         Joined::Unknown
     ));
-    // One that can be held waits for the decision.
+    // A fragment that can be held waits for the decision.
     let id = held(wait(&datagrams, &key(1), 16, seconds(0)));
     assert_eq!(
         datagrams.settle(&arrival(&key(1), &first, seconds(0)), admitted()),
@@ -369,8 +369,8 @@ fn nobody_waits_longer_than_a_second_and_time_needs_no_packet() {
     datagrams.expire(seconds(1), 8);
     assert!(!datagrams.holds(id));
     assert_eq!(datagrams.gauges().held, 0);
-    // One that comes after its time begins anew, under another name, whether that was noticed or
-    // not.
+    // A fragment after the expiry begins a new hold with another identifier, whether or not the
+    // expiry was noticed.
     let id = held(wait(&datagrams, &key(1), 8, seconds(1)));
     assert_ne!(held(wait(&datagrams, &key(1), 16, seconds(2))), id);
     assert_eq!(datagrams.gauges().held, 1);
@@ -379,7 +379,7 @@ fn nobody_waits_longer_than_a_second_and_time_needs_no_packet() {
 #[test]
 fn held_fragments_of_one_source_or_zone_take_no_room_of_others() {
     let datagrams = datagrams(16, 4);
-    // A source at its bound gives up its own oldest.
+    // A source at its bound gives up its own oldest datagram.
     let other = held(wait(&datagrams, &from(2, 0), 8, seconds(0)));
     let first = held(wait(&datagrams, &from(1, 0), 8, seconds(0)));
     for id in 1..4 {
@@ -390,7 +390,7 @@ fn held_fragments_of_one_source_or_zone_take_no_room_of_others() {
     };
     assert_eq!(evicted, Some(first));
     assert!(datagrams.holds(other));
-    // A datagram makes no room for itself.
+    // A datagram does not evict itself.
     for offset in 1..=3 {
         held(wait(&datagrams, &from(3, 0), 8 * offset, seconds(0)));
     }
@@ -399,7 +399,7 @@ fn held_fragments_of_one_source_or_zone_take_no_room_of_others() {
         wait(&datagrams, &from(3, 0), 40, seconds(0)),
         Joined::Unknown
     ));
-    // A flood from everywhere in one zone leaves another zone its part.
+    // A flood from many sources in one zone leaves another zone its share.
     let zoned: Vec<_> = (0..4)
         .map(
             |id| match wait(&datagrams, &in_zone(7, 1, id), 8, seconds(0)) {
@@ -487,7 +487,7 @@ proptest! {
     }
 }
 
-/// Bytes of a datagram that must have passed: a reference that keeps each byte.
+/// Reference model that stores each byte of a datagram that must have passed.
 #[derive(Default)]
 struct Model {
     bytes: Vec<bool>,

@@ -6,12 +6,12 @@ use crate::packet::SeqNum;
 use super::stream::{Fit, Piece, Stream, Trouble};
 use super::{Helper, HelperSink, Limits, Plain};
 
-/// A TCP segment as far as a helper is concerned.
+/// The parts of a TCP segment that a helper reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'a> {
     /// Sequence number of the first byte of the payload, after the SYN if the segment has one.
     pub seq: SeqNum,
-    /// The acknowledgement number, if the flag is set.
+    /// The acknowledgment number, if the flag is set.
     pub ack: Option<SeqNum>,
     /// Payload, without the padding after the IP length.
     pub payload: &'a [u8],
@@ -22,8 +22,8 @@ pub struct Segment<'a> {
 /// State that is kept for a control session.
 ///
 /// Callers use [`Control::begins`] for both SYNs, then [`Control::segment`] for every segment that
-/// the tracker found valid. These include pure acknowledgements, which show the holes that will
-/// never be filled. A stream without [`Control::begins`] is picked up mid-stream.
+/// the tracker found valid. These include pure acknowledgments, which show the holes that will
+/// never be filled. A stream without [`Control::begins`] is adopted midstream.
 #[derive(Debug)]
 pub struct Control<H> {
     original: Stream,
@@ -42,14 +42,14 @@ impl<H: Helper> Control<H> {
     }
 
     /// Records a SYN; `first` is the number of the first byte after it
-    /// ([`first_byte`](super::first_byte)). It may be called again, with another number, until
-    /// payload arrives.
+    /// ([`first_byte`](super::first_byte)). The method may be called again, with another number,
+    /// until payload arrives.
     pub fn begins(&mut self, from: Direction, first: SeqNum) {
         self.parts(from).0.begins(first);
     }
 
     /// Processes a segment. Segments of both directions must be given in their order of arrival,
-    /// since an acknowledgement that overtakes the acknowledged data looks like a loss.
+    /// since an acknowledgment that overtakes the acknowledged data looks like a loss.
     pub fn segment(&mut self, from: Direction, segment: &Segment<'_>, sink: &mut dyn HelperSink) {
         for from in Direction::BOTH {
             self.parts(from).0.guard(false);
@@ -59,7 +59,7 @@ impl<H: Helper> Control<H> {
 
     /// Reads a segment of a session in which no byte may pass unread. A segment that does not fit
     /// changes nothing, see [`Stream::fit`]. The caller decides whether bytes pass that the helper
-    /// does not read any more.
+    /// no longer reads.
     ///
     /// [`Stream::fit`]: super::stream::Stream::fit
     pub fn guarded_segment(
@@ -74,7 +74,7 @@ impl<H: Helper> Control<H> {
                 helper.trouble(from, Trouble::MidStream, sink);
             }
         }
-        // Encrypted bytes are not lines. The helper follows them to their end.
+        // Encrypted bytes are not lines. The helper tracks them to their end.
         let is_plain = !self.helper.is_opaque() && !self.helper.is_encrypted_from(from);
         if is_plain && !segment.payload.is_empty() {
             let limits = self.limits(from);
@@ -87,7 +87,7 @@ impl<H: Helper> Control<H> {
         Fit::Fits
     }
 
-    /// Returns the bounds by which the lines of a direction are put together.
+    /// Returns the bounds for assembling the lines of a direction.
     #[must_use]
     pub fn limits(&self, from: Direction) -> Limits {
         self.helper.limits(from)
@@ -137,8 +137,8 @@ impl<H: Helper> Control<H> {
             + self.helper.heap_bytes()
     }
 
-    /// Discards the bytes that wait for missing ones, to free their memory. Data that is not sent
-    /// again becomes a gap.
+    /// Discards the bytes that wait for missing ones, to free their memory. Data that is not
+    /// retransmitted becomes a gap.
     pub fn shed(&mut self) {
         self.original.shed();
         self.reply.shed();

@@ -1,18 +1,18 @@
-//! The announced sessions that have not come yet.
+//! Announced sessions that have not opened yet.
 //!
 //! An expectation is found by the fields of its first packet: zone, protocol, both addresses and
-//! the destination port; the source port is open or fixed. It is used once, expires, and is removed
-//! with its parent. The number of expectations is bounded, for each parent and in total. While
-//! there is none, [`ExpectationTable::take`] reads one atomic number. With several zones each has a
-//! guaranteed part of the table, of which one source leaves half. Of the common part, a source
-//! leaves as much as it takes. The source is the parent's initiator.
+//! the destination port; the source port is open or fixed. An expectation is used once, expires,
+//! and is removed with its parent. The number of expectations is bounded, for each parent and in
+//! total. While there is none, [`ExpectationTable::take`] reads one atomic number. With several
+//! zones, each has a guaranteed part of the table, and one source can take at most half of it. Of
+//! the common part, a source leaves as much as it takes. The source is the parent's initiator.
 //!
-//! Two parents can expect the same session only if both ends are the same hosts. Then the newer
-//! expectation holds.
+//! Two parents can expect one session only if they are between the same hosts. The newer
+//! expectation then applies.
 //!
 //! Locks: expectations by key and tickets by parent are `dashmap`s, the order of expiry a tree
 //! under a mutex. Each is taken alone and for a few instructions. Only the caller that removes an
-//! expectation from its map takes it out of the order, off its parent and out of the count.
+//! expectation from its map removes it from the order, from its parent and from the count.
 
 use core::net::{IpAddr, SocketAddr};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ const SHARDS: usize = 16;
 /// Limits on the number of expectations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectationLimits {
-    /// In all: 16384 by default, at most `u32::MAX`.
+    /// Total limit: 16384 by default, at most `u32::MAX`.
     pub total: usize,
     /// Limit for one parent: 4 by default. The FTP helper has at most three.
     pub per_parent: usize,
@@ -69,13 +69,12 @@ pub enum ExpectationError {
     /// The parent has reached its limit.
     #[error("the session has too many expectations")]
     ParentLimit,
-    /// The lifetime is zero: the expectation would expire at once.
+    /// The lifetime is zero: the expectation would expire immediately.
     #[error("the expectation has no lifetime")]
     NoLifetime,
 }
 
-/// The first packet of a session that may be expected. Ports and addresses as they stand in the
-/// packet.
+/// The first packet of a session that may be expected. Ports and addresses as in the packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     /// The zone.
@@ -125,8 +124,7 @@ struct Waiting {
     deadline: Instant,
     /// Serial number, unique in the table.
     ticket: u64,
-    /// Claimed place; `None` until the expectation takes over the place of the one that it
-    /// replaces.
+    /// Claimed slot; `None` until the expectation takes over the slot of the one that it replaces.
     place: Option<Claim>,
 }
 
@@ -183,7 +181,7 @@ impl ExpectationTable {
     #[must_use]
     pub fn new(limits: ExpectationLimits, seed: [u64; 4]) -> Self {
         let [a, b, c, d] = seed;
-        // Another hash than those of the sessions and fragments.
+        // The hash differs from those of the sessions and fragments.
         let hasher = ahash::RandomState::with_seeds(c, d, a, b);
         Self {
             limits,
@@ -199,7 +197,7 @@ impl ExpectationTable {
         }
     }
 
-    /// Returns the table with other prefixes by which sources are counted.
+    /// Returns the table with other prefixes for counting sources.
     pub(crate) fn counted_by(self, prefixes: Prefixes) -> Self {
         Self { prefixes, ..self }
     }
@@ -210,7 +208,7 @@ impl ExpectationTable {
         self.places.set(self.limits.places(), zones.iter().copied());
     }
 
-    /// Returns the source that an expectation is counted for: the initiator of its parent.
+    /// Returns the source to which an expectation is counted: the initiator of its parent.
     fn source_of(&self, expectation: &Expectation) -> Source {
         let parent = &expectation.parent;
         let (address, is_v6) = match parent.initiator.ip() {
@@ -251,8 +249,8 @@ impl ExpectationTable {
         self.expired.load(Ordering::Relaxed)
     }
 
-    /// Adds an expectation, valid from `now` on. One for the same session is replaced, also that of
-    /// another parent.
+    /// Adds an expectation, valid from `now` on. An expectation of an equal session is replaced,
+    /// also one of another parent.
     ///
     /// # Errors
     /// See [`ExpectationError`].
@@ -290,7 +288,7 @@ impl ExpectationTable {
             room
         };
         if !room {
-            // With a limit of 0 the list was made for nothing.
+            // With a limit of 0, the list is empty and is removed.
             self.parents
                 .remove_if(&expectation.parent, |_, tickets| tickets.is_empty());
             self.return_place(place);
@@ -301,7 +299,7 @@ impl ExpectationTable {
             // The older one, or that of another thread.
             Some(old) if place.is_some() => self.release(&key, &old),
             Some(old) => self.replace(&key, &old, waiting.ticket),
-            // The older one has gone, and its place with it.
+            // The older one is gone, and its slot with it.
             None if place.is_none() => {
                 self.forget(&key, waiting.ticket);
                 self.refused_full.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +313,7 @@ impl ExpectationTable {
             .get(&expectation.parent)
             .is_some_and(|tickets| tickets.contains(&(waiting.ticket, key)));
         if !held {
-            // Another thread took it already, or withdrew all of its parent.
+            // Another thread has taken it already, or has withdrawn all of its parent.
             self.forget(&key, waiting.ticket);
             self.order.lock().remove(&(deadline, waiting.ticket));
         }
@@ -333,8 +331,8 @@ impl ExpectationTable {
     }
 
     /// Takes the expectation of a session, with the rest of its lifetime. The expectation is used
-    /// up: of several callers one gets it. An expectation of its parent that differs only in the
-    /// called address is withdrawn: one announcement admits one session.
+    /// up: of several callers, one gets it. An expectation of its parent that differs only in the
+    /// responder's address is withdrawn: one announcement admits one session.
     #[must_use]
     pub fn take(&self, call: &Call, now: Instant) -> Option<Expectation> {
         if self.is_empty() {
@@ -456,7 +454,8 @@ impl ExpectationTable {
             .count()
     }
 
-    /// Removes an expectation unless another has its place. Returns whether this call removed it.
+    /// Removes an expectation unless another one has its slot. Returns whether this call removed
+    /// it.
     fn forget(&self, key: &Key, ticket: u64) -> bool {
         let removed = self
             .waiting
@@ -467,7 +466,7 @@ impl ExpectationTable {
         removed.is_some()
     }
 
-    /// Hands the place of an expectation to the one that has replaced it.
+    /// Hands the slot of an expectation to the one that has replaced it.
     fn replace(&self, key: &Key, old: &Waiting, ticket: u64) {
         self.unlist(key, old);
         let mut place = old.place;
@@ -485,13 +484,13 @@ impl ExpectationTable {
         }
     }
 
-    /// Releases the places of an expectation that was removed from the map.
+    /// Releases the slots of an expectation that was removed from the map.
     fn release(&self, key: &Key, waiting: &Waiting) {
         self.unlist(key, waiting);
         self.return_place(waiting.place);
     }
 
-    /// Takes an expectation that is out of the map out of the order and off its parent.
+    /// Removes an expectation that is no longer in the map from the order and from its parent.
     fn unlist(&self, key: &Key, waiting: &Waiting) {
         self.order
             .lock()

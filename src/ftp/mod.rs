@@ -43,7 +43,7 @@ pub struct SessionEnds {
     pub zone: Zone,
     /// Address of the host that sent the first packet: an FTP client.
     pub initiator: SocketAddr,
-    /// Address of the host that was called: an FTP server.
+    /// Address of the responder: an FTP server.
     pub responder: SocketAddr,
 }
 
@@ -142,11 +142,11 @@ enum DirectionName {
 pub struct Expectation {
     /// The control session that announced it; its zone is the zone of the expected session.
     pub parent: SessionEnds,
-    /// The address that must call.
+    /// The address of the initiator.
     pub source: IpAddr,
-    /// The port that must call; `None` for any.
+    /// The port of the initiator; `None` for any.
     pub source_port: Option<u16>,
-    /// The address and port that must be called.
+    /// The address and port of the responder.
     pub destination: SocketAddr,
     /// The IP protocol number: 6, TCP.
     pub protocol: u8,
@@ -197,7 +197,7 @@ macro_rules! helper_events {
 helper_events! {
     /// An expectation was opened.
     ExpectationOpened => "expectation_opened",
-    /// An expectation was withdrawn before its session came: another announcement took its place,
+    /// An expectation was withdrawn before its session opened: another announcement took its place,
     /// the server refused the command, or the client ended the transfer or the login (ABOR, REIN,
     /// QUIT, USER).
     ExpectationWithdrawn => "expectation_withdrawn",
@@ -212,7 +212,7 @@ helper_events! {
     NumberOutOfRange => "number_out_of_range",
     /// A command came from the server, or a reply from the client.
     WrongDirection => "wrong_direction",
-    /// An announcing reply that answers no command that is waiting for it.
+    /// An announcing reply that answers no waiting command.
     UnsolicitedReply => "unsolicited_reply",
     /// A late or repeated reply, which announces nothing and answers no waiting command. It is
     /// ignored.
@@ -223,10 +223,10 @@ helper_events! {
     /// An announcement before the server's greeting, 220.
     NotGreeted => "not_greeted",
     /// The client has sent an HTTP request, as a browser can be made to do (NAT slipstreaming). The
-    /// session is not inspected any more.
+    /// session is no longer inspected.
     NotFtp => "not_ftp",
-    /// So many announcements of the client were refused that the client seems to guess. The session
-    /// is not inspected any more.
+    /// So many announcements of the client were refused that the client appears to guess. The
+    /// session is no longer inspected.
     TooManyRefused => "too_many_refused",
     /// An announcing command that cannot be read.
     MalformedCommand => "malformed_command",
@@ -267,7 +267,7 @@ helper_events! {
 }
 
 impl HelperEvent {
-    /// Returns whether something that was announced, or would have been, is refused.
+    /// Returns whether an announcement, or a possible one, is refused.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
         matches!(
@@ -311,14 +311,14 @@ impl core::fmt::Display for HelperEvent {
 /// Receiver of a helper's findings. The methods are called in the middle of a segment and should be
 /// quick.
 pub trait HelperSink {
-    /// Records an event. `from` is the direction of the line or segment that caused it.
+    /// Records an event. `from` is the direction of the line or segment that caused the event.
     fn event(&mut self, event: HelperEvent, from: Direction);
 
-    /// Opens an expectation. Returns whether there was room for it.
+    /// Opens an expectation. Returns whether there was room for the expectation.
     fn expect(&mut self, expectation: &Expectation) -> bool;
 
-    /// Withdraws an expectation that [`HelperSink::expect`] took. Returns whether it was still
-    /// there.
+    /// Withdraws an expectation that [`HelperSink::expect`] took. Returns whether the expectation
+    /// still existed.
     fn withdraw(&mut self, expectation: &Expectation) -> bool;
 }
 
@@ -367,7 +367,7 @@ pub trait Helper {
         false
     }
 
-    /// Returns how much of a segment is plain text.
+    /// Returns the part of a segment that is plain text.
     fn plain(
         &mut self,
         segment: &Segment<'_>,
@@ -406,7 +406,7 @@ impl EventCounts {
             .map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 
-    /// Returns all events and how often each was seen.
+    /// Returns all events with their numbers of occurrences.
     pub fn all(&self) -> impl Iterator<Item = (HelperEvent, u64)> + '_ {
         HelperEvent::ALL
             .into_iter()

@@ -1,21 +1,21 @@
-//! One direction of a TCP stream, put together to lines.
+//! One direction of a TCP stream, assembled into lines.
 //!
-//! Segments go in as they come: cut anywhere, sent again, overlapping, out of order or missing.
-//! Lines come out, each once, whole and in order.
+//! The input is segments as they arrive: split anywhere, retransmitted, overlapping, out of order
+//! or missing. The output is lines, each once, complete and in order.
 //!
-//! Bytes ahead of a hole are kept, within a [window](Limits::window) and a number of
-//! [ranges](Limits::ranges). A hole that the receiver has acknowledged will not be filled any more:
-//! it is a [`Trouble::Gap`], and later bytes count from the beginning of the next line. If bytes
-//! come twice, the first copy is kept. If the second copy differs, the copy that the receiver
+//! Bytes after a hole are kept, within a [window](Limits::window) and a number of
+//! [ranges](Limits::ranges). A hole that the receiver has acknowledged will no longer be filled: it
+//! is a [`Trouble::Gap`], and later bytes count from the beginning of the next line. If bytes
+//! arrive twice, the first copy is kept. If the second copy differs, the copy that the receiver
 //! accepted is unknown. Then the line that holds them does not count, and a line end among them is
 //! ignored. Such a conflict is detected as long as the bytes are kept: while they wait for a hole
 //! to be filled, or belong to an unfinished line.
 //!
-//! A [guarded](Stream::guard) stream checks beforehand whether it can read a segment whole
+//! A [guarded](Stream::guard) stream checks in advance whether it can read a complete segment
 //! ([`Stream::fit`]), so that an unreadable segment need not pass. Bytes that were read are kept
 //! until the receiver has acknowledged them: a retransmission must be identical, since the receiver
-//! may not have got the first copy. A guarded stream that is picked up mid-stream returns the
-//! [rest](Piece::Rest) of the line that it begins in, so that the passing bytes can be checked.
+//! may not have received the first copy. A guarded stream that is adopted midstream returns the
+//! [rest](Piece::Rest) of the line in which it begins, so that the passing bytes can be checked.
 //!
 //! Lines are found independently of segments: the start of a segment does not start a line. This is
 //! the only defense against replies that an attacker makes to begin a segment (CERT VU#328867) and
@@ -36,10 +36,9 @@ mod tests;
 pub struct Limits {
     /// The longest line, its end included, in bytes.
     pub line: usize,
-    /// Distance ahead of a hole up to which bytes are kept, in bytes; also the size of their
-    /// buffer.
+    /// Distance after a hole up to which bytes are kept, in bytes; also the size of their buffer.
     pub window: usize,
-    /// Number of separate ranges of bytes that are kept ahead of holes.
+    /// Number of separate ranges of bytes that are kept after holes.
     pub ranges: usize,
     /// Whether a line feed without a carriage return ends a line. A carriage return alone never
     /// does.
@@ -51,12 +50,12 @@ pub struct Limits {
 pub enum Trouble {
     /// Bytes are missing, and with them the lines that they belong to.
     Gap,
-    /// The stream's beginning was not seen: its first line is missing.
+    /// The stream's beginning is unknown: its first line is missing.
     MidStream,
-    /// Bytes came again and were others; the lines that they belong to will be missing.
+    /// Retransmitted bytes differ; the lines to which they belong will be missing.
     Conflict,
-    /// A segment was not kept: too far ahead, or too many holes before it. It is missing if it is
-    /// not sent again.
+    /// A segment was not kept: too far ahead, or too many holes before it. The segment is missing
+    /// if it is not retransmitted.
     Overflow,
 }
 
@@ -80,11 +79,11 @@ pub enum Fit {
     Differs,
     /// The stream has no room until data is acknowledged or a hole is filled.
     NoRoom,
-    /// The segment begins before the first byte that was seen, and nothing shows that it has come.
+    /// The segment begins before the first known byte, and nothing shows that it has arrived.
     BeforeStart,
 }
 
-/// The capacity of buffers grows by a multiple of so many bytes.
+/// The capacity of buffers grows by multiples of this number of bytes.
 const GRAIN: usize = 64;
 
 /// Bytes that wait for those before them: from `start` to before `end`, counted from the next byte
@@ -100,9 +99,9 @@ struct Range {
 pub struct Stream {
     /// The next byte in order; `None` before the first.
     next: Option<SeqNum>,
-    /// Number after the last byte of the stream, once a FIN was seen.
+    /// Number after the last byte of the stream, once a FIN has passed.
     end: Option<SeqNum>,
-    /// Start and end of the bytes that came twice with different values.
+    /// Start and end of the bytes that arrived twice with different values.
     suspect: Option<(SeqNum, SeqNum)>,
     /// The line that has not ended yet.
     line: Vec<u8>,
@@ -124,7 +123,7 @@ pub struct Stream {
     sent: Vec<u8>,
     /// See `sent`.
     sent_from: usize,
-    /// First byte of a guarded stream that was picked up mid-stream, until it is acknowledged.
+    /// First byte of a guarded stream that was adopted midstream, until it is acknowledged.
     floor: Option<SeqNum>,
 }
 
@@ -137,7 +136,7 @@ fn reserve(bytes: &mut Vec<u8>, more: usize) {
 }
 
 impl Stream {
-    /// Sets the beginning of the stream; ignored once payload has come.
+    /// Sets the beginning of the stream; ignored once payload has arrived.
     pub fn begins(&mut self, first: SeqNum) {
         if !self.begun && self.ranges.is_empty() {
             self.next = Some(first);
@@ -275,7 +274,7 @@ impl Stream {
         self.line = Vec::new();
     }
 
-    /// Reads bytes in order, those apart that came twice.
+    /// Reads bytes in order, separating those that arrived twice.
     fn read(&mut self, mut bytes: &[u8], limits: &Limits, out: &mut dyn FnMut(Piece<'_>)) {
         while !bytes.is_empty() {
             let Some(next) = self.next else { return };

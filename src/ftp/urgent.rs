@@ -1,13 +1,13 @@
-//! Urgent data in a stream that is read whole.
+//! Urgent data in a stream that is read completely.
 //!
-//! A receiver may take the urgent byte out of the stream, so that its reader gets another line than
-//! the one that was read here. Clients send urgent data before ABOR, as TELNET's signal to look at
-//! the stream (RFC 959, section 4.1.3): IAC IP IAC DM. So the urgent byte must be one of TELNET's
-//! commands, which change no FTP command. Python's ftplib sends all of ABOR as urgent data, so the
-//! line feed of a segment that is nothing else may be urgent, too: without it the server reads ABOR
-//! and the next line as one, which announces nothing that was not read here. The byte is the one
-//! before the place that the urgent pointer names, as all systems in use have it (RFC 6093, section
-//! 3.1). It may come before, in, or after the segment that names it.
+//! A receiver may remove the urgent byte from the stream, so that its reader gets a different line
+//! from the one that was read here. Clients send urgent data before ABOR, as TELNET's signal to
+//! read the stream (RFC 959, section 4.1.3): IAC IP IAC DM. The urgent byte must therefore be one
+//! of TELNET's commands, which change no FTP command. Python's ftplib sends all of ABOR as urgent
+//! data, so the line feed of a segment that contains only ABOR may be urgent, too: without it the
+//! server reads ABOR and the next line as one, which announces nothing that was not read here. The
+//! byte is the one before the position in the urgent pointer, as in all systems in use (RFC 6093,
+//! section 3.1). The byte may arrive before, in, or after the segment that announces it.
 
 use crate::packet::SeqNum;
 
@@ -16,13 +16,13 @@ use super::stream::Stream;
 /// The first number of TELNET's commands; 255 begins them (RFC 854).
 const TELNET_COMMANDS: u8 = 240;
 
-/// The urgent byte of a direction that has not come yet.
+/// The urgent byte of a direction that has not arrived yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Urgent(Option<SeqNum>);
 
 impl Urgent {
-    /// Returns whether a segment may pass; `pointer` is its urgent pointer, if it has URG.
-    /// Remembers the place of a byte that has not come.
+    /// Returns whether a segment may pass; `pointer` is its urgent pointer, if it has URG. Records
+    /// the position of a byte that has not arrived.
     pub fn allows(
         &mut self,
         seq: SeqNum,

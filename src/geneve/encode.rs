@@ -14,8 +14,8 @@ const MAX_DATA: usize = 31 * 4;
 /// and all reserved bits are 0.
 ///
 /// Returns `None`, with `out` in any state, if no such header exists or `out` has no room for it.
-/// No header exists for a VNI of more than 24 bits, or for options longer than 252 bytes in all.
-/// Nor does one for option data longer than 124 bytes or not a multiple of 4.
+/// No header exists for a VNI of more than 24 bits, for options longer than 252 bytes in all, or
+/// for option data longer than 124 bytes or not a multiple of 4.
 #[must_use]
 pub fn encode(
     protocol: InnerProtocol,

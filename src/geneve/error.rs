@@ -12,20 +12,21 @@ reasons! {
         OptionsTruncated, "geneve_options_truncated",
             "The datagram ends inside the options that the GENEVE header announces.";
         OptionLength, "geneve_option_length",
-            "A GENEVE option goes beyond the end of the options, or ends them within its header.";
+            "A GENEVE option exceeds the length of the options, or the options end within its \
+             header.";
         Control, "geneve_control",
-            "A GENEVE control packet (O bit): it carries no packet to forward.";
+            "The datagram is a GENEVE control packet (O bit), which carries no packet to forward.";
         CriticalOption, "geneve_critical_option",
-            "An unknown GENEVE option is critical: who does not know it must drop the packet (RFC \
-             8926 3.5.1).";
+            "An unknown GENEVE option is critical: a receiver that does not support it must drop \
+             the packet (RFC 8926 3.5.1).";
         CriticalBit, "geneve_critical_bit",
-            "The GENEVE header's C bit does not say whether there is a critical option (RFC 8926 \
-             3.4).";
+            "The GENEVE header's C bit contradicts the options: it must be set if and only if an \
+             option is critical (RFC 8926 3.4).";
         ProtocolUnknown, "geneve_protocol_unknown",
-            "The packet in the tunnel is neither IPv4, IPv6 nor Ethernet.";
+            "The packet in the tunnel is not IPv4, IPv6 or Ethernet.";
         InnerEmpty, "geneve_inner_empty",
             "The tunnel carries no packet.";
         InnerVersion, "geneve_inner_version",
-            "The IP version of the packet in the tunnel is not that of the GENEVE protocol type.";
+            "The IP version of the packet in the tunnel does not match the GENEVE protocol type.";
     }
 }

@@ -50,8 +50,8 @@ pub struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Parses a UDP payload. `known` returns whether the caller knows a critical option of a class
-    /// and type.
+    /// Parses a UDP payload. `known` returns whether the caller supports a critical option of a
+    /// class and type.
     ///
     /// # Errors
     /// Returns the first error, from the front.
@@ -132,7 +132,7 @@ pub struct TunnelOption<'a> {
 }
 
 impl TunnelOption<'_> {
-    /// Returns whether a receiver that does not know the option must drop the packet.
+    /// Returns whether a receiver that does not support the option must drop the packet.
     #[must_use]
     pub const fn is_critical(&self) -> bool {
         self.kind & CRITICAL != 0

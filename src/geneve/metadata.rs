@@ -10,8 +10,8 @@
 //! - [`Provider::Tencent`], class 0x0167: type 1 is the endpoint id, 8 bytes; type 2 the attachment
 //!   id, 8 bytes; type 3 has 3 bits of direction and 29 of flow cookie.
 //!
-//! The lengths of GCP's options are those that Wireshark knows for types 1 and 3. No better source
-//! was found, so other lengths are accepted too. Type 1 may have 8 bytes, which are the identifier
+//! The lengths of GCP's options are those in Wireshark for types 1 and 3. No better source was
+//! found, so other lengths are accepted too. Type 1 may have 8 bytes, which are the identifier
 //! unchanged; types 2 and 3 may have any number.
 
 use super::provider::{EndpointId, MetadataField, Provider};
@@ -28,21 +28,21 @@ reasons! {
         EndpointDuplicate, "metadata_endpoint_duplicate",
             "The header names its endpoint twice.";
         EndpointLength, "metadata_endpoint_length",
-            "The option that names the endpoint has a length that it cannot have.";
+            "The option that names the endpoint has an invalid length.";
         EndpointMissing, "metadata_endpoint_missing",
-            "The header does not name its endpoint, and must.";
+            "The header does not name its endpoint, which is required.";
         AttachmentDuplicate, "metadata_attachment_duplicate",
             "The header names its attachment twice.";
         AttachmentLength, "metadata_attachment_length",
-            "The option that names the attachment has a length that it cannot have.";
+            "The option that names the attachment has an invalid length.";
         AttachmentMissing, "metadata_attachment_missing",
-            "The header does not name its attachment, and must.";
+            "The header does not name its attachment, which is required.";
         CookieDuplicate, "metadata_cookie_duplicate",
             "The header has two flow cookies.";
         CookieLength, "metadata_cookie_length",
-            "The option of the flow cookie has a length that it cannot have.";
+            "The flow cookie option has an invalid length.";
         CookieMissing, "metadata_cookie_missing",
-            "The header has no flow cookie, and must.";
+            "The header has no flow cookie, which is required.";
     }
 }
 
@@ -68,11 +68,11 @@ pub struct Cookie {
 /// The metadata of a packet's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Metadata {
-    /// Option type 1: the endpoint by which the packet entered.
+    /// Option type 1: the endpoint through which the packet entered.
     pub endpoint: Option<EndpointId>,
     /// Option type 2: the attachment; 0 means none. For longer identifiers, the last 8 bytes.
     pub attachment: Option<u64>,
-    /// Option type 3, for providers that have a flow cookie there.
+    /// Option type 3, for providers with a flow cookie there.
     pub cookie: Option<Cookie>,
 }
 

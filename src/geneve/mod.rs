@@ -1,12 +1,12 @@
 //! GENEVE (RFC 8926): the tunnel between load balancers and an appliance.
 //!
 //! [`Header::parse`] reads the header of a datagram to UDP port [`PORT`] and returns the inner
-//! packet. It is strict and bounded: anything that a tunnel endpoint must not ignore is an error
-//! with a name. Unknown options are left unchanged, since a reply carries the header back byte for
-//! byte. [`encode`] writes a header. [`metadata`] reads the load balancers' options.
+//! packet. The parser is strict and bounded: anything that a tunnel endpoint must not ignore is an
+//! error with a name. Unknown options are left unchanged, since a reply carries the header back
+//! byte for byte. [`encode`] writes a header. [`metadata`] reads the load balancers' options.
 //!
 //! [`Gateway`](crate::Gateway) is an appliance without sockets; [`front`] is its front end, for
-//! callers with an engine of their own.
+//! callers with their own engine.
 
 #[cfg(feature = "geneve")]
 mod encode;

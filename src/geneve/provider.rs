@@ -1,6 +1,6 @@
-//! Providers of load balancers, and what their metadata name.
+//! Providers of load balancers, and the contents of their metadata.
 
-/// The provider of the load balancer in front.
+/// The provider of the load balancer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Provider {
     /// AWS Gateway Load Balancer.

@@ -118,8 +118,8 @@ fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-/// Overrides that all match a TCP session from 10.1.1.1 to 10.2.2.2 port 443 in zone 7, and what
-/// wins.
+/// Overrides that all match a TCP session from 10.1.1.1 to 10.2.2.2 port 443 in zone 7, and the one
+/// that applies.
 #[test]
 fn the_most_specific_override_wins() {
     let any = OverrideMatch::default();

@@ -39,6 +39,11 @@ impl Word {
         (self.guarantee as u64) << 32 | self.sessions as u64
     }
 
+    /// Returns the number of sessions beyond the guarantee.
+    const fn beyond(self) -> u32 {
+        self.sessions.saturating_sub(self.guarantee)
+    }
+
     /// Returns the places that the zone uses or is sure of.
     fn committed(self) -> usize {
         self.sessions.max(self.guarantee) as usize
@@ -78,11 +83,67 @@ impl ZoneAccount {
 
     /// Returns the number of sessions that the zone has beyond its guarantee.
     pub(crate) fn excess(&self) -> u32 {
-        let Word {
-            guarantee,
-            sessions,
-        } = self.word();
-        sessions.saturating_sub(guarantee)
+        self.word().beyond()
+    }
+}
+
+/// Sessions of one zone and one rule that have ended under one hold of a shard's lock, and that the
+/// accounts still count. They are counted together: threads share the counters' cache lines.
+#[derive(Debug)]
+pub(crate) struct Departures {
+    zone: Zone,
+    /// Sessions whose places are given back.
+    sessions: u32,
+    half_open: u32,
+    assured: u32,
+    rule: RuleId,
+    of_rule: u32,
+}
+
+impl Default for Departures {
+    fn default() -> Self {
+        Self {
+            zone: Zone::default(),
+            sessions: 0,
+            half_open: 0,
+            assured: 0,
+            rule: RuleId::DEFAULT,
+            of_rule: 0,
+        }
+    }
+}
+
+impl Departures {
+    /// Returns a session that has ended and whose place was handed over to another.
+    pub(crate) fn without_place(zone: Zone, rule: RuleId, standing: Standing) -> Self {
+        Self {
+            zone,
+            sessions: 0,
+            half_open: u32::from(standing.half_open),
+            assured: u32::from(standing.assured),
+            rule,
+            of_rule: 1,
+        }
+    }
+
+    /// Adds a session that has ended with a standing. Counts earlier ones first if they are of
+    /// another zone or rule.
+    pub(crate) fn add(
+        &mut self,
+        accounts: &Accounts,
+        zone: Zone,
+        rule: RuleId,
+        standing: Standing,
+    ) {
+        if (self.zone, self.rule) != (zone, rule) {
+            accounts.depart(self);
+            self.zone = zone;
+            self.rule = rule;
+        }
+        self.sessions += 1;
+        self.of_rule += 1;
+        self.half_open += u32::from(standing.half_open);
+        self.assured += u32::from(standing.assured);
     }
 }
 
@@ -204,10 +265,49 @@ impl Accounts {
 
     /// Gives back the place of a session that has ended.
     pub(crate) fn release(&self, zone: Zone) {
-        if self.leave(zone) {
-            self.committed.fetch_sub(1, Ordering::Relaxed);
+        self.release_all(zone, 1);
+    }
+
+    /// Gives back the places of sessions of one zone that have ended.
+    fn release_all(&self, zone: Zone, places: u32) {
+        let before = self
+            .zone(zone)
+            .word
+            .fetch_sub(u64::from(places), Ordering::Relaxed);
+        let common = Word::of(before).beyond().min(places) as usize;
+        if common > 0 {
+            self.committed.fetch_sub(common, Ordering::Relaxed);
         }
-        self.live.fetch_sub(1, Ordering::Relaxed);
+        self.live.fetch_sub(places as usize, Ordering::Relaxed);
+    }
+
+    /// Counts the end of sessions, and gives back their places. `departures` is empty afterwards.
+    pub(crate) fn depart(&self, departures: &mut Departures) {
+        let Departures {
+            zone,
+            sessions,
+            half_open,
+            assured,
+            rule,
+            of_rule,
+        } = std::mem::take(departures);
+        if of_rule > 0 {
+            self.rule(rule).fetch_sub(of_rule, Ordering::Relaxed);
+        }
+        if half_open > 0 {
+            self.zone(zone)
+                .half_open
+                .fetch_sub(half_open, Ordering::Relaxed);
+        }
+        if assured > 0 {
+            self.zone(zone)
+                .assured
+                .fetch_sub(assured, Ordering::Relaxed);
+            self.assured.fetch_sub(assured as usize, Ordering::Relaxed);
+        }
+        if sessions > 0 {
+            self.release_all(zone, sessions);
+        }
     }
 
     /// Hands the place of an evicted session over to one of another zone. Returns whether that is

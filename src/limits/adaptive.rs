@@ -1,8 +1,8 @@
-//! Lifetimes that shrink while the table fills up, as those of pf do.
+//! Lifetimes that shrink while the table fills up, as in pf.
 
 use std::time::Duration;
 
-/// The shortest lifetime that is left.
+/// Minimum of a shortened lifetime.
 const LEAST: Duration = Duration::from_secs(1);
 
 /// Numbers of sessions at which lifetimes begin to shrink, and at which they would be 0.
@@ -28,7 +28,7 @@ impl Adaptive {
         }
     }
 
-    /// Returns a lifetime in milliseconds as it is with a number of sessions.
+    /// Returns a lifetime in milliseconds, shortened for a number of sessions.
     pub(crate) fn scale(self, millis: u32, sessions: usize) -> u32 {
         if sessions <= self.start {
             return millis;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::accounts::Accounts;
-use super::counted::{Ask, Excess, Holding, Key, Kind, SMALL_SOURCE};
+use super::counted::{Ask, Excess, Holding, Key, KeyHash, Kind, SMALL_SOURCE};
 use super::standing::Standing;
 use super::{Bounds, Exceeded, Limit, LimitScope, Limits};
 use crate::flow::{End, FlowKey};
@@ -134,6 +134,26 @@ impl Counts {
 }
 
 impl Accounts {
+    /// Prefetches the part of the counts of an initiator that is read first. Returns the hash by
+    /// which [`Accounts::prefetch_source`] prefetches the rest. Takes no lock.
+    #[inline]
+    pub(crate) fn prefetch_counts(&self, key: &FlowKey, initiator: End) -> KeyHash {
+        let rule = RuleId::DEFAULT;
+        let subject = Subject {
+            key,
+            initiator,
+            rule,
+        };
+        self.counted
+            .prefetch_set(&subject.entry(self, Kind::Source))
+    }
+
+    /// Prefetches the counts of an initiator.
+    #[inline]
+    pub(crate) fn prefetch_source(&self, source: KeyHash) {
+        self.counted.prefetch_entry(source);
+    }
+
     /// Counts a new session, unless that exceeds a limit.
     pub(crate) fn admit<'a>(
         &'a self,
@@ -304,9 +324,9 @@ impl Accounts {
         }
     }
 
-    /// Counts the end of a session by its source, destination and rule.
+    /// Counts the end of a session by its source and destination. [`Accounts::depart`] counts the
+    /// end by zone and rule.
     pub(crate) fn ended(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
-        self.rule(subject.rule).fetch_sub(1, Ordering::Relaxed);
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
             self.counted.end(&subject.entry(self, kind), standing);
         }

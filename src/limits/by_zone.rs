@@ -1,4 +1,4 @@
-//! One value for each zone number, made in pages as zones come.
+//! One value for each zone number, created in pages as zones occur.
 
 use std::sync::OnceLock;
 
@@ -7,7 +7,7 @@ use crate::flow::Zone;
 /// Zone numbers of one page.
 const PAGE: usize = 256;
 
-/// A value for each zone number. The first look at one of 256 neighbors allocates their page.
+/// A value for each zone number. The first access to one of 256 neighbors allocates their page.
 #[derive(Debug)]
 pub(crate) struct ByZone<T>(Box<[OnceLock<Box<[T]>>]>);
 
@@ -19,7 +19,7 @@ impl<T: Default> Default for ByZone<T> {
 }
 
 impl<T: Default> ByZone<T> {
-    /// Returns the value of a zone; there always is one.
+    /// Returns the value of a zone, which always exists.
     pub(crate) fn get(&self, zone: Zone) -> Option<&T> {
         let number = usize::from(zone.0);
         let page = self.0.get(number / PAGE)?;

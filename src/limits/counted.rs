@@ -18,6 +18,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use prefetch_index::prefetch_index;
 
 use super::standing::Standing;
 use crate::flow::Zone;
@@ -30,6 +31,10 @@ const WAYS: usize = 8;
 
 /// The least number of entries.
 const MIN_ENTRIES: usize = 4_096;
+
+/// The number of entries from which on a larger table of sessions has relatively fewer of them: an
+/// entry takes 48 bytes, nearly a third of a session's memory.
+const MANY_ENTRIES: usize = 1 << 20;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
@@ -312,6 +317,12 @@ impl Set {
         if self.any_due {
             return self.lightest_by_debt(now);
         }
+        self.lightest_by_use()
+    }
+
+    /// Returns the place of the lightest entry of a set without debts.
+    #[inline]
+    fn lightest_by_use(&self) -> usize {
         // One number for each entry: sessions, rank and place.
         let weight = |place: usize, sessions: u32| {
             u64::from(sessions) << 16 | u64::from(self.recency.rank(place)) << 8 | place as u64
@@ -334,6 +345,21 @@ impl Set {
             .map_or(0, |(place, _)| place)
     }
 
+    /// Prefetches the entry that a session of a tag changes: the one that has the tag, else the
+    /// lightest. Reads no entry.
+    #[inline]
+    fn prefetch_entry(&self, tag: u8) {
+        let place = match self.tags.iter().position(|each| *each == tag) {
+            Some(place) => place,
+            None if !self.any_due => self.lightest_by_use(),
+            // The debts to a rate are in the entries.
+            None => return,
+        };
+        // An entry may lie on two cache lines.
+        prefetch_index(self.entries.as_slice(), place);
+        prefetch_index(self.entries.as_slice(), place + 1);
+    }
+
     /// Gives a place to a new key. Returns whether the entry there had sessions.
     fn replace(&mut self, place: usize, tag: u8, key: &Key) -> bool {
         if let (Some(own), Some(entry)) = (self.tags.get_mut(place), self.entries.get_mut(place)) {
@@ -348,6 +374,10 @@ impl Set {
     }
 }
 
+/// Hash of a key, for prefetching its entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHash(u64);
+
 /// The table. See the [module](self).
 #[derive(Debug)]
 pub(crate) struct CountedTable {
@@ -359,7 +389,8 @@ pub(crate) struct CountedTable {
 }
 
 impl CountedTable {
-    /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096.
+    /// Returns a table for a number of sessions: an entry for each fourth, and at least 4,096;
+    /// from 2^20 entries on, which 2^22 sessions have, as many until a sixteenth is more.
     pub(crate) fn new(max_sessions: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
         let empty = || Locked(Mutex::new(Set::EMPTY));
         Ok(Self {
@@ -371,11 +402,15 @@ impl CountedTable {
 
     /// Returns the number of sets, a power of two.
     const fn sets(max_sessions: usize) -> usize {
-        let entries = max_sessions / 4;
-        let entries = if entries < MIN_ENTRIES {
+        let fourth = max_sessions / 4;
+        let entries = if fourth < MIN_ENTRIES {
             MIN_ENTRIES
+        } else if fourth < MANY_ENTRIES {
+            fourth
+        } else if max_sessions / 16 < MANY_ENTRIES {
+            MANY_ENTRIES
         } else {
-            entries
+            max_sessions / 16
         };
         (entries / WAYS).next_power_of_two()
     }
@@ -391,6 +426,26 @@ impl CountedTable {
         let hash = self.hasher.hash_one(key);
         let Locked(set) = self.sets.get(hash as usize & (self.sets.len() - 1))?;
         Some((set, tag(hash)))
+    }
+
+    /// Prefetches the part of a key's set that is read first. Takes no lock.
+    #[inline]
+    pub(super) fn prefetch_set(&self, key: &Key) -> KeyHash {
+        let hash = self.hasher.hash_one(key);
+        prefetch_index(&self.sets, hash as usize & (self.sets.len() - 1));
+        KeyHash(hash)
+    }
+
+    /// Prefetches the entry of a key whose set [`Self::prefetch_set`] has prefetched. Does nothing
+    /// if another thread holds the set's lock.
+    #[inline]
+    pub(super) fn prefetch_entry(&self, hash: KeyHash) {
+        let KeyHash(hash) = hash;
+        if let Some(Locked(set)) = self.sets.get(hash as usize & (self.sets.len() - 1))
+            && let Some(set) = set.try_lock()
+        {
+            set.prefetch_entry(tag(hash));
+        }
     }
 
     /// Counts one more session of a prefix, if that exceeds nothing that it is held against.
@@ -501,6 +556,19 @@ mod tests {
             standing: OPEN,
             now: Micros(1),
             ..Ask::default()
+        }
+    }
+
+    #[test]
+    fn the_entries_of_a_large_table_take_little_beside_its_sessions() {
+        let entries = |sessions: usize| CountedTable::sets(sessions) * WAYS;
+        assert_eq!(entries(1_000), MIN_ENTRIES);
+        assert_eq!(entries(1 << 20), 1 << 18);
+        assert_eq!(entries(1 << 22), 1 << 20);
+        assert_eq!(entries(10_000_000), 1 << 20);
+        assert_eq!(entries(1 << 27), 1 << 23);
+        for sessions in [4_200_000, 10_000_000, 17_000_000, 100_000_000] {
+            assert!(CountedTable::bytes(sessions) <= 13 * sessions);
         }
     }
 

@@ -23,7 +23,7 @@ pub(crate) mod sources;
 mod standing;
 mod tally;
 
-pub(crate) use self::accounts::Accounts;
+pub(crate) use self::accounts::{Accounts, Departures};
 pub(crate) use self::adaptive::Adaptive;
 pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
 pub(crate) use self::notices::Notices;

@@ -1,19 +1,19 @@
 //! Shares of a bounded resource by zone: guarantees, not quotas.
 //!
-//! With `Z` zones in force, each has `max / (2 * Z)` places that no other zone can take, and at
-//! least one. The rest is the common part, which is given out in order of arrival. With fewer than
-//! two zones there are no guarantees, and everything is common.
+//! With `Z` zones in force, each has `max / (2 * Z)` slots that no other zone can take, and at
+//! least one. The rest is the common part, which is first come, first served. With fewer than two
+//! zones there are no guarantees, and everything is common.
 //!
 //! A source that already holds half of its zone's guarantee draws from the common part alone. A
-//! source draws from the common part only while it leaves about as much as it takes. So one source
-//! never uses up the guarantee of its zone, and each further source takes a fraction of the
-//! remaining places.
+//! source draws from the common part only while it leaves about as much as it takes. One source
+//! therefore never uses up the guarantee of its zone, and each further source takes a fraction of
+//! the remaining slots.
 //!
-//! The counters are exact and lock-free. Two rules hold at every moment:
-//! - the places in use never exceed `max`;
-//! - the places in use and the guarantees not in use do not exceed `max` together. The exception
-//!   is a reload that adds zones while the resource is full: the new guarantees take effect as
-//!   places come back.
+//! The counters are exact and lock-free. Two rules hold at any time:
+//! - the slots in use never exceed `max`;
+//! - the slots in use and the guarantees not in use together do not exceed `max`. The exception is
+//!   a reload that adds zones while the resource is full: the new guarantees take effect as slots
+//!   are returned.
 //!
 //! Zones that no configuration names have no guarantee.
 
@@ -28,7 +28,7 @@ use crate::flow::Zone;
 #[cfg(test)]
 mod tests;
 
-/// The counter of a zone: how many places are guaranteed, and how many it uses.
+/// The counter of a zone: the number of guaranteed slots, and the number in use.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     guarantee: u32,
@@ -47,13 +47,13 @@ impl Account {
         (self.guarantee as u64) << 32 | self.used as u64
     }
 
-    /// Returns how many of the places in use are from the common part.
+    /// Returns the number of used slots from the common part.
     const fn excess(self) -> i64 {
         self.used.saturating_sub(self.guarantee) as i64
     }
 }
 
-/// Source of the places of a claim; needed to return them.
+/// Origin of the slots of a claim, which is needed to return them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drawn {
     /// The guarantee of the zone, or the common part once that is used up.
@@ -66,7 +66,7 @@ pub(crate) enum Drawn {
 #[derive(Debug)]
 pub(crate) struct ZoneShares {
     accounts: ByZone<AtomicU64>,
-    /// Places left of the common part. Below zero while guarantees wait for places.
+    /// Remaining slots of the common part. Below zero while guarantees wait for slots.
     common: AtomicI64,
     /// Places in use.
     used: AtomicU64,
@@ -76,7 +76,7 @@ pub(crate) struct ZoneShares {
 }
 
 impl ZoneShares {
-    /// Returns shares of `max` places among the given zones, with all places free.
+    /// Returns shares of `max` slots among the given zones, with all slots free.
     pub(crate) fn new(max: u32, zones: impl IntoIterator<Item = Zone>) -> Self {
         let shares = Self {
             accounts: ByZone::default(),
@@ -93,8 +93,8 @@ impl ZoneShares {
         self.accounts.get(zone)
     }
 
-    /// Exchanges the number of places and the zones that have a guarantee. Places in use stay in
-    /// use, also beyond a smaller `max`.
+    /// Exchanges the number of slots and the zones that have a guarantee. Slots in use stay in use,
+    /// even above a smaller `max`.
     pub(crate) fn set(&self, max: u32, zones: impl IntoIterator<Item = Zone>) {
         let mut named = self.named.lock();
         let zones: BTreeSet<Zone> = zones.into_iter().collect();
@@ -135,17 +135,18 @@ impl ZoneShares {
         self.common.fetch_add(returned - taken, Ordering::AcqRel);
     }
 
-    /// Takes a place for a zone, if it has one left in its guarantee or in the common part.
+    /// Takes a slot for a zone, if one is left in its guarantee or in the common part.
     pub(crate) fn claim(&self, zone: Zone) -> bool {
         self.claim_places(zone, 1)
     }
 
-    /// Takes `places` for a zone, all or none.
+    /// Takes `places` slots for a zone, all or none.
     pub(crate) fn claim_places(&self, zone: Zone, places: u32) -> bool {
         self.claim_leaving(zone, places, 0)
     }
 
-    /// Takes `places` for a zone, all or none; of the common part only while so much of it is left.
+    /// Takes `places` slots for a zone, all or none; from the common part only while enough of it
+    /// is left.
     fn claim_leaving(&self, zone: Zone, places: u32, left: i64) -> bool {
         let Some(account) = self.account(zone) else {
             return false;
@@ -168,7 +169,7 @@ impl ZoneShares {
                 Ordering::Acquire,
             ) {
                 Ok(_) if self.use_places(places) => return true,
-                // A reload has given this guarantee, and others still use its places.
+                // A reload has added this guarantee, and others still use its slots.
                 Ok(_) => {
                     self.give_back(account, places);
                     return false;
@@ -181,9 +182,9 @@ impl ZoneShares {
         }
     }
 
-    /// Takes `places` for a source of a zone that holds `held` already, all or none. A source with
-    /// half of its zone's guarantee draws from the common part. There it leaves as much as it
-    /// takes.
+    /// Takes `places` slots for a source of a zone that already holds `held`, all or none. A source
+    /// with half of its zone's guarantee draws from the common part. There the source leaves as
+    /// much as it takes.
     pub(crate) fn claim_for_source(&self, zone: Zone, places: u32, held: u32) -> Option<Drawn> {
         let own = self.guarantee(zone).div_ceil(2);
         let holds = held.saturating_add(places);
@@ -209,7 +210,7 @@ impl ZoneShares {
             .is_ok()
     }
 
-    /// Counts places that were taken; `false` where there are not as many.
+    /// Counts taken slots. Returns `false` if there are not enough.
     fn use_places(&self, places: u32) -> bool {
         let max = self.max.load(Ordering::Acquire);
         let take =
@@ -234,12 +235,12 @@ impl ZoneShares {
         }
     }
 
-    /// Returns a place of a zone.
+    /// Gives back a slot of a zone.
     pub(crate) fn release(&self, zone: Zone) {
         self.release_drawn(zone, 1, Drawn::Zone);
     }
 
-    /// Returns places to the parts that they were drawn from. The caller must have claimed them.
+    /// Gives slots back to the parts from which they were taken. The caller must have claimed them.
     pub(crate) fn release_drawn(&self, zone: Zone, places: u32, drawn: Drawn) {
         // The sum comes first, so that it never exceeds the value that the other counters allow.
         self.used.fetch_sub(u64::from(places), Ordering::AcqRel);
@@ -255,13 +256,13 @@ impl ZoneShares {
         }
     }
 
-    /// Returns how many places are in use.
+    /// Returns the number of slots in use.
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Acquire) as usize
     }
 
-    /// Returns how many places a zone uses, but for those of sources that draw from the common
-    /// part.
+    /// Returns the number of slots that a zone uses, except those of sources that draw from the
+    /// common part.
     #[cfg(test)]
     pub(crate) fn used_by(&self, zone: Zone) -> u32 {
         self.account(zone).map_or(0, |account| {
@@ -269,7 +270,7 @@ impl ZoneShares {
         })
     }
 
-    /// Returns how many places are guaranteed to a zone.
+    /// Returns the number of slots guaranteed to a zone.
     pub(crate) fn guarantee(&self, zone: Zone) -> u32 {
         self.account(zone).map_or(0, |account| {
             Account::of(account.load(Ordering::Acquire)).guarantee
@@ -277,7 +278,7 @@ impl ZoneShares {
     }
 }
 
-/// Returns how many places of `max` are guaranteed to each of so many zones.
+/// Returns the number of slots, out of `max`, that each of a number of zones is guaranteed.
 pub(crate) fn guarantee(max: u32, zones: usize) -> u32 {
     let zones = u32::try_from(zones).unwrap_or(u32::MAX);
     if zones < 2 || zones > max {

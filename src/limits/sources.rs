@@ -1,7 +1,7 @@
 //! Shares of a bounded resource by zone, and within a zone by source.
 //!
-//! The places that a source holds are counted exactly. There are never more sources than places in
-//! use, so the memory is bounded by the resource itself.
+//! The slots of a source are counted exactly. There are never more sources than slots in use, so
+//! the resource itself bounds the memory.
 //!
 //! Lock: the entry of a source, taken alone and held for a few instructions.
 
@@ -19,23 +19,23 @@ pub(crate) struct Source {
     pub(crate) prefix: u128,
 }
 
-/// Places that were claimed for a source.
+/// Slots claimed for a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     source: Source,
     /// Places of the zone.
     zone: u32,
-    /// Places of the common part alone.
+    /// Slots of the common part alone.
     common: u32,
 }
 
 impl Claim {
-    /// Returns the source of the places.
+    /// Returns the source of the slots.
     pub(crate) const fn source(&self) -> Source {
         self.source
     }
 
-    /// Returns how many places were claimed.
+    /// Returns the number of claimed slots.
     pub(crate) const fn places(&self) -> u32 {
         self.zone.saturating_add(self.common)
     }
@@ -49,7 +49,7 @@ pub(crate) struct SourceShares {
 }
 
 impl SourceShares {
-    /// Returns shares of `max` places among the given zones, with all places free.
+    /// Returns shares of `max` slots among the given zones, with all slots free.
     pub(crate) fn new(
         max: u32,
         zones: impl IntoIterator<Item = Zone>,
@@ -61,22 +61,22 @@ impl SourceShares {
         }
     }
 
-    /// Exchanges the number of places and the zones that have a guarantee.
+    /// Exchanges the number of slots and the zones that have a guarantee.
     pub(crate) fn set(&self, max: u32, zones: impl IntoIterator<Item = Zone>) {
         self.shares.set(max, zones);
     }
 
-    /// Returns how many places are in use.
+    /// Returns the number of slots in use.
     pub(crate) fn used(&self) -> usize {
         self.shares.used()
     }
 
-    /// Returns how many places a source holds.
+    /// Returns the number of slots of a source.
     pub(crate) fn held(&self, source: Source) -> u32 {
         self.held.get(&source).map_or(0, |held| *held)
     }
 
-    /// Takes `places` for a source, all or none.
+    /// Takes `places` slots for a source, all or none.
     pub(crate) fn claim(&self, source: Source, places: u32) -> Option<Claim> {
         let mut claim = Claim {
             source,
@@ -86,7 +86,7 @@ impl SourceShares {
         self.grow(&mut claim, places).then_some(claim)
     }
 
-    /// Adds `places` to a claim, all or none.
+    /// Adds `places` slots to a claim, all or none.
     pub(crate) fn grow(&self, claim: &mut Claim, places: u32) -> bool {
         let mut entry = self.held.entry(claim.source).or_insert(0);
         let held = *entry;
@@ -108,7 +108,7 @@ impl SourceShares {
         drawn.is_some()
     }
 
-    /// Returns `places` of a claim, or all of it if it has fewer.
+    /// Gives back `places` slots of a claim, or all if it has fewer.
     pub(crate) fn shrink(&self, claim: &mut Claim, places: u32) {
         let common = places.min(claim.common);
         let zone = (places - common).min(claim.zone);
@@ -127,7 +127,7 @@ impl SourceShares {
         }
     }
 
-    /// Returns all places of a claim.
+    /// Gives back all slots of a claim.
     pub(crate) fn release(&self, mut claim: Claim) {
         let places = claim.places();
         self.shrink(&mut claim, places);

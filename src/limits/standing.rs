@@ -1,4 +1,4 @@
-//! Properties of a session by which it is counted.
+//! Properties of a session that determine its counts.
 
 use crate::packet::PROTOCOL_TCP;
 use crate::track::EvictionClass;

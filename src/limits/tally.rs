@@ -14,7 +14,7 @@ impl Accounts {
     /// Compares the counts with those of the table.
     ///
     /// # Errors
-    /// The first difference, in words.
+    /// Returns the first difference, as text.
     pub(crate) fn check_invariants(&self, tally: &Tally) -> Result<(), String> {
         self.check_zones(tally)?;
         self.check_rules(tally)?;
@@ -27,7 +27,7 @@ impl Accounts {
             let assured = account.assured.load(Ordering::Relaxed);
             [account.sessions(), account.half_open(), assured]
         };
-        // The tests ask after each step: zones and rules without sessions cost no look-up.
+        // Tests check after each step, so zones and rules without sessions cost no lookup.
         let zones = (0..=Zone::MAX.0).map(Zone).zip(&self.zones);
         let used = zones.filter(|(_, account)| of_zone(account) != [0; 3]);
         let all = tally
@@ -101,7 +101,7 @@ impl Accounts {
         if self.counted.has_forgotten() {
             return Ok(());
         }
-        // Where nothing was forgotten, counts are exact.
+        // If nothing was forgotten, counts are exact.
         let mut all = tally.prefixes.iter();
         match all.find(|(key, truth)| self.counted.holding(key) != **truth) {
             Some((key, truth)) => Err(format!(

@@ -4,32 +4,32 @@ use etherparse::{IpNumber, checksum::Sum16BitWords};
 
 use super::{Ip, IpVersion};
 
-/// Bytes that are summed in one step of a long sum.
+/// Bytes summed in one step of a long sum.
 const BLOCK_LEN: usize = 32;
 
 /// Number of bytes from which a sum counts as long. For fewer, vector instructions cost more than
 /// they save.
 const LONG: usize = 256;
 
-/// Returns whether an IPv4 header, options included, adds up.
+/// Returns whether the checksum of an IPv4 header, options included, is correct.
 pub(super) fn ipv4_header_is_valid(header: &[u8]) -> bool {
     Sum16BitWords::new().add_slice(header).ones_complement() == 0
 }
 
-/// Returns whether bytes with a checksum of their own add up, without a pseudo header.
+/// Returns whether the checksum of bytes without a pseudo header is correct.
 pub(super) fn is_valid(bytes: &[u8]) -> bool {
     add(Sum16BitWords::new(), bytes).ones_complement() == 0
 }
 
-/// Returns whether a transport header with its payload adds up, together with the pseudo header
-/// where there is one: for TCP and UDP (RFC 9293, RFC 768) and ICMPv6 (RFC 4443), not for ICMP over
+/// Returns whether the checksum of a transport header with its payload is correct. The pseudo
+/// header is included for TCP and UDP (RFC 9293, RFC 768) and ICMPv6 (RFC 4443), not for ICMP over
 /// IPv4.
 pub(super) fn transport_is_valid(ip: Ip, bytes: &[u8]) -> bool {
     partial_is_valid(ip, bytes.len(), bytes)
 }
 
-/// Verifies a checksum over the first `covered` of the `len` bytes that the header and its payload
-/// have: DCCP (RFC 4340, section 9.1) and UDP-Lite (RFC 3828, section 3.1).
+/// Verifies a checksum over the first `covered` of the `len` bytes of the header and its payload:
+/// DCCP (RFC 4340, section 9.1) and UDP-Lite (RFC 3828, section 3.1).
 pub(super) fn partial_is_valid(ip: Ip, len: usize, covered: &[u8]) -> bool {
     let mut sum = Sum16BitWords::new();
     match ip.version {
@@ -52,7 +52,8 @@ pub(super) fn partial_is_valid(ip: Ip, len: usize, covered: &[u8]) -> bool {
     add(sum, covered).ones_complement() == 0
 }
 
-/// Returns whether a segment or datagram over IPv4 adds up, together with its pseudo header.
+/// Returns whether the checksum of a segment or datagram over IPv4, pseudo header included, is
+/// correct.
 pub(super) fn ipv4_transport_is_valid(addresses: [u32; 2], protocol: u8, bytes: &[u8]) -> bool {
     let [src, dst] = addresses;
     let sum = Sum16BitWords::new()
@@ -63,7 +64,8 @@ pub(super) fn ipv4_transport_is_valid(addresses: [u32; 2], protocol: u8, bytes: 
     add(sum, bytes).ones_complement() == 0
 }
 
-/// Returns whether a segment or datagram over IPv6 adds up, together with its pseudo header.
+/// Returns whether the checksum of a segment or datagram over IPv6, pseudo header included, is
+/// correct.
 pub(super) fn ipv6_transport_is_valid(addresses: [u128; 2], protocol: u8, bytes: &[u8]) -> bool {
     let [src, dst] = addresses;
     let sum = Sum16BitWords::new()
@@ -74,7 +76,7 @@ pub(super) fn ipv6_transport_is_valid(addresses: [u128; 2], protocol: u8, bytes:
     add(sum, bytes).ones_complement() == 0
 }
 
-/// Adds bytes to a sum. Long ones are added in vectors.
+/// Adds bytes to a sum, in vectors if they are long.
 #[inline]
 fn add(mut sum: Sum16BitWords, bytes: &[u8]) -> Sum16BitWords {
     if bytes.len() < LONG {

@@ -1,4 +1,4 @@
-//! DCCP: the generic header, and the acknowledgement number after it (RFC 4340).
+//! DCCP: the generic header, and the acknowledgment number after it (RFC 4340).
 
 use super::{Extent, Ip, Malformed, Parsed, Transport, checksum};
 
@@ -16,19 +16,19 @@ pub enum DccpType {
     Request = 0,
     /// The server's answer to a Request.
     Response = 1,
-    /// Data without an acknowledgement.
+    /// Data without an acknowledgment.
     Data = 2,
-    /// An acknowledgement without data.
+    /// An acknowledgment without data.
     Ack = 3,
     /// DCCP-DataAck: data and an acknowledgment.
     DataAck = 4,
-    /// The server asks the client to close.
+    /// The server requests the client to close.
     CloseReq = 5,
     /// Closes the connection.
     Close = 6,
-    /// Ends the connection, in answer to a Close or at once.
+    /// Ends the connection, in answer to a Close or immediately.
     Reset = 7,
-    /// Asks for resynchronisation after a burst of losses.
+    /// Requests resynchronization after a burst of losses.
     Sync = 8,
     /// Answers a Sync.
     SyncAck = 9,
@@ -49,7 +49,7 @@ impl DccpType {
         Self::SyncAck,
     ];
 
-    /// Returns the name in the spelling of RFC 4340.
+    /// Returns the name as RFC 4340 spells it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,8 +66,8 @@ impl DccpType {
         }
     }
 
-    /// Returns the bytes of an acknowledgement subheader with numbers of 48 bits, and of the fields
-    /// that every packet of this type has after it: service code, Reset code and data.
+    /// Returns the bytes of an acknowledgment subheader with 48-bit numbers, and of the fields
+    /// after it that every packet of this type has: service code, Reset code and data.
     const fn header_len(self) -> (usize, usize) {
         match self {
             Self::Request => (0, 4),
@@ -87,14 +87,14 @@ impl DccpType {
     }
 }
 
-/// A DCCP packet without its ports: all that session tracking looks at.
+/// A DCCP packet without its ports: the fields that session tracking uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DccpPacket {
     /// The type.
     pub kind: DccpType,
     /// The sequence number, 48 bits; `None` where only its lower 24 bits were sent.
     pub seq: Option<u64>,
-    /// The acknowledgement number, 48 bits; `None` where the packet has none or only its lower 24
+    /// The acknowledgment number, 48 bits; `None` where the packet has none or only its lower 24
     /// bits were sent.
     pub ack: Option<u64>,
     /// Bytes of application data.

@@ -2,9 +2,9 @@
 //! listener discovery (RFC 2710, RFC 3810).
 //!
 //! Discovery passes without a session, so that a link works under any policy. Packets that pass
-//! without the policy must be narrow: each message is checked against the rules of its type, for
-//! receivers and senders alike, and no data may follow it. Otherwise it would carry data past the
-//! policy.
+//! without the policy must be narrow: each message is checked against the rules of its type for
+//! both receivers and senders, and no data may follow it. Otherwise a message could carry data past
+//! the policy.
 
 use super::{Ip, Malformed, Parsed, Transport, ipv6};
 
@@ -29,7 +29,7 @@ const UNSPECIFIED: u128 = 0;
 const ALL_NODES: u128 = 0xff02 << 112 | 1;
 /// All routers of the link, `ff02::2`.
 const ALL_ROUTERS: u128 = 0xff02 << 112 | 2;
-/// All routers of the link that know MLDv2, `ff02::16`.
+/// All routers of the link that support MLDv2, `ff02::16`.
 const ALL_MLDV2_ROUTERS: u128 = 0xff02 << 112 | 0x16;
 /// The solicited-node multicast prefix, `ff02::1:ff00:0/104`.
 const SOLICITED_NODE: u128 = 0xff02 << 112 | 0x1_ff00_0000;
@@ -55,11 +55,12 @@ const ADDRESS: usize = 16;
 
 /// The source link-layer address option (RFC 4861 4.6.1).
 const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
-/// Limit on the bytes of options in a message that its type does not define. Receivers ignore them
-/// (RFC 4861 4.6), which leaves room for later standards, but no room for a channel.
+/// Limit on the bytes of options in a message that its type does not define. Receivers ignore such
+/// options (RFC 4861 4.6). The limit leaves room for later standards, but none for a covert
+/// channel.
 const MAX_FOREIGN: usize = 32;
-/// Limit on the bytes after the packet: the rest of its frame, which must not carry a channel
-/// either. No message is so short that Ethernet pads it.
+/// Limit on the bytes after the packet: the rest of its frame, which must not carry a covert
+/// channel either. No message is so short that Ethernet pads it.
 const MAX_PADDING: usize = 32;
 
 /// Reason for which a discovery message is dropped.
@@ -77,13 +78,13 @@ impl From<Malformed> for DiscoveryFault {
     }
 }
 
-/// Returns whether an ICMPv6 type is one of discovery on a link: 130 to 137, and 143.
+/// Returns whether an ICMPv6 type belongs to discovery on a link: 130 to 137, and 143.
 pub(super) const fn is_discovery(icmp_type: u8) -> bool {
     matches!(icmp_type, LISTENER_QUERY..=REDIRECT | LISTENER_REPORT_V2)
 }
 
-/// Validates a discovery message in `bytes`, the packet that `parsed` was made from. Anything else
-/// is valid.
+/// Validates a discovery message in `bytes`, the packet from which `parsed` was made. Any other
+/// packet is valid.
 ///
 /// # Errors Why the message may not pass.
 pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), DiscoveryFault> {
@@ -129,7 +130,7 @@ pub fn validate_discovery(bytes: &[u8], parsed: &Parsed) -> Result<(), Discovery
 }
 
 /// Returns whether an address may be the source of a message (RFC 4861 4.1 to 4.5, RFC 3810 5.1.14
-/// and 5.2.13, RFC 3590 4). A multicast address is the source of no packet.
+/// and 5.2.13, RFC 3590 4). A multicast address is never a valid source.
 const fn may_send(kind: u8, source: u128) -> bool {
     match kind {
         LISTENER_QUERY | ROUTER_ADVERTISEMENT | REDIRECT => is_link_local(source),
@@ -197,11 +198,11 @@ fn neighbor(kind: u8, ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
 /// Rule of a message type for one option.
 #[derive(Clone, Copy)]
 struct OptionRule {
-    /// The least length, in units of 8 bytes.
+    /// Minimum length, in units of 8 bytes.
     min: u8,
     /// The greatest length.
     max: u8,
-    /// Whether the option may come more than once.
+    /// Whether the option may occur more than once.
     repeats: bool,
 }
 
@@ -222,9 +223,9 @@ impl OptionRule {
         })
     }
 
-    /// Returns the rule for an option in a message; `None` for one that the message's type does not
-    /// define. The options of secure neighbor discovery (RFC 3971) are not defined here, except its
-    /// nonce, which duplicate address detection uses (RFC 7527).
+    /// Returns the rule for an option in a message, or `None` if the message's type does not define
+    /// the option. The options of secure neighbor discovery (RFC 3971) are not defined here, except
+    /// its nonce, which duplicate address detection uses (RFC 7527).
     const fn of(kind: u8, option: u8) -> Option<Self> {
         match (kind, option) {
             // Link-layer addresses: 6 bytes of Ethernet, 8 of IEEE 802.15.4, 20 of InfiniBand (RFC
@@ -234,7 +235,7 @@ impl OptionRule {
                 SOURCE_LINK_LAYER_ADDRESS,
             )
             | (NEIGHBOR_ADVERTISEMENT | REDIRECT, 2) => Self::once(1, 3),
-            // Redirected header: its message's length bounds it.
+            // Redirected header, bounded by the length of its message.
             (REDIRECT, 4) => Self::once(1, u8::MAX),
             // Nonce.
             (ROUTER_SOLICITATION..=NEIGHBOR_ADVERTISEMENT, 14) => Self::once(1, 4),
@@ -247,7 +248,7 @@ impl OptionRule {
         }
     }
 
-    /// Returns the rule for an option that only router advertisements have.
+    /// Returns the rule for an option of router advertisements only.
     const fn of_advertisement(option: u8) -> Option<Self> {
         match option {
             // Prefix information.
@@ -314,7 +315,7 @@ fn listener_query(ip: &Ip, body: &[u8]) -> Result<(), Malformed> {
     } else {
         body.get(QUERY_V2..).ok_or(Malformed::DiscoveryLength)?
     };
-    // A query of version 1 has no number of sources.
+    // A query of version 1 has no source count.
     if sources.len() != number_at(body, QUERY_V2 - 2).unwrap_or_default() * ADDRESS {
         return Err(Malformed::DiscoveryLength);
     }
@@ -381,13 +382,13 @@ fn address_at(bytes: &[u8], offset: usize) -> Option<u128> {
     Some(u128::from_be_bytes(*address))
 }
 
-/// Returns the number of 16 bits at an offset.
+/// Returns the 16-bit number at an offset.
 fn number_at(bytes: &[u8], offset: usize) -> Option<usize> {
     let number = bytes.get(offset..)?.first_chunk::<2>()?;
     Some(usize::from(u16::from_be_bytes(*number)))
 }
 
-/// Returns whether a list of addresses has only those of single hosts.
+/// Returns whether a list contains only addresses of single hosts.
 fn are_unicast(addresses: &[u8]) -> bool {
     addresses
         .chunks_exact(ADDRESS)
@@ -404,12 +405,12 @@ const fn is_multicast(address: u128) -> bool {
     address >> 120 == 0xff
 }
 
-/// Returns whether a multicast address means groups of one link (RFC 4291 2.7).
+/// Returns whether a multicast address has link-local scope (RFC 4291 2.7).
 const fn is_link_scoped(group: u128) -> bool {
     group >> 112 & 0xff0f == 0xff02
 }
 
-/// Returns whether an address may be that of one host.
+/// Returns whether an address may belong to a single host.
 const fn is_unicast(address: u128) -> bool {
     address != UNSPECIFIED && !is_multicast(address)
 }

@@ -4,22 +4,23 @@ use etherparse::IpNumber;
 
 use super::{Checksums, Extent, Fragment, Malformed, Parsed, Transport, icmp, other, tcp, udp};
 
-/// The least data offset of a TCP header, in words (RFC 9293, section 3.1).
+/// Minimum data offset of a TCP header, in words (RFC 9293, section 3.1).
 const MIN_TCP_WORDS: u8 = 5;
 
 /// Parses the transport header of a first fragment, one with offset 0. `parsed` is the result of
-/// [`parse`](super::parse) for `bytes`; anything but a first fragment is returned unchanged.
+/// [`parse`](super::parse) for `bytes`; any packet but a first fragment is returned unchanged.
 ///
-/// The lengths in the result are those of the fragment where they come from the IP header (the TCP
-/// payload, UDP-Lite's and DCCP's), and those of the whole datagram where the transport header
-/// states them (the UDP payload). Checksums cover the whole datagram and are not verified. For
-/// SCTP, the chunks are those that begin in the fragment; chunks in a later fragment may change the
-/// state and are not followed.
+/// Lengths in the result that derive from the IP header (the payloads of TCP, UDP-Lite and DCCP)
+/// are those of the fragment. A length that the transport header states (the UDP payload) is that
+/// of the whole datagram. Checksums cover the whole datagram and are not verified. For SCTP, the
+/// chunks are those that begin in the fragment; chunks in a later fragment may change the state and
+/// are not tracked.
 ///
 /// # Errors
 ///
-/// [`Malformed::FragmentTiny`] if the transport header continues in the next fragment, for an ICMP
-/// error also its quote; otherwise the faults that `parse` finds in the header of a whole packet.
+/// Returns [`Malformed::FragmentTiny`] if the transport header, or the quote of an ICMP error,
+/// continues in the next fragment; otherwise the faults that `parse` finds in the header of a whole
+/// packet.
 pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Malformed> {
     let Transport::Fragment(Fragment {
         offset: 0,
@@ -51,7 +52,7 @@ pub fn parse_first_fragment(bytes: &[u8], parsed: &Parsed) -> Result<Parsed, Mal
         | Malformed::GreHeaderTruncated
         | Malformed::EspHeaderTruncated
         | Malformed::AhHeaderTruncated => Malformed::FragmentTiny,
-        // The options are cut off, unless the length is below that of a header without any.
+        // The options are cut off, unless the length is below that of a header without options.
         Malformed::TcpHeaderLength
             if payload
                 .get(12)

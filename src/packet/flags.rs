@@ -1,8 +1,8 @@
-//! TCP flags, and which combinations of them mean something.
+//! TCP flags, and their valid combinations.
 
 use std::{fmt, ops::BitOr};
 
-/// The eight flags of a TCP header (RFC 9293, section 3.1), with the bits where they stand on the
+/// The eight flags of a TCP header (RFC 9293, section 3.1), with the bits at their positions on the
 /// wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TcpFlags(pub u8);
@@ -29,13 +29,13 @@ const VALID_COMBINATIONS: u64 = {
 impl TcpFlags {
     /// No more data from the sender.
     pub const FIN: Self = Self(0x01);
-    /// Synchronise sequence numbers.
+    /// Synchronize sequence numbers.
     pub const SYN: Self = Self(0x02);
     /// Reset the connection.
     pub const RST: Self = Self(0x04);
     /// Push: deliver at once.
     pub const PSH: Self = Self(0x08);
-    /// The acknowledgement number counts.
+    /// The acknowledgment number counts.
     pub const ACK: Self = Self(0x10);
     /// The urgent pointer counts.
     pub const URG: Self = Self(0x20);
@@ -51,12 +51,12 @@ impl TcpFlags {
         self.0 & other.0 == other.0
     }
 
-    /// Returns whether a TCP could mean this combination.
+    /// Returns whether a TCP may send this combination.
     ///
-    /// PSH, ECE and CWR are left out of account. Of the rest these nine are valid, as in Linux:
-    /// SYN, SYN URG, SYN ACK, RST, RST ACK, FIN ACK, FIN ACK URG, ACK, ACK URG. Everything else is
-    /// a scan or damage: no flag at all, SYN with FIN or RST, FIN without ACK, RST with FIN, and so
-    /// on.
+    /// PSH, ECE and CWR are ignored. Of the other flags, these nine combinations are valid, as in
+    /// Linux: SYN, SYN URG, SYN ACK, RST, RST ACK, FIN ACK, FIN ACK URG, ACK, ACK URG. All other
+    /// combinations are scans or damage: no flag at all, SYN with FIN or RST, FIN without ACK, RST
+    /// with FIN, and so on.
     #[inline]
     #[must_use]
     pub const fn is_valid_combination(self) -> bool {

@@ -6,7 +6,7 @@ use super::{Extent, Ip, Malformed, Parsed, Transport, checksum};
 const MIN_HEADER_LEN: usize = 4;
 
 const CHECKSUM_PRESENT: u16 = 0x8000;
-/// Routing of RFC 1701, which RFC 2784 has done away with.
+/// Routing of RFC 1701, which RFC 2784 removed.
 const ROUTING_PRESENT: u16 = 0x4000;
 const KEY_PRESENT: u16 = 0x2000;
 const SEQUENCE_PRESENT: u16 = 0x1000;
@@ -26,12 +26,11 @@ const PPP: u16 = 0x880b;
 pub enum GreKey {
     /// Version 0 without a key.
     None,
-    /// The key of version 0 (RFC 2890). The directions of a tunnel may have different ones: NVGRE
-    /// puts a flow identifier into it (RFC 7637 3.2), and ends may ask for one each.
+    /// The key of version 0 (RFC 2890). The directions of a tunnel may have different keys: NVGRE
+    /// stores a flow identifier in it (RFC 7637 3.2), and each end may choose its own.
     Key(u32),
-    /// The call ID of version 1, PPTP. Each end chooses the one that it wants to be sent, so that
-    /// the directions of a call have different ones; which belong together only the control
-    /// connection says.
+    /// The call ID of version 1, PPTP. Each end chooses the call ID that it receives, so the
+    /// directions of a call have different call IDs. Only the control connection pairs them.
     CallId(u16),
 }
 
@@ -47,14 +46,14 @@ impl GreKey {
     }
 }
 
-/// Layout of a header's key, by the first word.
+/// Kind of a header's key, determined by the first word.
 enum Layout {
     None,
     Key { offset: usize },
     CallId,
 }
 
-/// Reads flags, version and protocol type.
+/// Returns the layout for flags, version and protocol type.
 const fn layout(flags: u16, protocol: u16) -> Result<Layout, Malformed> {
     match flags & VERSION {
         0 if flags & MUST_BE_ZERO != 0 => Err(Malformed::GreFlags),
@@ -75,13 +74,13 @@ fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// Returns the key of the header that an ICMP error quotes, or `None` where the key lies beyond the
-/// quote. An error need not quote more than 8 bytes (RFC 792), and after a checksum the key begins
+/// Returns the key of the header that an ICMP error quotes, or `None` if the quote ends before the
+/// key. An error need not quote more than 8 bytes (RFC 792), and after a checksum the key begins
 /// there.
 ///
 /// # Errors
 ///
-/// [`Malformed::IcmpErrorQuoteTruncated`] where not even the flags are quoted, and
+/// Returns [`Malformed::IcmpErrorQuoteTruncated`] if not even the flags are quoted, and
 /// [`Malformed::IcmpErrorQuoteMalformed`] for a header that would not have been forwarded.
 pub(super) fn quoted_key(bytes: &[u8]) -> Result<Option<GreKey>, Malformed> {
     let Some([f0, f1, p0, p1]) = word(bytes, 0) else {
@@ -136,7 +135,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
             None => return Err(Malformed::GreHeaderTruncated),
         },
     };
-    // Over header and payload, without a pseudo header (RFC 2784, section 2.5).
+    // The checksum covers header and payload, without a pseudo header (RFC 2784, section 2.5).
     if extent.is_verified() && flags & CHECKSUM_PRESENT != 0 && !checksum::is_valid(payload) {
         return Err(Malformed::GreChecksum);
     }

@@ -29,7 +29,7 @@ pub enum IcmpKind {
 }
 
 impl IcmpKind {
-    /// Returns the type of the message that asks.
+    /// Returns the type of the request.
     pub(crate) const fn request_type(self, version: IpVersion) -> u8 {
         match (self, version) {
             (Self::Echo, IpVersion::V4) => 8,
@@ -49,7 +49,7 @@ impl IcmpKind {
 pub struct IcmpQuery {
     /// Kind of the query.
     pub kind: IcmpKind,
-    /// Identifier; of node information, which has none, the Qtype in its place.
+    /// Identifier, or the Qtype of node information, which has no identifier.
     pub id: u16,
     /// Whether this is the request; otherwise it is the reply.
     pub request: bool,
@@ -71,12 +71,13 @@ pub struct IcmpError {
     pub icmp_type: u8,
     /// ICMP code as on the wire.
     pub code: u8,
-    /// The MTU that the error announces, in bytes: that of ICMP 3 code 4 (RFC 1191 4) or of ICMPv6
-    /// 2. 0 where it announces none, as other errors do and routers before RFC 1191.
+    /// The MTU that the error announces, in bytes: from ICMP type 3 code 4 (RFC 1191 4) or ICMPv6
+    /// type 2. The value is 0 if the error announces no MTU, as with other errors and with routers
+    /// before RFC 1191.
     pub mtu: u32,
 }
 
-/// The start of a packet, as an ICMP error quotes it. It has the IP version of the error.
+/// The start of a packet, as an ICMP error quotes it. The quote has the IP version of the error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
 pub struct Quoted {
@@ -90,14 +91,14 @@ pub struct Quoted {
     pub src: u128,
     /// Destination address, in the form of [`Ip::src`].
     pub dst: u128,
-    /// Bytes of the quoted packet when it was whole, by its own header. More than the quote has, as
-    /// a rule. 0 where the header is not to be trusted: many routers and hosts alter the length
-    /// that they quote.
+    /// Length in bytes of the whole quoted packet, by its own header: usually more than the quote
+    /// contains. 0 if the header cannot be trusted: many routers and hosts alter the length that
+    /// they quote.
     pub total_len: u32,
 }
 
 /// Quoted part of a transport header: its first 8 bytes, and those up to a GRE key if they are
-/// there.
+/// quoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotedTransport {
     /// TCP, UDP, UDP-Lite, SCTP or DCCP.
@@ -118,9 +119,9 @@ pub enum QuotedTransport {
         /// Whether this is the request; otherwise it is the reply.
         request: bool,
     },
-    /// GRE, with its key or call ID; `None` where the key lies beyond the quote.
+    /// GRE, with its key or call ID; `None` if the quote ends before the key.
     Gre(Option<GreKey>),
-    /// An ICMP error: there must be no error about an error (RFC 1122, section 3.2.2).
+    /// An ICMP error: an error about an error is forbidden (RFC 1122, section 3.2.2).
     IcmpError,
     /// An ICMP or ICMPv6 message that is a conversation of its own, see [`Transport::IcmpOther`].
     IcmpOther {
@@ -171,7 +172,7 @@ impl Class {
     }
 }
 
-/// Returns whether a message of this type may open a session, and so ask the policy.
+/// Returns whether a message of this type may open a session, subject to the policy.
 pub(crate) const fn may_open(version: IpVersion, icmp_type: u8) -> bool {
     match Class::of(version, icmp_type) {
         Class::Query { request, .. } => request,
@@ -190,8 +191,7 @@ const fn announced_mtu(version: IpVersion, icmp_type: u8, code: u8, word: u32) -
     }
 }
 
-/// Parses the ICMP or ICMPv6 message, whichever belongs to the IP version, that is the payload of
-/// an IP packet.
+/// Parses the payload of an IP packet as ICMP or ICMPv6, according to the IP version.
 pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let &[icmp_type, code, _, _, a, b, c, d, ref rest @ ..] = payload else {
         return Err(Malformed::IcmpHeaderTruncated);
@@ -230,10 +230,10 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     Ok(Parsed { ip, transport })
 }
 
-/// Reads a quoted IPv4 packet. Its total length and its checksum are not checked: some routers and
-/// hosts quote the length without that of the header, with its bytes swapped, or as 0, and a
-/// checksum for another TTL, or 0. The transport header is read from the whole quote. Bytes after a
-/// packet of less than 8 bytes of payload, padding or an extension (RFC 4884), identify no session.
+/// Reads a quoted IPv4 packet. The total length and the checksum are not verified. Some routers and
+/// hosts quote the length without the header, with swapped bytes, or as 0; and a checksum for
+/// another TTL, or 0. The transport header is read from the whole quote. Bytes after a packet with
+/// less than 8 bytes of payload, which are padding or an extension (RFC 4884), identify no session.
 fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
     match bytes {
         [] => return Err(Malformed::IcmpErrorQuoteTruncated),
@@ -254,9 +254,9 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
     let transport = if header.fragments_offset().value() == 0 {
         quoted()?
     } else if matches!(bytes, [_, _, _, _, _, _, 0, 0x40, ..]) {
-        // Either a last fragment, 512 bytes into its datagram, or the flag DF in the byte order of
-        // a host, whose kernel quotes the packet as it had read it. The bytes of a fragment in
-        // place of ports identify no session.
+        // Either a last fragment, 512 bytes into its datagram, or the flag DF in host byte order,
+        // from a kernel that quotes the packet as it converted it. The bytes of a fragment in place
+        // of ports identify no session.
         quoted().unwrap_or(QuotedTransport::Fragment)
     } else {
         QuotedTransport::Fragment
@@ -273,7 +273,7 @@ fn quoted_ipv4(bytes: &[u8]) -> Result<Quoted, Malformed> {
     })
 }
 
-/// Reads a quoted IPv6 packet, whatever length it says, as [`quoted_ipv4`] does.
+/// Reads a quoted IPv6 packet like [`quoted_ipv4`], without verifying its length.
 fn quoted_ipv6(bytes: &[u8]) -> Result<Quoted, Malformed> {
     match bytes {
         [] => return Err(Malformed::IcmpErrorQuoteTruncated),

@@ -15,7 +15,7 @@ pub(super) fn parse_esp(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
         return Err(Malformed::EspHeaderTruncated);
     };
     let spi = u32::from_be_bytes([a, b, c, d]);
-    // Section 2.1: for local use, never on the wire.
+    // Section 2.1: SPI 0 is for local use, never on the wire.
     if spi == 0 {
         return Err(Malformed::EspSpiZero);
     }
@@ -29,8 +29,8 @@ pub(super) fn parse_ah(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed,
     let Some(&[_, words, _, _, a, b, c, d, ..]) = payload.first_chunk::<AH_HEADER_LEN>() else {
         return Err(Malformed::AhHeaderTruncated);
     };
-    // Words of 4 bytes less 2 (section 2.2); in IPv6 a header is a multiple of 8 bytes long
-    // (section 3.3.3.2.1).
+    // The length in 4-byte words minus 2 (section 2.2); in IPv6 a header is a multiple of 8 bytes
+    // long (section 3.3.3.2.1).
     let len = 4 * (usize::from(words) + 2);
     if len < AH_HEADER_LEN || (ip.version == IpVersion::V6 && !len.is_multiple_of(8)) {
         return Err(Malformed::AhLength);
@@ -43,7 +43,7 @@ pub(super) fn parse_ah(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed,
         });
     }
     let spi = u32::from_be_bytes([a, b, c, d]);
-    // Section 2.4: for local use, never on the wire.
+    // Section 2.4: SPI 0 is for local use, never on the wire.
     if spi == 0 {
         return Err(Malformed::AhSpiZero);
     }

@@ -5,10 +5,10 @@ use super::{Checksums, Fragment, Ip, IpOptions, IpVersion, Malformed, Network, c
 /// Bytes of an IPv4 header without options (RFC 791).
 const MIN_HEADER_LEN: usize = 20;
 
-/// The flag "more fragments" in the field that it shares with the fragment offset.
+/// The flag "more fragments", in the field that also holds the fragment offset.
 const MORE_FRAGMENTS: u16 = 0x2000;
 
-/// The most bytes that the payload of a whole IPv4 packet can have.
+/// Maximum payload of a whole IPv4 packet, in bytes.
 const MAX_PAYLOAD_LEN: u32 = u16::MAX as u32 - MIN_HEADER_LEN as u32;
 
 /// Parses the header of an IPv4 packet; bytes after the total length are padding.

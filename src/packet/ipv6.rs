@@ -10,8 +10,8 @@ pub(super) const HEADER_LEN: usize = 40;
 /// Bytes of the fragment header (RFC 8200, section 4.5).
 pub(super) const FRAGMENT_HEADER_LEN: usize = 8;
 
-/// Limit on extension headers. RFC 8200, section 4.1, knows six, one of them twice; this leaves
-/// room for an unknown one.
+/// Limit on extension headers. RFC 8200, section 4.1, lists six, one of them twice; the limit
+/// leaves room for an unknown one.
 const MAX_EXTENSIONS: usize = 8;
 
 /// Parses the header of an IPv6 packet and its extension headers; bytes after the payload length
@@ -77,7 +77,7 @@ pub(super) struct Chain {
     /// First protocol that is not a walked extension header; for a fragment other than the first,
     /// the protocol that its fragment header states.
     pub(super) protocol: IpNumber,
-    /// Bytes of extension headers before that protocol's header.
+    /// Bytes of extension headers before the header of `protocol`.
     pub(super) len: usize,
     /// The fragment header, unless the fragment is atomic, that is, the whole packet (RFC 6946).
     pub(super) fragment: Option<ChainFragment>,
@@ -98,10 +98,10 @@ pub(super) struct ChainFragment {
 /// Walks the extension headers at the start of an IPv6 payload, of which the first has the number
 /// `first`.
 ///
-/// ESP and the authentication header end the walk like a transport protocol. So do mobility (135),
-/// HIP (139) and Shim6 (140), which are protocols of their own to a policy: the data that they
-/// protect or set up is not read. So does the fragment header of a fragment other than the first,
-/// which no header follows.
+/// ESP and the authentication header end the walk like a transport protocol. Mobility (135), HIP
+/// (139) and Shim6 (140) also end it; a policy treats each as a protocol of its own, and the data
+/// that they protect or set up is not read. The fragment header of a fragment other than the first
+/// ends the walk too, since no header follows.
 #[inline]
 pub(super) fn walk(first: IpNumber, payload: &[u8]) -> Result<Chain, Malformed> {
     let mut chain = Chain {
@@ -156,10 +156,11 @@ fn walk_extensions(chain: &mut Chain, payload: &[u8]) -> Result<(), Malformed> {
             }
             IpNumber::IPV6_FRAGMENTATION_HEADER => {
                 fragmented = true;
-                // The byte where other headers have their length is reserved.
+                // The byte that holds the length in other headers is reserved.
                 len = FRAGMENT_HEADER_LEN;
                 let field = u16::from_be_bytes([a, b]);
-                // The upper 13 bits count units of 8 bytes: without the lower three they are bytes.
+                // The upper 13 bits count units of 8 bytes, so masking the lower three bits gives
+                // bytes.
                 let (offset, more) = (field & !7, field & 1 != 0);
                 last = offset != 0;
                 if more || offset != 0 {

@@ -1,4 +1,4 @@
-//! Bytes to parsed headers, once.
+//! Parser: from bytes to headers, once for each packet.
 //!
 //! [`parse`] takes exactly one IP packet and returns the input of the rest of the engine: a
 //! [`Parsed`], which borrows nothing, is `Copy` and fits two cache lines. A packet that cannot be
@@ -81,8 +81,8 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Returns the payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the packet that
-    /// was parsed; empty for everything else. Neither padding nor bytes after the UDP length are
+    /// Returns the payload of the TCP segment, UDP or UDP-Lite datagram in `bytes`, the parsed
+    /// packet; empty for all other packets. Neither padding nor bytes after the UDP length are
     /// payload. For a first fragment ([`parse_first_fragment`]) the payload is the part that the
     /// fragment has.
     #[inline]
@@ -120,7 +120,7 @@ pub enum IpVersion {
 }
 
 impl IpVersion {
-    /// Returns the address that `number` stands for in a packet of this version, see [`Ip::src`].
+    /// Returns the address that `number` represents in a packet of this version; see [`Ip::src`].
     #[inline]
     #[must_use]
     pub fn address(self, number: u128) -> IpAddr {
@@ -139,7 +139,7 @@ pub struct Ip {
     /// Source address as a big-endian number; an IPv4 address as the IPv4-mapped one, `0xffff << 32
     /// | address`.
     pub src: u128,
-    /// Destination address, in the same form.
+    /// Destination address, in the form of [`src`](Self::src).
     pub dst: u128,
     /// Protocol of the transport header after all extension headers. For an IPv6 fragment other
     /// than the first, the protocol that its fragment header states, which may be an extension
@@ -149,10 +149,10 @@ pub struct Ip {
     pub ttl: u8,
     /// IPv4 options, and IPv6 extension headers with options or a route.
     pub options: IpOptions,
-    /// Bytes before the transport header: IPv4 options and IPv6 extension headers are included.
+    /// Bytes before the transport header, including IPv4 options and IPv6 extension headers.
     pub header_len: u16,
-    /// Bytes of the packet on the wire without padding: the IPv4 total length, or 40 and the IPv6
-    /// payload length.
+    /// Bytes of the packet on the wire without padding: the IPv4 total length, or the IPv6 payload
+    /// length plus 40.
     pub total_len: u32,
 }
 
@@ -184,15 +184,15 @@ pub enum Transport {
         /// The rest of the header.
         segment: Segment,
     },
-    /// A UDP datagram, or one of UDP-Lite: [`Ip::protocol`] says which.
+    /// A UDP or UDP-Lite datagram, distinguished by [`Ip::protocol`].
     Udp {
         /// Source port; 0 is possible.
         src_port: u16,
         /// Destination port; 0 is possible.
         dst_port: u16,
-        /// Bytes of payload by the UDP length, which may be less than the IP packet has room for.
-        /// In a first fragment they are those of the whole datagram. UDP-Lite has no length: all
-        /// the remaining bytes are its payload.
+        /// Bytes of payload by the UDP length, which may be less than the rest of the IP packet. In
+        /// a first fragment, the length of the whole datagram's payload. UDP-Lite has no length:
+        /// all the remaining bytes are its payload.
         payload_len: u16,
     },
     /// An SCTP packet with a possible combination of chunks.
@@ -222,12 +222,12 @@ pub enum Transport {
     },
     /// An ESP packet.
     Esp {
-        /// Security parameters index, which its receiver has chosen; never 0.
+        /// Security parameters index, chosen by the receiver; never 0.
         spi: u32,
     },
     /// A packet with an authentication header.
     Ah {
-        /// Security parameters index, which its receiver has chosen; never 0.
+        /// Security parameters index, chosen by the receiver; never 0.
         spi: u32,
     },
     /// An ICMP or ICMPv6 request or reply.
@@ -249,15 +249,15 @@ pub enum Transport {
         /// ICMP code.
         code: u8,
     },
-    /// A fragment that is not the whole packet; for a first fragment's transport header see
+    /// A fragment that is not the whole packet. For the transport header of a first fragment, see
     /// [`parse_first_fragment`].
     Fragment(Fragment),
-    /// Another protocol: see [`Ip::protocol`]. Also IPv6's "no next header" (59): such a packet is
-    /// a conversation of its own protocol number, so that it needs a rule like any other.
+    /// Another protocol: see [`Ip::protocol`]. Also IPv6's "no next header" (59): such a packet
+    /// belongs to a conversation of that protocol number, and needs a rule like any other.
     Other,
 }
 
-/// Position of a fragment in its packet. A fragment with offset 0 and none to follow is a whole
+/// Position of a fragment in its packet. A fragment with offset 0 that is also the last is a whole
 /// packet (RFC 6946).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fragment {
@@ -267,16 +267,16 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether more fragments follow.
     pub more: bool,
-    /// Bytes that the fragment carries: never 0, and a multiple of 8 if more follow. In a first
-    /// fragment of IPv6 these include extension headers after the fragment header.
+    /// Bytes that the fragment carries: never 0, and a multiple of 8 if more fragments follow. In a
+    /// first fragment of IPv6, extension headers after the fragment header are included.
     pub payload_len: u16,
     /// Position of the transport header in the packet if `offset` is 0, and of the fragment's
-    /// payload otherwise. Up to [`Ip::total_len`], which may cut the transport header short.
+    /// payload otherwise. At most [`Ip::total_len`], which may cut the transport header short.
     pub transport_offset: u16,
 }
 
 impl Fragment {
-    /// Checks a fragment of `payload_len` bytes, of which the packet as a whole may have `max_len`.
+    /// Checks a fragment of `payload_len` bytes, of a packet that may have at most `max_len` bytes.
     fn new(
         id: u32,
         offset: u16,
@@ -305,9 +305,9 @@ impl Fragment {
 
     /// Returns the maximum size of a datagram that begins with this fragment: the length field of
     /// the datagram counts its bytes, and the headers that the first fragment has before them. An
-    /// IPv4 header counts whole. For IPv6, only extension headers before the fragment header count
-    /// (RFC 8200, section 4.5). Later fragments may have other headers, which are not part of the
-    /// datagram.
+    /// IPv4 header counts with its options. For IPv6, only extension headers before the fragment
+    /// header count (RFC 8200, section 4.5). Later fragments may have other headers, which are not
+    /// part of the datagram.
     pub(crate) const fn max_end(&self, ip: &Ip) -> u16 {
         let headers = ip.total_len.saturating_sub(self.payload_len as u32);
         let uncounted = match ip.version {
@@ -319,8 +319,8 @@ impl Fragment {
     }
 
     /// Returns the result of parsing a fragment. A later TCP fragment cannot lie within the header
-    /// of 20 bytes that the first fragment must contain whole: such a fragment is meant to
-    /// overwrite the header of the first one.
+    /// of 20 bytes that the first fragment must contain whole: such a fragment is an attempt to
+    /// overwrite the first fragment's header.
     #[inline(never)]
     fn parsed(self, ip: Ip) -> Result<Parsed, Malformed> {
         if ip.protocol == PROTOCOL_TCP
@@ -335,20 +335,21 @@ impl Fragment {
     }
 }
 
-/// Whether checksums are checked. In configuration `verify`, `require` or `trust`.
+/// Verification of checksums. In the configuration: `verify`, `require` or `trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Checksums {
     /// The checksums of the IPv4 header and of TCP, UDP, UDP-Lite, ICMP, SCTP, DCCP and GRE (if it
-    /// has one) must be right. A UDP checksum of 0 passes: over IPv4 it means that there is none
-    /// (RFC 768), and so it does for tunnels over IPv6 (RFC 6935, RFC 6936).
+    /// has one) must be correct. A UDP checksum of 0 passes: it means that there is no checksum
+    /// over IPv4 (RFC 768), and for tunnels over IPv6 (RFC 6935, RFC 6936).
     ///
-    /// Two kinds of packets cannot be verified and pass: fragments, and packets whose IPv6 routing
-    /// header has segments left, whose checksum is computed with their last destination address.
+    /// Two kinds of packets cannot be verified and pass: fragments, and packets with an IPv6
+    /// routing header that has segments left. The checksum of the latter is computed with the final
+    /// destination address.
     #[default]
     Verify,
-    /// As `Verify`, and UDP over IPv6 must have a checksum (RFC 8200, section 8.1).
+    /// Like `Verify`, but UDP over IPv6 must have a checksum (RFC 8200, section 8.1).
     Require,
-    /// No checksum is looked at: the network interface or the hypervisor did it, or the ends will.
+    /// No checksum is verified: the network interface or hypervisor has done so, or the ends will.
     Trust,
 }
 
@@ -363,7 +364,7 @@ impl Checksums {
         }
     }
 
-    /// Returns whether checksums are checked at all.
+    /// Returns whether checksums are verified.
     #[inline]
     #[must_use]
     pub const fn are_verified(self) -> bool {
@@ -371,12 +372,12 @@ impl Checksums {
     }
 }
 
-/// Extent of a datagram that is present.
+/// Part of a datagram that is present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Extent {
     /// The whole datagram.
     Whole(Checksums),
-    /// The first fragment. The announced lengths and the data under a checksum may come later.
+    /// The first fragment. Announced bytes and data under a checksum may be in later fragments.
     First,
 }
 
@@ -385,7 +386,7 @@ impl Extent {
         matches!(self, Self::First)
     }
 
-    /// Returns whether the checksum is looked at.
+    /// Returns whether the checksum is verified.
     const fn is_verified(self) -> bool {
         matches!(self, Self::Whole(checksums) if checksums.are_verified())
     }
@@ -397,7 +398,7 @@ struct Network<'a> {
     /// Bytes from the transport header to the end of the IP packet.
     payload: &'a [u8],
     fragment: Option<Fragment>,
-    /// Whether the destination address is to be replaced on the way, see [`Checksums::Verify`].
+    /// Whether the destination address will be replaced on the path; see [`Checksums::Verify`].
     rerouted: bool,
 }
 
@@ -406,13 +407,12 @@ struct Network<'a> {
 ///
 /// # Errors
 ///
-/// The reason why the packet is [`Malformed`].
+/// Returns the reason for which the packet is [`Malformed`].
 pub fn parse(bytes: &[u8], checksums: Checksums) -> Result<Parsed, Malformed> {
     let Some(first) = bytes.first() else {
         return Err(Malformed::Empty);
     };
-    // Each version has its own path to the end, so that its facts about the packet stay in
-    // registers.
+    // Each version has its own path to the end, so that values stay in registers.
     match first >> 4 {
         4 => {
             let network = ipv4::parse(bytes, checksums)?;
@@ -445,7 +445,7 @@ impl Network<'_> {
         } else {
             checksums
         };
-        // Each ends with the whole result, which is then made where it is to be and not copied.
+        // Each arm ends with the whole result, so the result is built in place and not copied.
         match IpNumber(ip.protocol) {
             IpNumber::TCP => tcp::parse(ip, payload, checksums),
             IpNumber::UDP => udp::parse(ip, payload, checksums),

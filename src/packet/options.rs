@@ -1,4 +1,4 @@
-//! Options of the IPv4 header, and which IPv6 extension headers a packet has.
+//! Options of the IPv4 header, and the kinds of a packet's IPv6 extension headers.
 
 use std::ops::BitOr;
 
@@ -19,11 +19,11 @@ const STRICT_SOURCE_ROUTE: u8 = 137;
 /// Router alert (RFC 2113).
 const ROUTER_ALERT: u8 = 148;
 
-/// The first byte that a pointer may name: the ones before are the option's own header.
+/// The first byte to which a pointer may refer: earlier bytes are the option's own header.
 const FIRST_ROUTE: u8 = 4;
-/// The first byte that the pointer of a timestamp option may name.
+/// The first byte to which the pointer of a timestamp option may refer.
 const FIRST_TIMESTAMP: u8 = 5;
-/// Bytes of an address, or of one timestamp.
+/// Bytes of an address or of a timestamp.
 const ENTRY_LEN: usize = 4;
 
 /// The kinds of options in an IP header: IPv4 options, and IPv6 extension headers that carry
@@ -42,11 +42,11 @@ impl IpOptions {
     pub const DESTINATION: Self = Self(1 << 2);
     /// An IPv6 routing header of any type.
     pub const ROUTING: Self = Self(1 << 3);
-    /// A source route: an IPv4 LSRR or SSRR option wherever its pointer stands, or an IPv6 routing
-    /// header with segments left.
+    /// A source route: an IPv4 LSRR or SSRR option with any pointer, or an IPv6 routing header with
+    /// segments left.
     pub const SOURCE_ROUTE: Self = Self(1 << 4);
 
-    /// Returns whether the packet has none.
+    /// Returns whether the packet has no options.
     #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -97,12 +97,12 @@ pub(super) fn walk_ipv4(mut options: &[u8]) -> Result<IpOptions, Malformed> {
                     return Err(Malformed::Ipv4Option);
                 }
                 found = found | IpOptions::SOURCE_ROUTE;
-                // The pointer of a used-up route is beyond the option's end.
+                // The pointer of an exhausted route is after the option's end.
                 option.get(2).is_some_and(|pointer| *pointer >= FIRST_ROUTE)
             }
             RECORD_ROUTE => has_room(option, FIRST_ROUTE, ENTRY_LEN),
             TIMESTAMP => option.get(3).is_some_and(|flags| {
-                // With flags 1 and 3 an address stands before each timestamp.
+                // With flags 1 and 3, an address precedes each timestamp.
                 let with_address = flags & 0x0f != 0;
                 let entry = ENTRY_LEN << u8::from(with_address);
                 has_room(option, FIRST_TIMESTAMP, entry)
@@ -117,8 +117,8 @@ pub(super) fn walk_ipv4(mut options: &[u8]) -> Result<IpOptions, Malformed> {
     }
 }
 
-/// Returns whether the pointer of an option that routers fill in names a place with room for one
-/// entry, or says that the option is full.
+/// Returns whether the pointer of an option that routers fill in refers to a position with room for
+/// one entry, or indicates that the option is full.
 fn has_room(option: &[u8], first: u8, entry: usize) -> bool {
     option.get(2).is_some_and(|pointer| {
         let place = usize::from(*pointer);

@@ -1,9 +1,9 @@
-//! The compact parse of nearly all packets: TCP and UDP directly after an IP header without options
-//! or extension headers, and no fragment.
+//! Compact parser for nearly all packets: unfragmented TCP and UDP directly after an IP header
+//! without options or extension headers.
 //!
-//! [`Plain::read`] takes a packet only if [`parse`](super::parse) takes it, and then with the same
-//! values. It is for the short way of the engine; every other packet is left to the full parser,
-//! which also says what is wrong with one that is malformed.
+//! [`Plain::read`] accepts a packet only if [`parse`](super::parse) does, and returns the same
+//! values. It serves the short way of the engine. Every other packet is left to the full parser,
+//! which also reports why a packet is malformed.
 
 use super::checksum;
 use super::ipv6::HEADER_LEN as IPV6_HEADER_LEN;
@@ -13,15 +13,15 @@ use super::{Checksums, PROTOCOL_TCP, PROTOCOL_UDP, SeqNum, TcpFlags, ipv4, ipv6}
 
 /// First byte of an IPv4 header without options.
 const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
-/// Bytes of that header.
+/// Bytes of an IPv4 header without options.
 const IPV4_HEADER_LEN: usize = 20;
 /// "More fragments" and the fragment offset: not 0 in a fragment.
 const IPV4_FRAGMENT: u16 = 0x3fff;
-/// Bytes of a TCP header with nothing but timestamps.
+/// Bytes of a TCP header whose only option is timestamps.
 const TCP_HEADER_LEN_WITH_TIMESTAMPS: usize = 32;
 /// NOP, NOP, and the kind and the length of timestamps (RFC 7323, appendix A).
 const TIMESTAMPS: [u8; 4] = [1, 1, 8, 10];
-/// The flags that say what a segment is.
+/// The flags that determine the kind of a segment.
 const KIND: u8 =
     TcpFlags::FIN.0 | TcpFlags::SYN.0 | TcpFlags::RST.0 | TcpFlags::ACK.0 | TcpFlags::URG.0;
 
@@ -52,7 +52,7 @@ pub(crate) enum Usual {
     Udp,
 }
 
-/// A segment with an ACK and none of the other flags that matter, and no options but timestamps.
+/// A segment with an ACK, none of the other flags that matter, and no options but timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ack {
     pub(crate) seq: SeqNum,
@@ -63,7 +63,7 @@ pub(crate) struct Ack {
 }
 
 impl Plain {
-    /// Reads a packet; `None` if it is not usual, or is malformed.
+    /// Reads a packet. Returns `None` if the packet is unusual or malformed.
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8], checksums: Checksums) -> Option<Self> {
         match bytes.first() {
@@ -74,7 +74,7 @@ impl Plain {
     }
 }
 
-/// The IP header of a packet, and what follows it.
+/// The IP header of a packet, and the bytes after it.
 #[derive(Clone, Copy)]
 struct Network<'a> {
     addresses: Addresses,
@@ -248,7 +248,7 @@ impl Network<'_> {
         Some(Usual::Udp)
     }
 
-    /// Returns whether the checksum of a segment or datagram is right.
+    /// Returns whether the checksum of a segment or datagram is correct.
     fn is_valid(&self, bytes: &[u8]) -> bool {
         match self.addresses {
             Addresses::V4 { src, dst } => {

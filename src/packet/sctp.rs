@@ -25,24 +25,24 @@ const ABORT: u8 = 6;
 /// The flag T of ABORT and SHUTDOWN COMPLETE (RFC 9260, sections 3.3.7 and 3.3.13).
 const FLAG_T: u8 = 0x01;
 
-/// CRC32c (RFC 9260, appendix A), 16 bytes a step.
+/// CRC32c (RFC 9260, appendix A), 16 bytes per step.
 static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
 
-/// An SCTP packet without its ports: all that session tracking looks at.
+/// An SCTP packet without its ports: the fields that session tracking uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SctpPacket {
-    /// The verification tag; 0 in the packet of an INIT, and in no other.
+    /// The verification tag; 0 in the packet of an INIT, and only there.
     pub tag: u32,
-    /// The initiate tag of an INIT or INIT ACK, which is never 0; 0 in every other packet.
+    /// The initiate tag of an INIT or INIT ACK, never 0 there; 0 in every other packet.
     pub initiate_tag: u32,
-    /// The kinds of chunks, in a combination that may be.
+    /// The kinds of chunks, in a valid combination.
     pub chunks: SctpChunks,
-    /// The flag T of an ABORT or SHUTDOWN COMPLETE: the tag is the one that its receiver expects of
-    /// others, reflected.
+    /// The flag T of an ABORT or SHUTDOWN COMPLETE: the verification tag is that of the packet that
+    /// the chunk answers, reflected.
     pub reflected: bool,
 }
 
-/// Set of the kinds of chunks that a packet carries. A set is enough, since chunks that may share a
+/// Set of the kinds of chunks in a packet. A set is sufficient, since chunks that may share a
 /// packet have one valid order.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SctpChunks(u16);
@@ -68,9 +68,9 @@ impl SctpChunks {
     pub const SHUTDOWN_ACK: Self = Self(0x0100);
     /// ERROR (9).
     pub const ERROR: Self = Self(0x0200);
-    /// COOKIE ECHO (10), the first chunk of its packet but for an AUTH.
+    /// COOKIE ECHO (10), the first chunk of its packet except for an AUTH.
     pub const COOKIE_ECHO: Self = Self(0x0400);
-    /// COOKIE ACK (11), the first chunk of its packet but for an AUTH.
+    /// COOKIE ACK (11), the first chunk of its packet except for an AUTH.
     pub const COOKIE_ACK: Self = Self(0x0800);
     /// SHUTDOWN COMPLETE (14), the only chunk of its packet.
     pub const SHUTDOWN_COMPLETE: Self = Self(0x1000);
@@ -82,7 +82,7 @@ impl SctpChunks {
     /// receiver.
     pub const OTHER: Self = Self(0x4000);
 
-    /// Every kind with its name.
+    /// All kinds, with their names.
     const NAMES: [(Self, &'static str); 16] = [
         (Self::DATA, "DATA"),
         (Self::INIT, "INIT"),
@@ -102,7 +102,7 @@ impl SctpChunks {
         (Self::OTHER, "other"),
     ];
 
-    /// Returns whether one of `kinds` is among them.
+    /// Returns whether the set contains any of `kinds`.
     #[inline]
     #[must_use]
     pub const fn any(self, kinds: Self) -> bool {
@@ -123,7 +123,7 @@ impl SctpChunks {
         Self(self.0 & !less.0)
     }
 
-    /// Returns whether there is none.
+    /// Returns whether the set is empty.
     #[inline]
     #[must_use]
     pub const fn is_empty(self) -> bool {
@@ -180,7 +180,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
         return Err(Malformed::SctpHeaderTruncated);
     };
     if extent.is_verified() {
-        // Alone among the numbers of the header the checksum has its least significant byte first
+        // Unlike the other numbers of the header, the checksum has its least significant byte first
         // (appendix A).
         let stated = u32::from_le_bytes([c0, c1, c2, c3]);
         let mut digest = CRC32C.digest();
@@ -206,8 +206,8 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
     })
 }
 
-/// Returns the packet with an ABORT that answers an INIT, from and to these ports. Its tag is the
-/// initiate tag of the INIT, so that it does not have the flag T (RFC 9260 8.4, rule 3).
+/// Returns the packet with an ABORT that answers an INIT, from and to these ports. The tag is the
+/// initiate tag of the INIT, so the flag T is not set (RFC 9260 8.4, rule 3).
 pub(crate) fn abort(from: u16, to: u16, initiate_tag: u32) -> [u8; HEADER_LEN + CHUNK_HEADER_LEN] {
     let [s0, s1] = from.to_be_bytes();
     let [d0, d1] = to.to_be_bytes();
@@ -220,13 +220,14 @@ pub(crate) fn abort(from: u16, to: u16, initiate_tag: u32) -> [u8; HEADER_LEN + 
     packet
 }
 
-/// Walks the chunks of a packet; the tag of the result is still to be set.
+/// Walks the chunks of a packet; the caller sets the tag of the result.
 fn walk(mut rest: &[u8], extent: Extent) -> Result<SctpPacket, Malformed> {
     /// The only chunks of their packets (RFC 9260, section 6.10).
     const ALONE: SctpChunks = SctpChunks::INIT
         .and(SctpChunks::INIT_ACK)
         .and(SctpChunks::SHUTDOWN_COMPLETE);
-    /// Before everything (RFC 9260, sections 5.1 and 3.3.12) but an AUTH (RFC 4895, section 6.3).
+    /// Must be first (RFC 9260, sections 5.1 and 3.3.12), except after an AUTH (RFC 4895, section
+    /// 6.3).
     const FIRST: SctpChunks = SctpChunks::COOKIE_ECHO.and(SctpChunks::COOKIE_ACK);
     let mut packet = SctpPacket {
         tag: 0,
@@ -242,7 +243,8 @@ fn walk(mut rest: &[u8], extent: Extent) -> Result<SctpPacket, Malformed> {
             return Err(Malformed::SctpTooManyChunks);
         }
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        // The length counts no padding, but a receiver skips to the next word, which must be there.
+        // The length excludes padding, but a receiver skips to the next word, which must be
+        // present.
         let after = rest.get(len.next_multiple_of(4)..);
         let after = match after {
             _ if len < CHUNK_HEADER_LEN => return Err(Malformed::SctpChunkLength),

@@ -1,7 +1,8 @@
-//! The addresses that SCTP chunks announce: those of a handshake (RFC 9260 3.3.2, 3.3.3) and their
-//! changes (RFC 5061).
+//! Addresses that SCTP chunks announce, in a handshake (RFC 9260 3.3.2, 3.3.3) and in later changes
+//! (RFC 5061).
 //!
-//! For the few packets that announce something; [`super::sctp`] has found their chunks well-formed.
+//! This module reads the few packets that announce addresses. [`super::sctp`] has verified that
+//! their chunks are well-formed.
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -28,7 +29,7 @@ const DELETE_IP: u16 = 0xc002;
 const ERROR_CAUSE: u16 = 0xc003;
 const SUCCESS: u16 = 0xc005;
 
-/// The most requests of one ASCONF that are followed.
+/// Maximum number of requests of one ASCONF that are tracked.
 pub(crate) const MAX_REQUESTS: usize = 4;
 
 /// Returns the chunks of a packet, each with its type and the bytes after its length.
@@ -70,7 +71,7 @@ fn address(kind: u16, body: &[u8]) -> Option<u128> {
     }
 }
 
-/// Returns whether an address may be that of an end of an association on its way through a network.
+/// Returns whether an address may belong to an end of an association across a network.
 fn is_usable(address: u128) -> bool {
     let v6 = Ipv6Addr::from_bits(address);
     match v6.to_ipv4_mapped() {
@@ -107,18 +108,18 @@ pub(crate) fn announced(packet: &[u8], each: impl FnMut(u128)) {
         .for_each(each);
 }
 
-/// A request to change the addresses of the end that sends it.
+/// A request to change the sender's addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// One more address.
+    /// Add an address.
     Add(u128),
-    /// An address goes.
+    /// Remove an address.
     Delete(u128),
-    /// All addresses go, but for the one that the request came from (RFC 5061 4.2.2).
+    /// Remove all addresses, except the source of the request (RFC 5061 4.2.2).
     DeleteOthers,
 }
 
-/// A change and the number by which its answer names it.
+/// A change, and the number by which the answer refers to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) correlation: u32,
@@ -173,8 +174,8 @@ pub(crate) fn requests(packet: &[u8]) -> Option<Requests> {
         .then_some(Requests { serial, changes })
 }
 
-/// Returns the `requests` that an ASCONF ACK after an AUTH chunk has granted. Requests that are not
-/// mentioned are granted, except those after a refused request (RFC 5061 5.1, rule V4).
+/// Returns the `requests` granted by an ASCONF ACK after an AUTH chunk. Requests that the answer
+/// does not mention are granted, except those after a refused request (RFC 5061 5.1, rule V4).
 pub(crate) fn granted(
     packet: &[u8],
     requests: &Requests,

@@ -1,14 +1,14 @@
-//! Sequence numbers: 32 bits that wrap, so that no bare arithmetic is done on them.
+//! Sequence numbers: a type of wrapping 32-bit numbers, so that no code uses bare arithmetic.
 
 use std::fmt;
 
 #[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
-/// A TCP sequence or acknowledgement number (RFC 9293, section 3.4): a point on a circle of 2^32
+/// A TCP sequence or acknowledgment number (RFC 9293, section 3.4): a point on a circle of 2^32
 /// bytes.
 ///
-/// It has no `Ord`: "less than" means nothing on a circle. [`before`](Self::before) and
+/// The type has no `Ord`, since "less than" means nothing on a circle. [`before`](Self::before) and
 /// [`after`](Self::after) compare two numbers that are less than 2^31 apart; at exactly 2^31 each
 /// is before and after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -16,28 +16,28 @@ use serde::{Deserialize, Serialize};
 pub struct SeqNum(pub u32);
 
 impl SeqNum {
-    /// Returns whether this number comes before `other`, going the shorter way round.
+    /// Returns whether this number is before `other` on the shorter arc.
     #[inline]
     #[must_use]
     pub const fn before(self, other: Self) -> bool {
         (self.0.wrapping_sub(other.0) as i32) < 0
     }
 
-    /// Returns whether this number comes after `other`, going the shorter way round.
+    /// Returns whether this number is after `other` on the shorter arc.
     #[inline]
     #[must_use]
     pub const fn after(self, other: Self) -> bool {
         other.before(self)
     }
 
-    /// Returns the number `bytes` further on, wrapping.
+    /// Returns the number `bytes` after this one, wrapping.
     #[inline]
     #[must_use]
     pub const fn add(self, bytes: u32) -> Self {
         Self(self.0.wrapping_add(bytes))
     }
 
-    /// Returns the number `bytes` before, wrapping.
+    /// Returns the number `bytes` before this one, wrapping.
     #[inline]
     #[must_use]
     pub const fn sub(self, bytes: u32) -> Self {

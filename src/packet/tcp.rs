@@ -7,52 +7,52 @@ use super::{Checksums, Ip, Malformed, Parsed, SeqNum, TcpFlags, Transport, check
 /// Bytes of a TCP header without options (RFC 9293, section 3.1).
 pub(super) const MIN_HEADER_LEN: usize = 20;
 
-/// The largest shift that a window scale option may ask for (RFC 7323, section 2.3).
+/// Maximum shift of a window scale option (RFC 7323, section 2.3).
 const MAX_WINDOW_SCALE: u8 = 14;
 
-/// A TCP segment without its ports and its payload's bytes: all that session tracking looks at.
+/// A TCP segment without its ports and its payload: the fields that session tracking uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// Sequence number of the first byte, or of the SYN.
     pub seq: SeqNum,
-    /// Acknowledgement number as on the wire; it means something only with the flag ACK.
+    /// Acknowledgment number as on the wire; valid only with the flag ACK.
     pub ack: SeqNum,
     /// The flags, in a combination that is [valid](TcpFlags::is_valid_combination).
     pub flags: TcpFlags,
     /// Window as on the wire, not scaled.
     pub window: u16,
-    /// Bytes of payload; SYN and FIN, which take a sequence number each, are not counted.
+    /// Bytes of payload, without SYN and FIN, which take one sequence number each.
     pub payload_len: u32,
-    /// Urgent pointer as on the wire; it means something only with the flag URG.
+    /// Urgent pointer as on the wire; valid only with the flag URG.
     pub urgent: u16,
-    /// The options that session tracking knows.
+    /// The options that session tracking uses.
     pub options: TcpOptions,
 }
 
-/// The TCP options that session tracking looks at, whatever the segment's flags: that some of them
-/// count on a SYN only is for the reader to heed. Of an option that comes twice the last counts;
-/// SACK blocks add up.
+/// The TCP options that session tracking uses, regardless of the segment's flags: the caller must
+/// respect that some options are valid only on a SYN. If an option occurs twice, the last one
+/// counts; SACK blocks accumulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TcpOptions {
     /// Maximum segment size in bytes (RFC 9293, section 3.2).
     pub mss: Option<u16>,
     /// Window scale: a shift count, as sent but at most 14 (RFC 7323, section 2.3).
     pub window_scale: Option<u8>,
-    /// Selective acknowledgements are welcome (RFC 2018, section 2).
+    /// Selective acknowledgments are permitted (RFC 2018, section 2).
     pub sack_permitted: bool,
     /// Timestamps: the value and the echo reply (RFC 7323, section 3.2).
     pub timestamps: Option<(u32, u32)>,
-    /// Selective acknowledgements (RFC 2018, section 3).
+    /// Selective acknowledgments (RFC 2018, section 3).
     pub sack: SackBlocks,
 }
 
-/// Up to four SACK blocks, which is all that 40 bytes of options have room for. A block is a left
-/// edge, the first byte that is acknowledged, and a right edge, the first that is not; the edges
-/// are as on the wire, unchecked.
+/// Up to four SACK blocks, the most that fit into 40 bytes of options. A block has a left edge, the
+/// first byte that is acknowledged, and a right edge, the first byte that is not. The edges are as
+/// on the wire, unchecked.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct SackBlocks {
-    /// Blocks as on the wire, zero from `len` on. Bytes and no numbers: this type then needs no
-    /// alignment, which keeps a parsed packet within two cache lines.
+    /// Blocks as on the wire, zero from `len` on. Bytes rather than numbers need no alignment,
+    /// which keeps a parsed packet within two cache lines.
     blocks: [[u8; 8]; Self::CAPACITY],
     len: u8,
 }
@@ -89,7 +89,7 @@ impl SackBlocks {
             })
     }
 
-    /// Adds a block as it stands on the wire; one too many is left out.
+    /// Adds a block as on the wire, unless the list is full.
     #[inline]
     fn push(&mut self, block: [u8; 8]) {
         let len = self.len();
@@ -100,7 +100,7 @@ impl SackBlocks {
     }
 }
 
-/// Takes the first four blocks, each (left edge, right edge).
+/// Creates a list of the first four blocks, each (left edge, right edge).
 impl FromIterator<(SeqNum, SeqNum)> for SackBlocks {
     fn from_iter<I: IntoIterator<Item = (SeqNum, SeqNum)>>(blocks: I) -> Self {
         let mut all = Self::default();
@@ -132,9 +132,9 @@ mod kind {
 impl TcpOptions {
     /// Reads the options after the 20 fixed bytes of a TCP header.
     ///
-    /// An unknown option, or a known one of a wrong length, is skipped. The walk ends without an
-    /// error where an option's length is below 2 or beyond the header, as in Linux: earlier options
-    /// count.
+    /// An unknown option, or a known option of a wrong length, is skipped. The walk ends without an
+    /// error at an option whose length is below 2 or exceeds the header, as in Linux: earlier
+    /// options count.
     #[must_use]
     pub fn parse(options: &[u8]) -> Self {
         match Self::usual(options) {
@@ -143,8 +143,8 @@ impl TcpOptions {
         }
     }
 
-    /// Reads the two layouts that almost every segment of an established connection has: nothing,
-    /// and timestamps alone, aligned (RFC 7323, appendix A).
+    /// Reads the two layouts of almost every segment of an established connection: no options, and
+    /// aligned timestamps alone (RFC 7323, appendix A).
     #[inline(always)]
     fn usual(options: &[u8]) -> Option<Self> {
         match *options {
@@ -241,8 +241,8 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     }
 }
 
-/// Puts the result together, from a header that was found valid. Never fails, and gives a `Result`
-/// all the same, so that it is made where the caller's caller wants it and not copied.
+/// Assembles the result from a valid header. Never fails, but returns a `Result`, so that it is
+/// built in place and not copied.
 #[inline(always)]
 fn assemble(
     ip: Ip,
@@ -290,8 +290,8 @@ fn assemble(
     })
 }
 
-/// Parses unusual options for [`assemble`]. It is a function apart, because options that go through
-/// memory slow the usual segment down.
+/// Parses unusual options for [`assemble`]. A separate function, because options in memory slow
+/// down the usual segment.
 #[inline(never)]
 fn walk_and_assemble(
     ip: Ip,

@@ -21,7 +21,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     };
     if checksums.are_verified() {
         match (u16::from_be_bytes([c0, c1]), ip.version) {
-            // A sender whose sum is 0 writes 0xffff.
+            // A sender writes 0xffff if the sum is 0.
             (0, IpVersion::V6) if checksums == Checksums::Require => {
                 return Err(Malformed::UdpChecksumMissingIpv6);
             }
@@ -40,8 +40,8 @@ pub(super) fn parse(ip: Ip, payload: &[u8], checksums: Checksums) -> Result<Pars
     })
 }
 
-/// Parses the header of a UDP datagram that goes on in other fragments: its length and checksum are
-/// about more than `payload`, which is the first fragment's.
+/// Parses the header of a UDP datagram that continues in other fragments: its length and checksum
+/// cover more than `payload`, which is that of the first fragment.
 pub(super) fn parse_first(ip: Ip, payload: &[u8]) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, _, _, ..] = payload else {
         return Err(Malformed::UdpHeaderTruncated);

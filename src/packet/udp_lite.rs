@@ -2,8 +2,8 @@
 
 use super::{Extent, Ip, Malformed, Parsed, Transport, checksum, udp};
 
-/// Parses the UDP-Lite datagram that is the payload of an IP packet. Its length is that of the
-/// payload: the field that is the length in UDP states the coverage of the checksum.
+/// Parses the UDP-Lite datagram that is the payload of an IP packet. The datagram's length is that
+/// of the payload: the field that is the length in UDP states the coverage of the checksum.
 pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Malformed> {
     let &[s0, s1, d0, d1, l0, l1, c0, c1, ref data @ ..] = payload else {
         return Err(Malformed::UdpLiteHeaderTruncated);
@@ -19,7 +19,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
         return Err(Malformed::UdpLiteChecksumCoverage);
     };
     if extent.is_verified() {
-        // Unlike UDP's, the checksum is never left out, whatever the IP version.
+        // Unlike in UDP, the checksum is mandatory with both IP versions.
         if [c0, c1] == [0, 0] {
             return Err(Malformed::UdpLiteChecksumMissing);
         }

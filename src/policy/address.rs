@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 
-/// Values by prefix, a trie for each IP version; a look-up allocates nothing.
+/// Values by prefix, in a trie for each IP version. A lookup allocates nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct AddressMap<T> {
     v4: PrefixMap<Ipv4Net, T>,
@@ -19,7 +19,7 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// Returns the value at exactly this prefix (host bits are ignored), and inserts it if it is
+    /// Returns the value at exactly this prefix (host bits are ignored), inserting it if it is
     /// missing.
     pub(crate) fn at(&mut self, prefix: IpNet) -> &mut T
     where
@@ -45,8 +45,8 @@ impl<T> AddressMap<T> {
         }
     }
 
-    /// Returns a map of the same prefixes, each with a value made from the values of the prefix and
-    /// of all that cover it, shortest first. A single longest match then yields everything that
+    /// Returns a map of the prefixes, each with a value made from its own value and those of all
+    /// prefixes that cover it, shortest first. A single longest match then yields everything that
     /// applies to an address.
     pub(crate) fn inherit<U>(
         &self,

@@ -1,15 +1,15 @@
-//! Place of each rule in the bit vectors.
+//! Position of each rule in the bit vectors.
 //!
-//! The order of the rules decides nothing here, so that rules which a look-up finds together can
-//! stand together. A rule is filed under the field in which the fewest other rules say the same: a
-//! look-up reads the few words of that field and compares only them in the other fields. Within a
-//! word, rules stand in their own order, so the first bit that is set is the first rule of the word
-//! that matches.
+//! Positions are independent of the order of the rules, so rules that one lookup finds can be
+//! adjacent. A rule is filed under the field whose value it shares with the fewest other rules. A
+//! lookup reads the few words of that field and compares only these in the other fields. Within a
+//! word, rules are in policy order, so the first bit that is set is the first matching rule of the
+//! word.
 use std::ops::Range;
 
 use super::terms::{Field, FieldTerms, PerField};
 
-/// No rule stands at a position.
+/// Marks a position without a rule.
 pub(super) const NO_RULE: u16 = u16::MAX;
 
 /// The rules that are filed under one field.
@@ -24,9 +24,9 @@ pub(super) struct Cluster {
 /// Positions of rules.
 #[derive(Debug)]
 pub(super) struct Arrangement {
-    /// By the first rule of each.
+    /// Sorted by the first rule of each.
     pub(super) clusters: Vec<Cluster>,
-    /// The rule at each position, [`NO_RULE`] at those that fill up a word.
+    /// The rule at each position; [`NO_RULE`] at positions that pad a word.
     pub(super) rules: Vec<u16>,
 }
 
@@ -52,8 +52,8 @@ impl Arrangement {
             count
         ];
         for (field, terms) in Field::ALL.into_iter().zip(&terms.0) {
-            // A session's direction is not looked up unless a rule names one, since it separates
-            // few rules.
+            // A session's direction is looked up only if a rule names one, since it separates few
+            // rules.
             if field == Field::Direction {
                 continue;
             }

@@ -12,7 +12,7 @@ pub(super) trait Value: Copy + Ord {
     /// The least value.
     const LEAST: Self;
 
-    /// Returns the next value; `None` after the greatest.
+    /// Returns the next value, or `None` after the greatest.
     fn next(self) -> Option<Self>;
 }
 
@@ -30,10 +30,10 @@ macro_rules! value {
 
 value!(u16 u32 u128);
 
-/// The values from the first to the last one. Two blocks are disjoint, or one holds the other: they
-/// are as many values as a power of two, and begin at a multiple of it.
+/// The values from `first` to `last`. Two blocks are disjoint, or one holds the other: the number
+/// of values is a power of two, and the first value is a multiple of it.
 ///
-/// A block is ordered before all that it holds.
+/// A block is ordered before all blocks that it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Block<T> {
     pub(super) first: T,
@@ -89,7 +89,7 @@ impl From<IpNet> for Prefix {
     }
 }
 
-/// Splits prefixes by IP version, without those that another one of them holds.
+/// Splits prefixes by IP version, leaving out prefixes that another one holds.
 pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
     let (mut v4, mut v6) = (Vec::new(), Vec::new());
     for net in nets {
@@ -105,13 +105,12 @@ pub(super) fn outermost(nets: &[IpNet]) -> (Vec<Block<u32>>, Vec<Block<u128>>) {
 
 pub(super) fn keep_outermost<T: Value>(blocks: &mut Vec<Block<T>>) {
     blocks.sort_unstable();
-    // A block inside another one comes after it, and so does every block between them, inside it
-    // too.
+    // A block inside another one follows it, and every block between the two is inside it too.
     blocks.dedup_by(|inner, outer| outer.holds(inner));
 }
 
-/// Returns whether each of the inner prefixes is in one of the outer ones, in the time that it
-/// takes to sort the outer ones.
+/// Returns whether each of the inner prefixes is in one of the outer ones. Takes the time to sort
+/// the outer prefixes.
 pub(super) fn hold_all(outer: &[IpNet], inner: &[IpNet]) -> bool {
     fn held<T: Value>(outer: &[Block<T>], inner: &Block<T>) -> bool {
         let after = outer.partition_point(|block| block.first <= inner.first);
@@ -125,7 +124,7 @@ pub(super) fn hold_all(outer: &[IpNet], inner: &[IpNet]) -> bool {
     })
 }
 
-/// Returns the fewest blocks that make up a range: at most 30.
+/// Returns the smallest list of blocks that make up a range: at most 30.
 pub(super) fn blocks_of(range: PortRange) -> impl Iterator<Item = Block<u16>> {
     let (mut at, end) = (u32::from(range.first), u32::from(range.last) + 1);
     std::iter::from_fn(move || {
@@ -154,16 +153,16 @@ pub(super) struct Nested<T> {
     /// least.
     starts: Box<[T]>,
     nodes: Box<[NodeId]>,
-    /// Every [`WINDOW`]th start: a search misses the cache in one window only.
+    /// Every [`WINDOW`]th start, so that a search misses the cache in one window only.
     tops: Box<[T]>,
 }
 
-/// Starts in a window: four cache lines of IPv4 addresses.
+/// Number of starts in a window: four cache lines of IPv4 addresses.
 const WINDOW: usize = 64;
 
 impl<T: Value> Nested<T> {
-    /// Places blocks, which must be ordered and distinct. `outside` is the node of values that no
-    /// block holds; `node` makes the node of a block from that of the one around it.
+    /// Maps blocks, which must be ordered and distinct, to nodes. `outside` is the node of values
+    /// that no block holds; `node` makes the node of a block from that of the enclosing block.
     pub(super) fn new<I>(
         blocks: impl Iterator<Item = (Block<T>, I)>,
         outside: NodeId,
@@ -231,10 +230,10 @@ impl<T: Value> Runs<T> {
     }
 }
 
-/// A value of any field, as [`Nested`] maps have it.
+/// A value of any field, as [`Nested`] maps hold it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FieldValue {
-    /// The session has no such value.
+    /// The session has no value in the field.
     None,
     /// A zone, a protocol, a port or a direction.
     Narrow(u16),

@@ -1,16 +1,16 @@
-//! The rules turned round: for each field, which rules match a value.
+//! Inverted rules: for each field, the rules that match a value.
 //!
-//! Each block of values that a rule names has a set of the rules that name it, and the set above is
-//! that of the block around it; above all are the rules that leave the field open. So a rule is
-//! stored once for each block that it names, and the tables are linear in the policy. The innermost
-//! block that holds a session's value gives all rules that match it in this field.
+//! Each block of values that a rule names has the set of rules that name it. Its parent is the set
+//! of the enclosing block; the root is the set of rules that leave the field open. A rule is stored
+//! once for each block that it names, so the tables are linear in the size of the policy. The
+//! innermost block that holds a session's value gives all rules that match it in this field.
 //!
-//! A look-up reads the sets of the field that a rule is filed under ([`Arrangement`]), word by
-//! word, and compares each word with the sets of the other fields. If that field separates few
-//! rules of a policy, whole vectors are compared instead ([`Tables::compare_all`]). A rule is at
-//! most once in the sets that a session reads in one field, so the worst policy costs two words for
-//! each rule and field, and one whose rules share their blocks two words for each 64 rules and
-//! field.
+//! A lookup reads, word by word, the sets of the field that a rule is filed under
+//! ([`Arrangement`]), and compares each word with the sets of the other fields. If that field
+//! separates few rules of a policy, whole vectors are compared instead ([`Tables::compare_all`]). A
+//! rule is at most once in the sets that a session reads in one field, so the worst policy costs
+//! two words for each rule and field. A policy whose rules share their blocks costs two words for
+//! each 64 rules and field.
 use super::NewSession;
 use super::arrangement::{Arrangement, Cluster, NO_RULE};
 use super::blocks::{FieldValue, Nested};
@@ -22,10 +22,10 @@ use super::terms::{Field, FieldTerms, MAX_TERMS, PerField};
 const MAX_WORDS: usize = 1024;
 const _: () = assert!(super::MAX_RULES.div_ceil(64) + Field::ALL.len() <= MAX_WORDS);
 
-/// A look-up that would compare more words one by one compares whole vectors.
+/// Maximum number of words that a lookup compares one by one; above it, whole vectors are compared.
 const FEW_WORDS: usize = 48;
 
-/// Bound and amount of a look-up's work.
+/// Bound and amount of a lookup's work.
 #[derive(Debug)]
 pub(super) struct Effort {
     /// The most words of a cluster that are compared one by one.
@@ -182,7 +182,7 @@ impl Tables {
         (first != NO_RULE).then_some(first)
     }
 
-    /// Returns the fields in which rules differ, but for one, with their sets.
+    /// Returns the fields in which rules differ, except one, with their sets.
     fn others<'a>(
         &'a self,
         nodes: &'a PerField<NodeId>,

@@ -1,4 +1,4 @@
-//! The search for rules that never match, since an earlier rule matches all that they would.
+//! Search for rules that never match, since an earlier rule matches all of their sessions.
 use super::arrangement::NO_RULE;
 use super::blocks::{Block, FieldValue, Value};
 use super::compiled::Tables;
@@ -19,7 +19,7 @@ pub(super) struct CoverSearch<'a> {
     steps: u64,
 }
 
-/// The search has taken all its steps.
+/// The search has used all its steps.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OutOfSteps;
 
@@ -32,7 +32,7 @@ impl<'a> CoverSearch<'a> {
         }
     }
 
-    /// Returns the first rule before the place `before` that covers the rule, or part of one, at
+    /// Returns the first rule before position `before` that covers the rule, or part of a rule, at
     /// `place`.
     pub(super) fn first_cover(
         &mut self,
@@ -76,7 +76,7 @@ impl<'a> CoverSearch<'a> {
         }
         let terms = match (RuleTerms::new(rule, field), field) {
             (Some(terms), _) => terms,
-            // The same as the default route of either version.
+            // An open list of addresses equals the default route of either version.
             (None, Field::Source | Field::Destination) => RuleTerms {
                 narrow: Vec::new(),
                 wide: everything(u32::MAX),

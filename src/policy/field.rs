@@ -8,7 +8,7 @@ const ICMP: u8 = 1;
 /// IP protocol number of ICMPv6.
 const ICMPV6: u8 = 58;
 
-/// An IP protocol number; it parses from and prints as the name where it has one.
+/// An IP protocol number. A protocol with a name is parsed from and printed as that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Protocol(pub u8);
 
@@ -79,8 +79,8 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A range of ports, both ends included. A reversed range holds no port; the configuration refuses
-/// it.
+/// A range of ports, both ends included. A reversed range holds no port, and the configuration
+/// rejects it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {
     /// The first port.
@@ -134,8 +134,8 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// Type of ICMP or ICMPv6 message: a number, or a name that stands for a number in either or both.
-/// A code after a slash, as in `echo-request/0`, excludes messages of other codes.
+/// Type of ICMP or ICMPv6 message: a number, or a name of a number in one or both protocols. A code
+/// after a slash, as in `echo-request/0`, excludes messages of other codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct IcmpType {
     name: Option<&'static str>,
@@ -180,7 +180,7 @@ impl IcmpType {
         }
     }
 
-    /// Returns the type with one code only.
+    /// Returns the type restricted to one code.
     #[must_use]
     pub const fn with_code(self, code: u8) -> Self {
         Self {
@@ -195,7 +195,7 @@ impl IcmpType {
         self.code
     }
 
-    /// Returns the type's number in a protocol: `None` if the protocol has no such type.
+    /// Returns the type's number in a protocol, or `None` if the protocol has no such type.
     pub const fn of(self, protocol: Protocol) -> Option<u8> {
         match protocol {
             Protocol::ICMP => self.v4,
@@ -250,7 +250,7 @@ impl fmt::Display for IcmpType {
     }
 }
 
-/// A part of a rule that a session is compared with, in the order of comparison.
+/// A part of a rule that is compared with a session, in the order of comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RuleField {
     /// The zone.
@@ -293,7 +293,7 @@ impl fmt::Display for RuleField {
     }
 }
 
-/// Returns the ranges sorted, with adjacent or overlapping ones merged and reversed ones left out.
+/// Returns the ranges sorted, with adjacent or overlapping ranges merged and reversed ones omitted.
 pub(crate) fn merged(ranges: &[PortRange]) -> Vec<PortRange> {
     let mut sorted: Vec<PortRange> = ranges
         .iter()

@@ -1,7 +1,7 @@
 //! Handling of TCP and of IP options that a rule or a zone can choose.
 
-/// Settings of a rule or a zone for the TCP sessions in it. The rule's word counts before the
-/// zone's, the zone's before the global one. In a file: a mode alone (`"liberal"`), or a table of
+/// Settings of a rule or a zone for its TCP sessions. A rule's settings take precedence over its
+/// zone's, and a zone's over the global ones. In a file: a mode alone (`"liberal"`), or a table of
 /// these keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct TcpHandling {
@@ -18,7 +18,7 @@ pub struct TcpHandling {
 }
 
 impl TcpHandling {
-    /// Returns whether nothing is said.
+    /// Returns whether no setting is set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -34,7 +34,7 @@ impl From<TcpMode> for TcpHandling {
     }
 }
 
-/// The settings in force for a session, or for a packet without one.
+/// The settings in force for a session, or for a packet without a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Handling {
     pub(crate) mode: TcpMode,
@@ -86,12 +86,12 @@ macro_rules! choice {
 choice! {
     /// Strictness of TCP tracking.
     TcpMode {
-        /// The whole handshake; a connection begins with its SYN, and segments outside the window
+        /// A connection begins with its SYN and a whole handshake, and segments outside the window
         /// are invalid.
         #[default]
         Strict = "strict",
         /// A connection begins with its SYN, but segments outside the window pass, and are counted.
-        /// RSTs are judged as strictly as ever.
+        /// RSTs are checked as strictly as in strict mode.
         Liberal = "liberal",
     }
 }
@@ -99,26 +99,28 @@ choice! {
 choice! {
     /// Treatment of a packet after the end of its session, while the session is remembered.
     LatePacket {
-        /// The RST that its sender's stack accepts, as far as budgets go.
+        /// The packet is answered with a RST that its sender's stack accepts, within the budgets.
         #[default]
         Reset = "reset",
-        /// No answer. Only the challenge ACK that answers one of the engine's RSTs gets one more.
+        /// The packet gets no answer, except that a challenge ACK to one of the engine's RSTs gets
+        /// one more RST.
         Drop = "drop",
-        /// A new session, adopted mid-stream and marked as resumed, if the policy admits it.
+        /// The packet opens a new session, adopted mid-stream and marked as resumed, if the policy
+        /// admits it.
         Readmit = "readmit",
     }
 }
 
 choice! {
-    /// Treatment of a packet from the middle of a connection that was never seen.
+    /// Treatment of a packet from the middle of an unknown connection.
     Midstream {
         /// The packet is dropped.
         #[default]
         Drop = "drop",
         /// The packet is answered with a RST.
         Reject = "reject",
-        /// The packet begins a session, if the policy admits it: liberal until both ends and their
-        /// windows were seen, then strict.
+        /// The packet opens a session, if the policy admits it: liberal until both ends and their
+        /// windows are known, then strict.
         Adopt = "adopt",
     }
 }

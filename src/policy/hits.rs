@@ -1,4 +1,4 @@
-//! Number of new sessions that each rule has decided.
+//! Number of new sessions decided by each rule.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ const PADDING: usize = 16;
 pub(super) struct Hits(Box<[Box<[AtomicU64]>]>);
 
 impl Hits {
-    /// Returns counters for so many places.
+    /// Creates counters for a number of places.
     pub(super) fn new(places: usize) -> Self {
         let stripe = |_| (0..places + PADDING).map(|_| AtomicU64::new(0)).collect();
         Self((0..STRIPES).map(stripe).collect())
@@ -43,7 +43,7 @@ impl Hits {
             .sum()
     }
 
-    /// Returns the hits of a place and begins anew.
+    /// Returns the hits of a place and resets them to 0.
     pub(super) fn take(&self, place: usize) -> u64 {
         self.counters(place)
             .map(|counter| counter.swap(0, Ordering::Relaxed))

@@ -1,11 +1,11 @@
 //! Numbers of rules.
 
-/// The number of a rule: in the order of the rules, counted from 0, until a reload changes them. A
-/// rule keeps its number as long as it keeps its name, and no other rule ever gets it.
+/// Number of a rule: its position in the policy, counted from 0, until a reload changes the rules.
+/// A rule keeps its number as long as it keeps its name, and no other rule ever gets that number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RuleId(pub u16);
 
 impl RuleId {
-    /// No rule matched: the default action.
+    /// The default action, used if no rule matched.
     pub const DEFAULT: Self = Self(u16::MAX);
 }

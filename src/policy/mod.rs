@@ -1,8 +1,9 @@
 //! Policy for new sessions.
 //!
 //! A [`CompiledPolicy`] is an ordered list of rules, compiled once. The first rule that matches a
-//! new session decides; if none does, the default action. Packets of a known session never come
-//! here. A decision allocates nothing and takes no lock; it writes only the rule's hit count.
+//! new session decides; if none matches, the default action applies. Packets of known sessions
+//! never reach the policy. A decision allocates nothing and takes no lock; it writes only the
+//! rule's hit count.
 //!
 //! A policy is made by [`Config::compile`](crate::config::Config::compile).
 //!
@@ -110,9 +111,9 @@ pub struct NewSession {
 pub struct Decision {
     /// Action for the session.
     pub action: Action,
-    /// The rule that said so.
+    /// The rule that decided.
     pub rule: RuleId,
-    /// The decision is to be logged: the rule says so, or the action is [`Action::Audit`].
+    /// Whether to log the decision: the rule's `log` is set, or the action is [`Action::Audit`].
     pub log: bool,
 }
 
@@ -123,18 +124,18 @@ pub struct Considered<'a> {
     pub rule: RuleId,
     /// Name of the rule.
     pub name: &'a str,
-    /// The first field that did not match; `None` if the rule matched. Of a rule that names sets of
-    /// services, each service is compared, and this is the field of the last one.
+    /// The first field that did not match; `None` if the rule matched. A rule that names sets of
+    /// services is compared service by service, and this is the field of the last one.
     pub mismatch: Option<RuleField>,
     /// The named sets that hold an address or service of the session, such as `source in @office`.
-    /// Empty if the rule names none, or none of these holds any.
+    /// Empty if the rule names no set, or none of its sets matches.
     pub sets: String,
 }
 
 /// Explanation of a decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation<'a> {
-    /// Every rule up to the one that matched, that one included, in order; all of them if none did.
+    /// The rules up to and including the one that matched, in order; all rules if none matched.
     pub considered: Vec<Considered<'a>>,
     /// Whether the initiator is inside; `direction` is compared with it.
     pub inside: bool,
@@ -145,25 +146,26 @@ pub struct Explanation<'a> {
 /// Compiled rules.
 #[derive(Debug)]
 pub struct CompiledPolicy {
-    /// The rules, those of several parts as their parts. The place of a rule is that of its first.
+    /// The rules, with a rule of several parts as its parts. The position of a rule is that of its
+    /// first part.
     rules: Box<[Rule]>,
     default: Action,
-    /// The default actions of zones that have one of their own, in the order of the zones.
+    /// The zones with a default action of their own, in the order of the zones.
     zone_defaults: Box<[(Zone, Action)]>,
     inside: AddressMap<()>,
     tables: Tables,
-    /// Hits by the places of the rules; those of the default action last.
+    /// Hits by position of the rules; those of the default action are last.
     hits: Hits,
     /// New sessions that would have exceeded a limit, by rule and limit; those of the default
     /// action last.
     limited: Box<[[AtomicU64; Limit::ALL.len()]]>,
     /// The number of each rule, in the order of the rules; parts of a rule have one number.
     numbers: Box<[u16]>,
-    /// The name that each number has or had, and the place of its rule.
+    /// The name that each number has or had, and the position of its rule.
     names: Box<[(String, Option<u16>)]>,
 }
 
-/// The rules have had more names than there are numbers.
+/// The rules have used more names than there are numbers.
 #[derive(Debug)]
 pub(crate) struct TooManyNames;
 
@@ -176,13 +178,13 @@ impl TooLarge {
     pub(crate) const TERMS: usize = terms::MAX_TERMS;
 }
 
-/// Rules that never match, since one earlier rule covers them.
+/// Rules that never match because one earlier rule covers them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shadows {
     /// The rule and the earlier one, in order.
     pub(crate) pairs: Vec<(RuleId, RuleId)>,
     /// The first rule that was not compared with earlier ones, if the search was given up before
-    /// its end. Those after it were not compared either.
+    /// its end. Later rules were not compared either.
     pub(crate) given_up_at: Option<RuleId>,
 }
 
@@ -221,7 +223,7 @@ impl CompiledPolicy {
         })
     }
 
-    /// Sets the default actions of zones that have one of their own.
+    /// Sets the default actions of zones that have their own.
     #[must_use]
     pub(crate) fn with_zone_defaults(mut self, mut defaults: Vec<(Zone, Action)>) -> Self {
         defaults.sort_unstable_by_key(|(zone, _)| *zone);
@@ -254,7 +256,7 @@ impl CompiledPolicy {
             .map_or(otherwise, |rule| otherwise.under(rule.tcp))
     }
 
-    /// Returns whether any rule sets this for TCP.
+    /// Returns whether the TCP settings of any rule satisfy a condition.
     pub(crate) fn any_tcp(&self, says: impl Fn(&TcpHandling) -> bool) -> bool {
         self.rules.iter().any(|rule| says(&rule.tcp))
     }
@@ -265,7 +267,7 @@ impl CompiledPolicy {
         self.rule(rule)?.ip_options
     }
 
-    /// Returns the bounds on sessions that a rule has admitted, or would.
+    /// Returns the bounds on sessions that a rule admits.
     pub(crate) fn bounds(&self, rule: RuleId) -> Bounds {
         let limits = self.rule(rule).map(|rule| rule.limits).unwrap_or_default();
         limits.over(Bounds::default(), LimitScope::Rule)
@@ -280,8 +282,8 @@ impl CompiledPolicy {
         }
     }
 
-    /// Returns how many new sessions would have exceeded a limit: each limit that was reached, by
-    /// the name of the rule that would have admitted the session.
+    /// Returns the number of new sessions that would have exceeded a limit, for each limit that was
+    /// reached and each rule, by name, that would have admitted the session.
     pub fn limited(&self) -> impl Iterator<Item = (Limit, &str, u64)> {
         let rules = self.rules.iter().map(|rule| rule.name.as_str());
         let rows = rules.chain([DEFAULT_NAME]).zip(&self.limited);
@@ -298,14 +300,14 @@ impl CompiledPolicy {
         modes.any(|mode| mode == Some(OptionsMode::Strict))
     }
 
-    /// Returns whether sessions that this rule decides should be logged; never so for the default
-    /// action.
+    /// Returns whether sessions that a rule decides are to be logged; always `false` for the
+    /// default action.
     #[must_use]
     pub fn logs(&self, rule: RuleId) -> bool {
         self.rule(rule).is_some_and(|rule| rule.log)
     }
 
-    /// Returns the name of a rule, even of one that a reload has removed; `default` for
+    /// Returns the name of a rule, even if a reload has removed it; `default` for
     /// [`RuleId::DEFAULT`] and any number without a rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {
         self.names
@@ -327,8 +329,7 @@ impl CompiledPolicy {
         self.numbers.get(place).copied().map(RuleId)
     }
 
-    /// Gives each rule the number that its name has had in `previous`, and new numbers to new
-    /// names.
+    /// Gives each rule the number that its name had in `previous`, and new numbers to new names.
     pub(crate) fn keep_numbers(&mut self, previous: &Self) -> Result<(), TooManyNames> {
         let mut names: Vec<(String, Option<u16>)> = previous
             .names
@@ -362,7 +363,7 @@ impl CompiledPolicy {
         Ok(())
     }
 
-    /// Takes over the hits that a policy before has counted, by the names of the rules.
+    /// Takes over the hits of a previous policy, by the names of the rules.
     pub(crate) fn take_hits(&self, previous: &Self) {
         let before = previous.hits.take(previous.rules.len());
         self.hits.add(self.rules.len(), before);
@@ -384,7 +385,7 @@ impl CompiledPolicy {
         }
     }
 
-    /// Returns the place of a rule in their order.
+    /// Returns the position of a rule in the policy.
     fn place(&self, rule: RuleId) -> Option<u16> {
         self.names
             .get(usize::from(rule.0))
@@ -403,7 +404,7 @@ impl CompiledPolicy {
         self.numbered().count()
     }
 
-    /// Returns whether the policy has no rule but only the default action.
+    /// Returns whether the policy has no rules, only the default action.
     pub fn is_empty(&self) -> bool {
         self.rules.is_empty()
     }
@@ -432,8 +433,8 @@ impl CompiledPolicy {
     }
 
     /// Returns the result of [`Self::decide`], and the reason for which each earlier rule did not
-    /// match. Counts no hit. It allocates and compares rule by rule, so it is for diagnosis and not
-    /// for the packet path.
+    /// match. Counts no hit. This method allocates and compares rule by rule, so it is for
+    /// diagnosis and not for the packet path.
     pub fn explain(&self, q: &NewSession) -> Explanation<'_> {
         let inside = self.is_inside(q.src);
         let mut considered: Vec<Considered<'_>> = Vec::new();
@@ -510,8 +511,8 @@ impl CompiledPolicy {
         Ok(cover)
     }
 
-    /// Returns the bytes that the policy takes: its rules with their names and counters, and the
-    /// tables by which a new session finds its rule.
+    /// Returns the bytes of the policy: its rules with their names and counters, and the tables
+    /// that find the rule of a new session.
     pub(crate) fn bytes(&self) -> usize {
         let per_rule = size_of::<AtomicU64>() * Limit::ALL.len()
             + size_of::<u16>()

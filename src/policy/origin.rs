@@ -1,4 +1,4 @@
-//! The named sets that a rule was written with. Only explanations read them.
+//! The named sets in the source of a rule. Only explanations read them.
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ pub(crate) struct NamedAddresses {
 pub(crate) struct NamedServices {
     /// The name, without its `@`.
     pub(crate) name: String,
-    /// The services, merged as the parts of a rule are.
+    /// The services, merged like the parts of a rule.
     pub(crate) parts: Arc<[ServiceMatch]>,
 }
 
-/// The named sets of a rule, by the key that names them.
+/// The named sets of a rule, by the key that refers to them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RuleOrigin {
     pub(crate) source: Vec<NamedAddresses>,
@@ -52,7 +52,7 @@ impl RuleOrigin {
                 .all(|sets| sets.is_empty())
     }
 
-    /// Returns the sets that hold an address or the service of a session, in words.
+    /// Returns the sets that hold an address or the service of a session, as text.
     pub(super) fn holding(&self, q: &NewSession) -> String {
         let mut text = String::new();
         let mut note = |key: &str, name: &str| {

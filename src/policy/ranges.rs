@@ -203,7 +203,7 @@ mod tests {
         ) {
             let nets = |list: &[(u32, u8)]| -> Vec<IpNet> {
                 list.iter()
-                    // A few high bits: prefixes and the address that is asked for meet often.
+                    // A few high bits, so that prefixes often hold the address of the lookup.
                     .map(|(bits, len)| {
                         let address = Ipv4Addr::from(bits & 0xe000_0003);
                         IpNet::new(address.into(), *len).unwrap().trunc()

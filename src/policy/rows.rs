@@ -1,8 +1,8 @@
-//! Sets of rules as bit vectors, in a forest: a set has its own rules and those of the sets above.
+//! Sets of rules as bit vectors, in a forest: a set holds its own rules and those of its ancestors.
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// The number of a set; 0 is the empty set, above which there is nothing.
+/// The number of a set; 0 is the empty set, which has no parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct NodeId(pub(super) u32);
 
@@ -21,11 +21,11 @@ enum Form {
     Dense,
 }
 
-/// A set's own words, and the set above.
+/// A set's own words, and its parent.
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    /// The bits of a single word, else where the words are: the place of the first one in the upper
-    /// half, their number in the lower one.
+    /// The bits of a single word; otherwise the location of the words, with the index of the first
+    /// in the upper half and their number in the lower half.
     data: u64,
     parent: NodeId,
     /// The number of the first word.
@@ -68,14 +68,14 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Bits of a word in a set, those of the sets above included.
+    /// Bits of a word in a set, including those of its ancestors.
     pub(super) fn word(&self, id: NodeId, word: u16) -> u64 {
         self.chain(id)
             .fold(0, |bits, node| bits | self.own_word(node, word))
     }
 
-    /// Calls `visit` with the words of a range that a set and those above store, set by set. A word
-    /// may be visited several times, with bits of different sets.
+    /// Calls `visit` with the words of a range that a set and its ancestors store, set by set. A
+    /// word may be visited several times, with bits of different sets.
     pub(super) fn each_word(
         &self,
         id: NodeId,
@@ -116,7 +116,7 @@ impl Rows {
         }
     }
 
-    /// Returns the number of words of a range that a set and those above store.
+    /// Returns the number of words of a range that a set and its ancestors store.
     pub(super) fn stored_words(&self, id: NodeId, range: &Range<u16>) -> usize {
         let stored = self.chain(id).map(|node| match node.form {
             Form::Single => usize::from(range.contains(&node.word)),
@@ -134,9 +134,9 @@ impl Rows {
         stored.sum()
     }
 
-    /// Returns the innermost set that is above both, or is one of them.
+    /// Returns the innermost common ancestor of two sets, which may be one of them.
     pub(super) fn common(&self, mut one: NodeId, mut other: NodeId) -> NodeId {
-        // A set has a greater number than the set above.
+        // A set has a greater number than its parent.
         while one != other {
             if one < other {
                 std::mem::swap(&mut one, &mut other);
@@ -158,7 +158,7 @@ impl Rows {
         self.nodes.get(id.0 as usize)
     }
 
-    /// Returns a set and those above, but for the empty one.
+    /// Returns a set and its ancestors, except the empty set.
     fn chain(&self, id: NodeId) -> impl Iterator<Item = &Node> {
         let mut at = id;
         std::iter::from_fn(move || {

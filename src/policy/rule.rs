@@ -17,14 +17,14 @@ use crate::limits::LimitSet;
 /// Action for a new session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The session is made and its packets are forwarded.
+    /// The session is created and its packets are forwarded.
     Allow,
-    /// The packet is dropped without a word.
+    /// The packet is dropped silently.
     Deny,
     /// The packet is dropped and answered: with a RST for TCP, with an ICMP error otherwise.
     Reject,
-    /// The session is made as by [`Self::Allow`], and its first packet is counted and reported as
-    /// one that [`Self::Deny`] would have dropped.
+    /// The session is created as with [`Self::Allow`], and its first packet is counted and reported
+    /// as one that [`Self::Deny`] would drop.
     Audit,
 }
 
@@ -39,7 +39,7 @@ impl Action {
         }
     }
 
-    /// Returns whether sessions are made and their packets forwarded.
+    /// Returns whether the action creates sessions and forwards their packets.
     #[must_use]
     pub const fn admits(self) -> bool {
         matches!(self, Self::Allow | Self::Audit)
@@ -52,8 +52,8 @@ impl fmt::Display for Action {
     }
 }
 
-/// Side that must be the initiator. An initiator is inside if the policy's `inside` prefixes
-/// contain it.
+/// Side of the initiator. An initiator is inside if the policy's `inside` prefixes contain its
+/// address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum RuleDirection {
     /// The initiator is inside.
@@ -99,8 +99,8 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
-    /// Returns the protocols, types and codes of ICMP that the rule's `icmp_types` stand for; no
-    /// code is any.
+    /// Returns the protocols, types and codes of ICMP of the rule's `icmp_types`; no code means any
+    /// code.
     pub(super) fn icmp_messages(&self) -> impl Iterator<Item = (Protocol, u8, Option<u8>)> + '_ {
         self.protocol.iter().flat_map(move |protocol| {
             let of_protocol =
@@ -157,8 +157,8 @@ impl Rule {
         }
     }
 
-    /// Returns whether this rule matches every session that the other one matches. `false` may also
-    /// mean that a comparison field by field cannot tell.
+    /// Returns whether this rule matches every session that the other rule matches. `false` may
+    /// also mean that a field-by-field comparison cannot determine it.
     pub(crate) fn covers(&self, other: &Self) -> bool {
         fn list<T: PartialEq>(outer: &[T], inner: &[T]) -> bool {
             outer.is_empty() || (!inner.is_empty() && inner.iter().all(|item| outer.contains(item)))
@@ -167,7 +167,7 @@ impl Rule {
             if outer.is_empty() {
                 return true;
             }
-            // Lists may be long, and few comparisons get as far as an address that is in both.
+            // Lists may be long, and few comparisons reach an address that is in both.
             let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
             let inner = if inner.is_empty() { &everything } else { inner };
             hold_all(outer, inner)

@@ -54,7 +54,8 @@ impl ServiceFields<'_> {
         }
     }
 
-    /// Returns whether the message of a session has one of the types and codes, if there are any.
+    /// Returns whether a session's message has one of the types and codes; `true` if there are
+    /// none.
     fn icmp_matches(&self, q: &NewSession) -> bool {
         let is_meant = |(kind, code): (u8, u8)| {
             self.icmp_types.iter().any(|own| {

@@ -7,7 +7,7 @@ use super::rule::{Rule, RuleDirection};
 /// The largest number of terms of a policy: a block of values in a rule is a term.
 pub(super) const MAX_TERMS: usize = 16 << 20;
 
-/// A field of a rule, as the tables have it.
+/// A field of a rule, as the tables store it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
     Destination,
@@ -21,7 +21,7 @@ pub(super) enum Field {
 }
 
 impl Field {
-    /// All fields. Those that separate rules best come first: a look-up compares in this order.
+    /// All fields, in the order of comparison: fields that separate rules best come first.
     pub(super) const ALL: [Self; 8] = [
         Self::Destination,
         Self::Source,

@@ -28,7 +28,7 @@ fn inside() -> Vec<IpNet> {
     vec!["10.0.0.0/8".parse().unwrap(), "fc00::/7".parse().unwrap()]
 }
 
-/// Rules with a name each: those of one name that follow each other are parts of one rule.
+/// Rules with their names: adjacent rules with one name are parts of one rule.
 fn named(mut rules: Vec<Rule>) -> Vec<Rule> {
     for (number, rule) in rules.iter_mut().enumerate() {
         rule.name = format!("rule-{number}");
@@ -490,7 +490,7 @@ fn web(number: u32) -> Rule {
     }
 }
 
-/// A session that the rule matches, an earlier one permitting.
+/// A session that the rule matches, unless an earlier rule does.
 fn session_of(rule: &Rule) -> NewSession {
     let address = |nets: &[IpNet]| nets.last().map_or(session().dst, IpNet::addr);
     NewSession {
@@ -512,7 +512,7 @@ fn tables_grow_with_the_policy_and_no_faster() {
         };
         let (some, all) = (bytes(16_000), bytes(64_000));
         assert!(all <= some * 4 + some / 2, "{shape}: {some} and {all}");
-        // A rule of 10 prefixes has 12 values, a range of ports is up to 30 of them.
+        // A rule of 10 prefixes has 12 values; a range of ports has up to 30.
         let per_rule = all / 64_000;
         assert!(
             per_rule <= if shape == "prefixes" { 400 } else { 120 },
@@ -672,7 +672,7 @@ fn any_icmp_type() -> impl Strategy<Value = IcmpType> {
     ]
 }
 
-/// Mostly empty, else up to three values.
+/// Mostly empty, otherwise up to three values.
 fn list<T: std::fmt::Debug + Clone>(
     value: impl Strategy<Value = T> + 'static,
 ) -> impl Strategy<Value = Vec<T>> {
@@ -737,7 +737,7 @@ fn any_session() -> impl Strategy<Value = NewSession> {
         )
 }
 
-/// The decision where whole vectors are compared, as only large policies have it otherwise.
+/// The decision by comparison of whole vectors, which otherwise only large policies use.
 fn by_whole_vectors(policy: &CompiledPolicy, q: &NewSession) -> RuleId {
     let mut effort = Effort { few: 0, words: 0 };
     let found = policy
@@ -789,7 +789,7 @@ proptest! {
     fn shadows_are_those_of_a_comparison_of_all_pairs(
         rules in proptest::collection::vec(any_rule(), 0..60),
     ) {
-        // The configuration refuses ICMP types that are none of the rule's protocols.
+        // The configuration rejects ICMP types of other protocols than the rule's.
         let valid = |rule: &Rule| {
             rule.icmp_types.is_empty() || rule.icmp_messages().next().is_some()
         };

@@ -16,8 +16,9 @@
 use std::cmp::Reverse;
 
 use super::EndReason;
+use super::due::{Expired, Run};
 use super::id::SlotId;
-use super::shard::{Ended, Expired, Shard, Slab};
+use super::shard::{Ended, Shard, Slab};
 use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::behind;
@@ -95,7 +96,10 @@ impl Shard {
         let zone = newcomer.subject.key.zone();
         let mut spare = |slab: &mut Slab, slot| spare(slab.hot(slot), slot);
         for _ in 0..DUE {
-            match self.expire(newcomer.now.tick(), &mut spare) {
+            let mut run = Run::default();
+            let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);
+            self.finish(run);
+            match step {
                 Expired::Ended(ended) => {
                     let is_granted = self.accounts.claim(zone);
                     return Some(Room { ended, is_granted });

@@ -1,5 +1,4 @@
-//! Zeek's `history`: the kinds of packets that a session has seen, in the order of their first
-//! appearance.
+//! Zeek's `history`: the kinds of packets of a session, in the order of their first appearance.
 //!
 //! The letters and the conditions for them are those of the `history` field of Zeek's `conn.log`. A
 //! segment adds one letter for its kind (`r`, else `s` or `h`, else `f`, else `d`, else `a`: a FIN
@@ -9,11 +8,11 @@
 //! - an end has one letter for its SYNs, `s` or `h`, whichever came first;
 //! - a zero window is not noted once the peer has sent its FIN: no more data will be sent to the
 //!   end;
-//! - an end that has sent a RST adds neither `w` nor `t`: its numbers have no meaning any more.
+//! - an end that has sent a RST adds neither `w` nor `t`: its numbers are no longer meaningful.
 //!
 //! Zeek's other letters are not used. `c` (bad checksum), `i` and `q` (flags that exclude each
 //! other) belong to packets that are malformed and reach no session. `g` (a gap that was
-//! acknowledged) would need the place of every hole. `^` (direction flipped by a list of server
+//! acknowledged) would need the position of every hole. `^` (direction flipped by a list of server
 //! ports) does not occur: the initiator is the sender of the first packet. `x` means that Zeek
 //! itself gave up. `t` and `w` appear once, where Zeek repeats them at the 10th, 100th, 1000th
 //! packet: that would need four counters.
@@ -102,7 +101,7 @@ impl Letter {
 pub struct History(u64);
 
 impl History {
-    /// The most letters that are possible: seven for each end. No history is ever truncated.
+    /// Maximum number of letters: seven for each end. No history is ever truncated.
     pub const CAPACITY: u32 = 14;
 
     /// Returns the history of seven bytes; see [`History::bits`].
@@ -140,7 +139,7 @@ impl History {
         })
     }
 
-    /// Returns whether a letter has been seen in a direction.
+    /// Returns whether the history has a letter for a direction.
     #[must_use]
     pub fn contains(self, letter: Letter, direction: Direction) -> bool {
         self.letters().any(|each| each == (letter, direction))

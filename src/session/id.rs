@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-/// The identifier of a session: unique among the sessions of an engine until a slot was taken 2^32
+/// The identifier of a session: unique among the sessions of an engine until a slot was used 2^32
 /// times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(NonZeroU64);

@@ -1,15 +1,22 @@
 //! The index of a shard: hash to slot number.
 //!
-//! The index uses open addressing with Robin Hood probing and backward-shift deletion, and has a
-//! fixed size. An entry is the 32-bit hash and the slot number. So a probe touches one cache line
-//! and almost never reads another session's slot, and a removal can move its neighbors back without
-//! reading any slot. The index never grows, leaves no tombstones and is never rehashed: the cost of
-//! an operation does not depend on the table's history.
+//! The index is a row of buckets, each of which fills a cache line: ten entries of a 16-bit tag and
+//! a slot number. The upper bits of a hash select its home bucket. An entry whose home is full goes
+//! to the next bucket with a free place. Its tag has the lower bits of the hash, and the distance
+//! from home. Each bucket counts the entries that have passed it, so a search ends at the first
+//! bucket that none has passed. Of a full index, about 3 of 100 entries are outside their home.
 //!
-//! The entries are atomic, so that threads can prefetch without the shard's lock. They are written
+//! A search compares all tags of a bucket at once, without a branch. It almost never reads another
+//! session's slot, and a removal reads none. A removal fills its place with an entry that had
+//! passed the bucket, if there is one: so the entries are as near to their homes as if all sessions
+//! were new. The index never grows, leaves no tombstones and is never rehashed: the cost of an
+//! operation does not depend on the table's history.
+//!
+//! The words are atomic, so that threads can prefetch without the shard's lock. They are written
 //! under the lock only, and so is every read whose result matters. All accesses are relaxed, which
 //! costs no more than plain ones.
 
+use std::fmt;
 use std::sync::Arc;
 
 use prefetch_index::prefetch_index;
@@ -17,113 +24,283 @@ use prefetch_index::prefetch_index;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::reserve::{NoMemory, Purpose};
 
-/// Most entries per 100 places: 78 gives 2.5 probes a hit and no significant clusters.
-const LOAD_PERCENT: usize = 78;
+/// Most entries per 100 places.
+const LOAD_PERCENT: usize = 70;
+/// Entries of a bucket.
+const ENTRIES: usize = 10;
+/// Words of a bucket.
+const WORDS: usize = 8;
+/// Bytes of a bucket: a cache line.
+const BUCKET_BYTES: usize = WORDS * size_of::<AtomicU64>();
 
-/// The entries of an index: 0 = free, else hash in the upper half, slot number + 1 in the lower.
-#[derive(Debug)]
-pub(crate) struct Places(Box<[AtomicU64]>);
+/// The lowest bit of each tag of a word.
+const LOWEST: u64 = 0x0001_0001_0001_0001;
+/// All bits of each tag of a word but the highest.
+const LOWER: u64 = 0x7fff_7fff_7fff_7fff;
+/// The tags of the third word; its upper half is the count of entries that have passed.
+const TAGS_OF_THIRD: u64 = 0xffff_ffff;
+/// The tag of a free place.
+const FREE: u16 = 0;
+/// The bits of a tag for the distance from home, and its greatest value: this distance or more.
+const FAR: u16 = 7;
 
-/// A fixed-size map from a 32-bit hash to slot numbers; the caller distinguishes equal hashes.
+/// The buckets of an index.
+///
+/// The first three words of a bucket have four tags, four tags, and two tags with the count of the
+/// entries that have passed the bucket; the other five have two slot numbers each.
+pub(crate) struct Places {
+    words: Box<[AtomicU64]>,
+    /// The first word that begins a cache line.
+    first: usize,
+    buckets: usize,
+}
+
+/// Lists the buckets, but not the place of the first one. The place depends on the allocator, and
+/// two indexes with one history look alike without it.
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let buckets = (0..self.buckets).map_while(|at| self.bucket(at));
+        f.debug_list().entries(buckets).finish()
+    }
+}
+
+/// A fixed-size map from a 32-bit hash to slot numbers; the caller distinguishes equal hashes, and
+/// the few different ones that have one tag in one bucket.
 #[derive(Debug)]
 pub(crate) struct Index {
     places: Arc<Places>,
     len: usize,
 }
 
-const fn entry(hash: u32, slot: u32) -> u64 {
-    (hash as u64) << 32 | (slot as u64 + 1)
+/// Returns the tag of a hash at a distance from its home, in buckets.
+#[inline(always)]
+fn tag(hash: u32, distance: usize) -> u16 {
+    // Not that of a free place.
+    let upper = (hash as u16 & !FAR).max(FAR + 1);
+    upper | distance.min(usize::from(FAR)) as u16
+}
+
+/// Returns the bits `16 * n + shift` of the tags `n` of a word that are equal to a tag.
+#[inline(always)]
+const fn equal_tags(word: u64, tag: u16, shift: u32) -> u64 {
+    let differs = word ^ (tag as u64 * LOWEST);
+    // The highest bit of a tag is clear only if all of its bits are.
+    let any = ((differs & LOWER) + LOWER) | differs | LOWER;
+    !any >> (15 - shift)
+}
+
+/// Entries of a bucket, as a set of bits: of entry `4 * w + n`, the tag of which is in word `w` at
+/// place `n`, the bit `16 * n + w`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entries(u64);
+
+impl Iterator for Entries {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let bit = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(4 * (bit & 3) + (bit >> 4))
+    }
+}
+
+/// Place of an entry.
+#[derive(Debug, Clone, Copy)]
+struct Located {
+    /// Number of buckets from the one where the search began.
+    distance: usize,
+    /// The bucket.
+    at: usize,
+    entry: usize,
+}
+
+/// A bucket of an index.
+#[derive(Debug, Clone, Copy)]
+struct Bucket<'a>(&'a [AtomicU64; WORDS]);
+
+impl Bucket<'_> {
+    /// Returns the entries with a tag.
+    #[inline(always)]
+    fn tagged(self, tag: u16) -> Entries {
+        let [one, two, three, ..] = self.0;
+        let third = three.load(Ordering::Relaxed);
+        Entries(
+            equal_tags(one.load(Ordering::Relaxed), tag, 0)
+                | equal_tags(two.load(Ordering::Relaxed), tag, 1)
+                | equal_tags(third, tag, 2) & TAGS_OF_THIRD,
+        )
+    }
+
+    /// Returns the slot number of an entry.
+    #[inline(always)]
+    fn slot(self, entry: usize) -> u32 {
+        let word = self.0.get(3 + entry / 2);
+        let slots = word.map_or(0, |word| word.load(Ordering::Relaxed));
+        (slots >> (32 * (entry & 1))) as u32
+    }
+
+    fn tag(self, entry: usize) -> u16 {
+        let word = self.0.get(entry / 4);
+        let tags = word.map_or(0, |word| word.load(Ordering::Relaxed));
+        (tags >> (16 * (entry & 3))) as u16
+    }
+
+    fn set(self, entry: usize, tag: u16, slot: u32) {
+        self.set_part(3 + entry / 2, 32 * (entry & 1), u64::from(u32::MAX), slot);
+        let shift = 16 * (entry & 3);
+        self.set_part(entry / 4, shift, u64::from(u16::MAX), u32::from(tag));
+    }
+
+    /// Sets the bits of a word that are at `shift` and as wide as `mask`.
+    fn set_part(self, word: usize, shift: usize, mask: u64, value: u32) {
+        if let Some(word) = self.0.get(word) {
+            let others = word.load(Ordering::Relaxed) & !(mask << shift);
+            word.store(others | u64::from(value) << shift, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of entries that have passed the bucket.
+    #[inline(always)]
+    fn passed(self) -> u32 {
+        let [_, _, third, ..] = self.0;
+        (third.load(Ordering::Relaxed) >> 32) as u32
+    }
+
+    fn set_passed(self, passed: u32) {
+        self.set_part(2, 32, u64::from(u32::MAX), passed);
+    }
 }
 
 impl Places {
-    const fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Returns the home of a hash: the place where its probe begins.
-    #[inline]
+    /// Returns the home of a hash: the bucket where its search begins.
+    #[inline(always)]
     fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.len() as u64) >> 32) as usize
+        ((u64::from(hash) * self.buckets as u64) >> 32) as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&self, at: usize) -> usize {
-        if at + 1 == self.len() { 0 } else { at + 1 }
+        if at + 1 == self.buckets { 0 } else { at + 1 }
     }
 
-    /// Returns the distance of the entry at `at` from its home.
-    fn displacement(&self, at: usize, entry: u64) -> usize {
-        let home = self.home((entry >> 32) as u32);
-        if at >= home {
-            at - home
-        } else {
-            at + self.len() - home
-        }
+    #[inline(always)]
+    fn bucket(&self, at: usize) -> Option<Bucket<'_>> {
+        let words = self.words.get(self.first + at * WORDS..)?;
+        words.first_chunk().map(Bucket)
     }
 
-    #[inline]
-    fn place(&self, at: usize) -> u64 {
-        let place = self.0.get(at);
-        place.map_or(0, |place| place.load(Ordering::Relaxed))
-    }
-
-    fn set(&self, at: usize, entry: u64) {
-        if let Some(place) = self.0.get(at) {
-            place.store(entry, Ordering::Relaxed);
-        }
-    }
-
-    /// Returns the slot with this hash for which `is` holds. Without the shard's lock the result is
-    /// a guess; the search ends in any case.
-    #[inline]
+    /// Returns the slot of this hash for which `is` holds. Without the shard's lock the result is a
+    /// guess; the search ends in any case.
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u32, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut at = self.home(hash);
-        let mut distance = 0;
-        loop {
-            let entry = self.place(at);
-            if entry == 0 {
-                return None;
-            }
-            if (entry >> 32) as u32 == hash {
-                let slot = (entry as u32).wrapping_sub(1);
+        for distance in 0..self.buckets {
+            let bucket = self.bucket(at)?;
+            for entry in bucket.tagged(tag(hash, distance)) {
+                let slot = bucket.slot(entry);
                 if is(slot) {
                     return Some(slot);
                 }
-            } else if self.displacement(at, entry) < distance {
+            }
+            if bucket.passed() == 0 {
                 return None;
             }
             at = self.next(at);
-            distance += 1;
-            if distance > self.len() {
+        }
+        None
+    }
+
+    /// Returns the distance from home, the bucket and the place there of a slot's entry.
+    fn locate(&self, hash: u32, slot: u32) -> Option<Located> {
+        let mut at = self.home(hash);
+        for distance in 0..self.buckets {
+            let bucket = self.bucket(at)?;
+            let mut own = bucket.tagged(tag(hash, distance));
+            if let Some(entry) = own.find(|entry| bucket.slot(*entry) == slot) {
+                return Some(Located {
+                    distance,
+                    at,
+                    entry,
+                });
+            }
+            if bucket.passed() == 0 {
                 return None;
             }
+            at = self.next(at);
+        }
+        None
+    }
+
+    /// Returns the nearest entry that has passed a bucket, with its distance from that bucket. One
+    /// that is too far from its home to know the distance is left where it is.
+    fn passer(&self, from: usize) -> Option<Located> {
+        let mut at = from;
+        for distance in 1..FAR {
+            at = self.next(at);
+            let bucket = self.bucket(at)?;
+            let may_move = |entry: &usize| {
+                let tag = bucket.tag(*entry);
+                tag != FREE && (distance..FAR).contains(&(tag & FAR))
+            };
+            if let Some(entry) = (0..ENTRIES).find(may_move) {
+                return Some(Located {
+                    distance: usize::from(distance),
+                    at,
+                    entry,
+                });
+            }
+            if bucket.passed() == 0 {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Takes an entry from the counts of the buckets from `first` to the one before `end`.
+    fn unpass(&self, first: usize, end: usize) {
+        let mut at = first;
+        while at != end
+            && let Some(bucket) = self.bucket(at)
+        {
+            bucket.set_passed(bucket.passed().saturating_sub(1));
+            at = self.next(at);
         }
     }
 
     /// Prefetches the home of a hash.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u32) {
-        prefetch_index(&self.0, self.home(hash));
+        prefetch_index(&self.words, self.first + self.home(hash) * WORDS);
     }
 }
 
 impl Index {
     /// Returns an index for up to `capacity` entries.
     pub(crate) fn new(purpose: Purpose, capacity: usize) -> Result<Self, NoMemory> {
-        let places = purpose.zeros(Self::length(capacity))?;
+        let buckets = Self::buckets(capacity);
+        let words: Box<[AtomicU64]> = purpose.zeros((buckets + 1) * WORDS)?;
+        let first = words.as_ptr().addr().wrapping_neg() % BUCKET_BYTES / size_of::<AtomicU64>();
         Ok(Self {
-            places: Arc::new(Places(places)),
+            places: Arc::new(Places {
+                words,
+                first,
+                buckets,
+            }),
             len: 0,
         })
     }
 
-    const fn length(capacity: usize) -> usize {
-        capacity * 100 / LOAD_PERCENT + 8
+    const fn buckets(capacity: usize) -> usize {
+        (capacity * 100).div_ceil(LOAD_PERCENT * ENTRIES) + 1
     }
 
     /// Returns the bytes of an index of `capacity` entries.
     pub(crate) const fn bytes(capacity: usize) -> usize {
-        Self::length(capacity) * size_of::<AtomicU64>()
+        (Self::buckets(capacity) + 1) * BUCKET_BYTES
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -135,7 +312,7 @@ impl Index {
         Arc::clone(&self.places)
     }
 
-    /// Returns the slot with this hash for which `is` holds.
+    /// Returns the slot of this hash for which `is` holds.
     #[inline]
     pub(crate) fn find(&self, hash: u32, is: impl FnMut(u32) -> bool) -> Option<u32> {
         self.places.find(hash, is)
@@ -144,58 +321,54 @@ impl Index {
     /// Adds an entry; the caller ensures that the capacity is not exceeded.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32) {
         let places = &*self.places;
-        debug_assert!(self.len < places.len());
-        let mut carried = entry(hash, slot);
+        debug_assert!(self.len < places.buckets * ENTRIES);
         let mut at = places.home(hash);
-        let mut distance = 0;
-        loop {
-            let next = places.next(at);
-            let here = places.place(at);
-            if here == 0 {
-                places.set(at, carried);
+        for distance in 0..places.buckets {
+            let Some(bucket) = places.bucket(at) else {
+                return;
+            };
+            if let Some(entry) = bucket.tagged(FREE).next() {
+                bucket.set(entry, tag(hash, distance), slot);
                 self.len += 1;
                 return;
             }
-            let theirs = places.displacement(at, here);
-            if theirs < distance {
-                places.set(at, carried);
-                carried = here;
-                distance = theirs;
-            }
-            at = next;
-            distance += 1;
+            bucket.set_passed(bucket.passed().saturating_add(1));
+            at = places.next(at);
         }
     }
 
     /// Removes the entry of a slot. Returns whether there was one.
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) -> bool {
         let places = &*self.places;
-        let wanted = entry(hash, slot);
-        let mut at = places.home(hash);
-        let mut distance = 0;
-        loop {
-            let here = places.place(at);
-            if here == wanted {
+        let Some(mut gap) = places.locate(hash, slot) else {
+            return false;
+        };
+        self.len -= 1;
+        places.unpass(places.home(hash), gap.at);
+        while let Some(bucket) = places.bucket(gap.at) {
+            bucket.set(gap.entry, FREE, 0);
+            if bucket.passed() == 0 {
                 break;
             }
-            if here == 0 || places.displacement(at, here) < distance {
-                return false;
-            }
-            at = places.next(at);
-            distance += 1;
+            let Some(passer) = places.passer(gap.at) else {
+                break;
+            };
+            let Some(theirs) = places.bucket(passer.at) else {
+                break;
+            };
+            let tag = theirs.tag(passer.entry) - passer.distance as u16;
+            bucket.set(gap.entry, tag, theirs.slot(passer.entry));
+            places.unpass(gap.at, passer.at);
+            gap = passer;
         }
-        // Every entry after the gap that is not at its home moves back.
-        loop {
-            let behind = places.next(at);
-            let entry = places.place(behind);
-            if entry == 0 || places.displacement(behind, entry) == 0 {
-                places.set(at, 0);
-                self.len -= 1;
-                return true;
-            }
-            places.set(at, entry);
-            at = behind;
-        }
+        true
+    }
+
+    /// Returns the distance of a slot's entry from its home, in buckets.
+    #[cfg(test)]
+    pub(super) fn distance(&self, hash: u32, slot: u32) -> Option<usize> {
+        let located = self.places.locate(hash, slot)?;
+        Some(located.distance)
     }
 }
 
@@ -232,6 +405,75 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn random(n: u32) -> u32 {
+        let mixed = u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32) as u32
+    }
+
+    /// Returns how many of 1,000 entries are outside their home, and the greatest distance.
+    fn outside(index: &Index, slots: impl Iterator<Item = u32>) -> (usize, usize) {
+        let distances: Vec<_> = slots
+            .map(|slot| index.distance(random(slot), slot).unwrap())
+            .collect();
+        let outside = distances.iter().filter(|distance| **distance > 0).count();
+        (
+            outside * 1_000 / distances.len(),
+            distances.into_iter().max().unwrap(),
+        )
+    }
+
+    /// Sessions come and go in a full table: the last ones stand as near to their homes as the
+    /// first ones did.
+    #[test]
+    fn the_cost_does_not_depend_on_the_history() {
+        const CAPACITY: u32 = 20_000;
+        let mut index = Index::new(Purpose::Sessions, CAPACITY as usize).unwrap();
+        for slot in 0..CAPACITY {
+            index.insert(random(slot), slot);
+        }
+        let (first, farthest) = outside(&index, 0..CAPACITY);
+        assert!(first <= 45 && farthest <= 16, "{first} {farthest}");
+        const LAST: u32 = 20 * CAPACITY;
+        for slot in CAPACITY..LAST {
+            let old = slot - CAPACITY;
+            assert!(index.remove(random(old), old));
+            index.insert(random(slot), slot);
+        }
+        let (last, farthest) = outside(&index, LAST - CAPACITY..LAST);
+        assert!(last <= 55 && farthest <= 16, "{last} {farthest}");
+        for slot in LAST - CAPACITY..LAST {
+            assert!(index.remove(random(slot), slot));
+        }
+        assert_eq!(index.len(), 0);
+        for at in 0..index.places.buckets {
+            let bucket = index.places.bucket(at).unwrap();
+            assert_eq!(bucket.tagged(FREE).count(), ENTRIES);
+            assert_eq!(bucket.passed(), 0);
+        }
+    }
+
+    #[test]
+    fn buckets_are_cache_lines() {
+        for capacity in [1, 50, 1_000, 100_000] {
+            let index = Index::new(Purpose::Sessions, capacity).unwrap();
+            let first = index.places.bucket(0).unwrap();
+            let last = index.places.bucket(index.places.buckets - 1).unwrap();
+            assert_eq!(first.0.as_ptr().addr() % BUCKET_BYTES, 0);
+            assert_eq!(last.0.as_ptr().addr() % BUCKET_BYTES, 0);
+            assert_eq!(size_of_val(&*index.places.words), Index::bytes(capacity));
+        }
+    }
+
+    /// No thread of the prefetch stage waits forever, whatever it sees.
+    #[test]
+    fn a_search_in_words_without_sense_ends() {
+        let index = Index::new(Purpose::Sessions, 100).unwrap();
+        for word in &index.places.words {
+            word.store(u64::MAX, Ordering::Relaxed);
+        }
+        assert_eq!(index.find(7, |_| false), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A reload that judges the sessions of a shard in slices, with the data that it needs in the
+//! A reload that judges the sessions of a shard in slices, and the data that it needs in the
 //! meantime.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ pub(crate) const SLICE: u32 = 64;
 
 /// A reload whose settings are in force in a shard, some of whose sessions are not judged yet.
 ///
-/// Every session is judged as of the moment of the reload, whether by the reload or by an earlier
+/// Every session is judged as of the time of the reload, either by the reload or by an earlier
 /// packet of the session.
 #[derive(Debug)]
 pub(crate) struct Judging<S> {
@@ -89,7 +89,7 @@ impl Unjudged {
         self.slots.contains(&slot.0) && word & (1 << (slot.0 % 64)) == 0
     }
 
-    /// Notes that the session in a slot needs no judgment any more.
+    /// Notes that the session in a slot no longer needs to be judged.
     #[inline]
     pub(crate) fn set_judged(&mut self, slot: SlotId) {
         if self.slots.contains(&slot.0)

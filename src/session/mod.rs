@@ -1,9 +1,10 @@
 //! The session table: shards, slots, timing wheel, eviction.
 //!
 //! Lock order: a packet takes exactly one shard's lock, and beside it only leaf locks that are held
-//! for a few instructions, such as those of the limits. References that a guard lends do not leave
-//! the callers of this module in the engine; records are copied out.
+//! for a few instructions, such as those of the limits. References borrowed from a guard do not
+//! leave the callers of this module in the engine; records are copied out.
 
+mod due;
 pub(crate) mod end;
 mod eviction;
 mod handover;
@@ -24,14 +25,15 @@ pub(crate) mod time;
 mod tombstone;
 mod wheel;
 
+pub(crate) use due::{Expired, RUN};
 pub(crate) use eviction::Newcomer;
 pub(crate) use handover::PutOff;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};
 pub(crate) use paths::{Addresses, Arrival, OnPath, Owner, PathTable};
-pub(crate) use shard::{Ended, Expired, Kept, Opened, Shard, Slab};
+pub(crate) use shard::{Ended, Kept, Opened, Shard, Slab};
 #[cfg(feature = "snapshot")]
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
-pub(crate) use slot::{Cold, Mark, Slot};
+pub(crate) use slot::{Cold, Mark, NIL, Slot};
 #[cfg(feature = "snapshot")]
 pub(crate) use stored::Refresh;
 pub(crate) use stored::StoredMark;
@@ -54,8 +56,8 @@ pub use crate::track::dccp::State as DccpState;
 pub use crate::track::sctp::State as SctpState;
 pub use crate::track::tcp::State as TcpState;
 
-/// Bytes that a session takes in the slabs of its shard; its place in the index is extra (10.3
-/// bytes at the table's greatest load).
+/// Bytes of a session in the slabs of its shard. Its entry in the index is extra (10.3 bytes at the
+/// table's maximum load).
 pub const SESSION_BYTES: usize = size_of::<slot::Slot>() + size_of::<slot::Cold>();
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ impl Outline {
 
 /// Prefetches the cache line at an address. Nothing is read: the address need not be valid.
 #[inline(always)]
-fn prefetch_address(address: usize) {
+pub(super) fn prefetch_address(address: usize) {
     const NOTHING: &[u8] = &[];
     prefetch_index(NOTHING, address.wrapping_sub(NOTHING.as_ptr().addr()));
 }

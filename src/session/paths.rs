@@ -2,21 +2,21 @@
 //!
 //! An association is one session, that of the addresses of its handshake. Packets between other
 //! addresses of its ends (RFC 9260 5.4, 6.4) belong to the association if both addresses were
-//! announced, each by its own end, and the packet carries the right verification tag. This module
+//! announced, each by its own end, and the packet carries the correct verification tag. This module
 //! finds the session and the addresses of both ends by the ports and the tag of a packet.
 //!
 //! Any host can send an INIT, so the addresses of a handshake count only while that handshake is in
-//! force: each list belongs to the initiate tag that it was announced with. Each end has at most
-//! two lists: that of the tag in force and that of the newest other tag. So a forged INIT neither
-//! adds addresses nor removes any, and the addresses of a restart (RFC 9260 5.2) count once it
-//! takes over.
+//! force: each list belongs to the initiate tag with which it was announced. Each end has at most
+//! two lists: that of the tag in force and that of the newest other tag. A forged INIT therefore
+//! neither adds nor removes addresses, and the addresses of a restart (RFC 9260 5.2) count once the
+//! restart takes effect.
 //!
 //! The table is bounded, and shared by zone and source ([`crate::limits::share`]; the source is the
-//! initiator). An association that finds no place has no further paths. A newer association can
-//! displace one whose handshake is not complete, or that has no further address in force. So a
-//! flood of INITs locks no association out for long. The oldest of the same source is displaced if
-//! that source has any place, else the oldest of the zone. So a source that has reached its share
-//! takes nothing from another.
+//! initiator). An association that finds no room has no further paths. A newer association can
+//! displace one whose handshake is not complete, or that has no further address in force. A flood
+//! of INITs therefore locks no association out for long. The oldest association of the same source
+//! is displaced if that source has any, otherwise the oldest of the zone. A source that has reached
+//! its share therefore takes nothing from another.
 //!
 //! Locking: the table has one lock, held for a few instructions; only packets with announcements
 //! write to the table. While there are no such associations, [`PathTable::find`] reads one atomic
@@ -33,10 +33,10 @@ use crate::limits::Prefixes;
 use crate::limits::sources::{Claim, Source, SourceShares};
 use crate::packet::sctp_address::{Change, MAX_REQUESTS, Requests};
 
-/// The most addresses of an end beyond that of its session.
+/// Maximum number of addresses of an end in addition to that of its session.
 pub(crate) const MAX_ADDRESSES: usize = 8;
 
-/// The most associations with further paths, regardless of the size of the session table.
+/// Maximum number of associations with further paths, regardless of the size of the session table.
 const MAX_ASSOCIATIONS: usize = 4096;
 
 /// A bounded list of addresses.
@@ -91,7 +91,7 @@ struct TagKey {
 struct Announced {
     /// The tag, or 0 if there is none.
     tag: u32,
-    /// The addresses beyond that of the session.
+    /// The addresses in addition to that of the session.
     addresses: Addresses,
 }
 
@@ -103,7 +103,8 @@ struct Peer {
     /// Lists that the end has announced, newest last. If the end has announced a list with the tag
     /// in force, that list is among them.
     announced: [Announced; 2],
-    /// Changes that the end has requested, and the address of the request. Few ends ever send one.
+    /// Changes that the end has requested, and the source of the request. Few ends ever request
+    /// any.
     requested: Option<Box<(Requests, u128)>>,
 }
 
@@ -219,7 +220,7 @@ pub(crate) struct Arrival {
     pub(crate) dst: u128,
     pub(crate) dst_port: u16,
     pub(crate) tag: u32,
-    /// The flag T: the tag is the one that packets to the sender carry.
+    /// The flag T: the tag is that of packets to the sender.
     pub(crate) reflected: bool,
 }
 
@@ -228,7 +229,7 @@ pub(crate) struct Arrival {
 pub(crate) struct OnPath {
     pub(crate) session: SessionId,
     pub(crate) key: FlowKey,
-    /// The end that the packet came from, in the session's key.
+    /// The end that sent the packet, in the session's key.
     pub(crate) source: End,
 }
 
@@ -277,8 +278,8 @@ impl Inner {
         }
     }
 
-    /// Sets the tags of an association. A tag that another association has already is not taken
-    /// from it.
+    /// Sets the tags of an association. A tag that already belongs to another association is left
+    /// to it.
     fn set_tags(&mut self, owner: &Owner) {
         let session = owner.session;
         let Some(association) = self.associations.get_mut(&session) else {
@@ -354,7 +355,7 @@ impl PathTable {
         }
     }
 
-    /// Returns the most bytes of a table for `max_sessions` sessions.
+    /// Returns the maximum size in bytes of a table for `max_sessions` sessions.
     pub(crate) const fn bytes(max_sessions: usize) -> usize {
         let each = size_of::<Association>()
             + 2 * size_of::<(TagKey, SessionId)>()
@@ -420,8 +421,8 @@ impl PathTable {
         inner.sort(owner.session);
     }
 
-    /// Updates the tags of an association, and claims a place for one that has none if
-    /// `needs_place` is set. Returns whether the association has a place.
+    /// Updates the tags of an association, and claims a slot for one without a slot if
+    /// `needs_place` is set. Returns whether the association has a slot.
     fn hold(&self, owner: &Owner, needs_place: bool) -> bool {
         let is_known =
             self.len() != 0 && self.inner.read().associations.contains_key(&owner.session);
@@ -452,7 +453,7 @@ impl PathTable {
         true
     }
 
-    /// Claims a place, displacing another association if necessary.
+    /// Claims a slot, displacing another association if necessary.
     fn claim(&self, owner: &Owner) -> Option<Claim> {
         let zone = owner.key.zone();
         let address = owner.key.address_number(owner.initiator);
@@ -464,7 +465,7 @@ impl PathTable {
             return Some(claim);
         }
         if self.places.held(source) != 0 {
-            // The place is handed over as it is, regardless of the source's current share.
+            // The slot is handed over unchanged, regardless of the source's current share.
             let removed = self.inner.write().oldest_of_source(source)?;
             self.len.fetch_sub(1, Ordering::Relaxed);
             return Some(removed.claim);
@@ -547,7 +548,8 @@ impl PathTable {
         inner.sort(session);
     }
 
-    /// Returns the session of a packet between announced addresses, if it carries the right tag.
+    /// Returns the session of a packet between announced addresses, if the packet carries the
+    /// correct tag.
     pub(crate) fn find(&self, arrival: &Arrival) -> Option<OnPath> {
         if self.len() == 0 {
             return None;

@@ -11,15 +11,15 @@ use std::sync::Arc;
 
 use super::EndReason;
 use super::id::{SlotId, TunnelRef};
-use super::index::Index;
+use super::index::{Index, Places};
 use super::judging::Unjudged;
 use super::outline::Outline;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::stored::StoredMark;
 use super::time::Micros;
-use super::wheel::{Due, Linked, Wheel};
+use super::wheel::{Linked, Wheel};
 use crate::flow::{Direction, FlowKey, PerDirection};
-use crate::limits::{Accounts, Counts, Standing, Subject};
+use crate::limits::{Accounts, Counts, Departures, Standing, Subject};
 use crate::policy::RuleId;
 use crate::reserve::{NoMemory, Purpose};
 use crate::track::EvictionClass;
@@ -161,6 +161,8 @@ pub(crate) struct Opened<'a> {
 pub(crate) struct Shard {
     pub(crate) slab: Slab,
     index: Index,
+    /// The entries of the index, for prefetching.
+    pub(super) places: Arc<Places>,
     pub(super) wheel: Wheel,
     hasher: ahash::RandomState,
     /// Head of the list of free slots, linked by `links.next`.
@@ -178,16 +180,6 @@ pub(crate) struct Shard {
     pub(super) random: u64,
 }
 
-/// Step that [`Shard::expire`] has done.
-pub(crate) enum Expired {
-    /// A session has ended.
-    Ended(Ended),
-    /// A refreshed session was rescheduled.
-    Moved,
-    /// No session is due yet.
-    Idle,
-}
-
 impl Shard {
     pub(crate) fn new(
         capacity: usize,
@@ -195,7 +187,10 @@ impl Shard {
         hasher: ahash::RandomState,
         accounts: Arc<Accounts>,
     ) -> Result<Self, NoMemory> {
+        let index = Index::new(Purpose::Sessions, capacity)?;
         Ok(Self {
+            places: index.places(),
+            index,
             // Memory is reserved, not touched: it is used as sessions are opened.
             slab: Slab {
                 hot: Purpose::Sessions.room(capacity)?,
@@ -203,7 +198,6 @@ impl Shard {
                 tunnels: Purpose::TunnelReferences.room(capacity * usize::from(kept.tunnels))?,
                 stored: Purpose::StoredMarks.room(capacity * usize::from(kept.stored))?,
             },
-            index: Index::new(Purpose::Sessions, capacity)?,
             wheel: Wheel::new()?,
             row: 0,
             random: hasher.hash_one(0) | 1,
@@ -235,7 +229,7 @@ impl Shard {
         self.by_class.get(class as usize).copied().unwrap_or(0)
     }
 
-    fn hash(&self, key: &FlowKey) -> u32 {
+    pub(super) fn hash(&self, key: &FlowKey) -> u32 {
         (self.hasher.hash_one(key) >> 32) as u32
     }
 
@@ -281,7 +275,7 @@ impl Shard {
     /// Returns the part of the shard that is read without its lock.
     pub(crate) fn outline(&self) -> Outline {
         Outline::new(
-            self.index.places(),
+            Arc::clone(&self.places),
             self.slab.hot.as_ptr().addr(),
             self.slab.cold.as_ptr().addr(),
             self.kept.tunnels.then(|| self.slab.tunnels.as_ptr().addr()),
@@ -399,18 +393,49 @@ impl Shard {
         ended
     }
 
-    /// Ends a session whose place the caller releases or hands over.
-    pub(super) fn unlink(&mut self, id: SlotId, reason: EndReason) -> Ended {
-        let slot = *self.slab.hot(id);
-        let removed = self.index.remove(self.hash(&slot.key), id.0);
+    /// Ends a session whose place the caller hands over.
+    pub(super) fn unlink(&mut self, slot: SlotId, reason: EndReason) -> Ended {
+        let (ended, standing) = self.free(slot, reason);
+        let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
+        self.accounts
+            .depart(&mut Departures::without_place(zone, rule, standing));
+        ended
+    }
+
+    /// Ends a session; the caller counts the departures before it releases the lock.
+    #[inline]
+    pub(super) fn take_out(
+        &mut self,
+        slot: SlotId,
+        reason: EndReason,
+        departures: &mut Departures,
+    ) -> Ended {
+        let (ended, standing) = self.free(slot, reason);
+        let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
+        departures.add(&self.accounts, zone, rule, standing);
+        ended
+    }
+
+    /// Frees the slot of a session that ends. The session is still counted by zone and rule.
+    #[inline(always)]
+    fn free(&mut self, id: SlotId, reason: EndReason) -> (Ended, Standing) {
+        let slot = self.slab.hot(id);
+        let (hash, class) = (self.hash(&slot.key), slot.eviction_class());
+        let standing = Standing::of(slot.key.protocol(), class);
+        let removed = self.index.remove(hash, id.0);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, id.0);
-        let class = slot.eviction_class();
         self.add(class, -1);
-        let standing = Standing::of(slot.key.protocol(), class);
-        self.accounts.ends(slot.key.zone(), standing);
         let (subject, counts) = self.slab.counted(id);
         self.accounts.ended(subject, counts, standing);
+        let ended = Ended {
+            id,
+            slot: *self.slab.hot(id),
+            cold: *self.slab.cold(id),
+            tunnels: self.slab.tunnels(id),
+            stored: self.slab.stored(id),
+            reason,
+        };
         let free = self.free;
         let hot = self.slab.hot_mut(id);
         hot.vacate();
@@ -419,59 +444,13 @@ impl Shard {
             previous: NIL,
         };
         self.free = id.0;
-        Ended {
-            id,
-            slot,
-            cold: *self.slab.cold(id),
-            tunnels: self.slab.tunnels(id),
-            stored: self.slab.stored(id),
-            reason,
-        }
+        (ended, standing)
     }
 
     /// Ends a session whose deadline has come.
     pub(crate) fn end_expired(&mut self, slot: SlotId) -> Ended {
         let reason = self.slab.hot(slot).end_of_life();
         self.remove(slot, reason)
-    }
-
-    /// Processes one step of the work that is due at tick `now`. `spare` may extend the deadline of
-    /// a session that is over.
-    pub(crate) fn expire(
-        &mut self,
-        now: u32,
-        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
-    ) -> Expired {
-        match self.wheel.earliest() {
-            Some(due) if due.tick <= now => self.come_up(due, now, spare),
-            _ => {
-                self.wheel.advance(now);
-                Expired::Idle
-            }
-        }
-    }
-
-    /// Processes the first session of a list that is due.
-    fn come_up(
-        &mut self,
-        due: Due,
-        now: u32,
-        spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
-    ) -> Expired {
-        self.wheel.advance(due.tick);
-        let slot = SlotId(self.wheel.first(due));
-        // A session that is over by now ends at once, without passing through the lists that lead
-        // to its deadline.
-        if self.slab.hot(slot).deadline <= now {
-            match spare(&mut self.slab, slot) {
-                None => return Expired::Ended(self.end_expired(slot)),
-                Some(deadline) => self.slab.hot_mut(slot).deadline = deadline.max(now + 1),
-            }
-        }
-        let class = self.slab.hot(slot).eviction_class();
-        self.wheel.take(&mut self.slab, slot.0);
-        self.wheel.schedule(&mut self.slab, slot.0, class);
-        Expired::Moved
     }
 
     /// Returns a tick that is not later than the first deadline.

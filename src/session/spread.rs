@@ -1,19 +1,21 @@
-//! Spread of keys that a sender chooses without knowing the seed of the hash.
+//! Spread of keys that a sender chooses without access to the seed of the hash.
 //!
-//! A packet costs what its key's neighbors in the table cost. So structured addresses and ports
-//! must spread over shards, and over the places within a shard, as random ones do.
+//! The cost of a packet depends on its key's neighbors in the table. Structured addresses and ports
+//! must therefore spread over shards, and over the positions within a shard, like random ones.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::id::ShardId;
+use super::index::Index;
 use super::testing::{key_of, table};
 use super::{KeyPlace, Table};
 use crate::flow::{FlowKey, Zone};
+use crate::reserve::Purpose;
 
 /// Number of keys of each kind.
 const KEYS: u32 = 100_000;
 const SHARDS: usize = 64;
-/// Cells of the places of each shard, four keys each on average.
+/// Cells of the positions of each shard, with four keys each on average.
 const CELLS: usize = KEYS as usize / SHARDS / 4;
 
 /// A conversation by its number.
@@ -31,7 +33,7 @@ fn of_v6(src: u128, src_port: u16, dst: u128, dst_port: u16) -> FlowKey {
     key_of(Zone::DEFAULT, src, dst)
 }
 
-/// Keys as tools and attackers make them.
+/// Keys in the patterns of tools and attackers.
 const STRUCTURED: [(&str, Conversation); 10] = [
     ("ports of two hosts in turn", |n| {
         of_v4(0x0a00_0001 + (n >> 16), n as u16, 0xc000_0201, 80)
@@ -76,7 +78,7 @@ const STRUCTURED: [(&str, Conversation); 10] = [
     }),
 ];
 
-/// The greatest numbers of keys in a shard, in a cell of a shard's places, and with one place.
+/// Maximum number of keys in a shard, in a cell of a shard's positions, and at one position.
 #[derive(Debug)]
 struct Greatest {
     shard: usize,
@@ -113,8 +115,8 @@ fn structured_keys_spread_as_random_ones_do() {
         let table = table(KEYS as usize, SHARDS, [seed, !seed, seed << 32, 7]);
         for (name, conversation) in STRUCTURED {
             let greatest = greatest(&table, conversation);
-            // Of 1,562.5 keys on average, with six standard deviations of a random spread, which a
-            // shard has slots for.
+            // Of 1,562.5 keys on average, with six standard deviations of a random spread, for
+            // which a shard has slots.
             assert!(greatest.shard <= 1_563 + 6 * 40, "{name}: {greatest:?}");
             // Of four on average: one of ten billion random cells has more than 22.
             assert!(greatest.cell <= 22, "{name}: {greatest:?}");
@@ -124,7 +126,38 @@ fn structured_keys_spread_as_random_ones_do() {
     }
 }
 
-/// The measure tells a bad spread from a good one.
+/// Each shard's index is exactly full: the worst that a table can come to.
+#[test]
+fn structured_keys_are_found_as_fast_as_random_ones() {
+    for seed in 0..3u64 {
+        let table = table(KEYS as usize, SHARDS, [seed, !seed, seed << 32, 7]);
+        for (name, conversation) in STRUCTURED {
+            let mut shards = vec![Vec::new(); SHARDS];
+            for n in 0..KEYS {
+                let place = table.place(&conversation(n));
+                shards[place.shard.0].push(place.hash);
+            }
+            let (mut outside, mut farthest) = (0, 0);
+            for hashes in shards {
+                let mut index = Index::new(Purpose::Sessions, hashes.len()).unwrap();
+                for (slot, hash) in (0..).zip(&hashes) {
+                    index.insert(*hash, slot);
+                }
+                let slots = (0..).zip(&hashes);
+                let distances = slots.map(|(slot, hash)| index.distance(*hash, slot).unwrap());
+                for distance in distances {
+                    outside += usize::from(distance > 0);
+                    farthest = farthest.max(distance);
+                }
+            }
+            // Random hashes: 33 of 1,000 are outside their home bucket.
+            let share = outside * 1_000 / KEYS as usize;
+            assert!(share <= 45 && farthest <= 16, "{name}: {share} {farthest}");
+        }
+    }
+}
+
+/// The measure distinguishes a bad spread from a good one.
 #[test]
 fn keys_of_one_conversation_do_not_spread() {
     let table = table(KEYS as usize, SHARDS, [1, 2, 3, 4]);

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// The wheel's resolution: a session ends at most this much after its lifetime, and never before.
+/// The wheel's resolution: a session ends at most this long after its lifetime, and never before.
 pub const TICK: Duration = Duration::from_micros(TICK_MICROS);
 
 pub(crate) const TICK_MICROS: u64 = 100_000;
@@ -21,19 +21,18 @@ pub(crate) struct Micros(pub(crate) u64);
 impl Micros {
     pub(crate) const MAX: Self = Self((1 << 48) - 1);
 
-    /// Returns the tick that contains this moment.
+    /// Returns the tick that contains this time.
     pub(crate) const fn tick(self) -> u32 {
         (self.0 / TICK_MICROS) as u32
     }
 
-    /// Returns the first tick at which a session that is refreshed now, with this lifetime, has
-    /// ended.
+    /// Returns the first tick at which a session that is refreshed now has exceeded this lifetime.
     pub(crate) fn deadline(self, lifetime_ms: u32) -> u32 {
         let end = self.0.saturating_add(u64::from(lifetime_ms) * 1_000);
         u32::try_from(end.div_ceil(TICK_MICROS)).unwrap_or(u32::MAX)
     }
 
-    /// Returns the first tick that does not begin before this moment.
+    /// Returns the first tick that does not begin before this time.
     pub(crate) fn next_tick(self) -> u32 {
         self.deadline(0)
     }
@@ -43,12 +42,12 @@ impl Micros {
     }
 }
 
-/// Maps the caller's `Instant`s to [`Micros`]. The first moment that is passed fixes the origin.
+/// Maps the caller's `Instant`s to [`Micros`]. The first call determines the origin.
 #[derive(Debug, Default)]
 pub(crate) struct Origin(OnceLock<Instant>);
 
 impl Origin {
-    /// Returns the moment as microseconds; a moment before the origin counts as the origin.
+    /// Returns a time in microseconds; a time before the origin counts as the origin.
     pub(crate) fn micros(&self, now: Instant) -> Micros {
         let origin = *self
             .0
@@ -57,12 +56,12 @@ impl Origin {
         Micros(u64::try_from(micros).unwrap_or(u64::MAX).min(Micros::MAX.0))
     }
 
-    /// Returns the instant of a moment; `None` before the first [`Origin::micros`].
+    /// Returns the instant of a time; `None` before the first [`Origin::micros`].
     pub(crate) fn instant(&self, at: Micros) -> Option<Instant> {
         self.0.get()?.checked_add(Duration::from_micros(at.0))
     }
 
-    /// Returns the moment at which a tick begins.
+    /// Returns the time at which a tick begins.
     pub(crate) fn tick_start(&self, tick: u32) -> Option<Instant> {
         self.instant(Micros(u64::from(tick) * TICK_MICROS))
     }

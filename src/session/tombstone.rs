@@ -11,12 +11,14 @@
 //!
 //! With one zone, that is the oldest of all. The guarantee is that of [`crate::limits::share`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use self::part::Part;
 use super::EndReason;
+use super::index::Places;
 use super::judging::SLICE;
 use super::slot::Slot;
 use super::time::Micros;
@@ -124,6 +126,8 @@ impl Tombstone {
 #[derive(Debug)]
 pub(crate) struct Graveyard {
     parts: Box<[Mutex<Part>]>,
+    /// The index entries of each part, for prefetching without its lock.
+    outlines: Box<[Arc<Places>]>,
     hasher: ahash::RandomState,
     /// Number of tombstones, including expired ones: 0 skips the look-up.
     len: AtomicUsize,
@@ -139,7 +143,7 @@ impl Graveyard {
     pub(crate) const fn bytes(max: usize) -> usize {
         let parts = Self::parts(max);
         let capacity = max / parts;
-        parts * (Part::bytes(capacity) + size_of::<Mutex<Part>>())
+        parts * (Part::bytes(capacity) + size_of::<Mutex<Part>>() + size_of::<Arc<Places>>())
     }
 
     pub(crate) fn new(
@@ -152,8 +156,10 @@ impl Graveyard {
         let capacity = max / parts;
         let hasher = ahash::RandomState::with_seeds(c, d, a, b);
         let part = || Part::new(capacity, hasher.clone()).map(Mutex::new);
+        let parts = Purpose::Tombstones.try_items(parts, part)?;
         Ok(Self {
-            parts: Purpose::Tombstones.try_items(parts, part)?,
+            outlines: parts.iter().map(|part| part.lock().outline()).collect(),
+            parts,
             hasher,
             len: AtomicUsize::new(0),
             lifetime_us: u64::try_from(lifetime.as_micros()).unwrap_or(u64::MAX),
@@ -191,7 +197,18 @@ impl Graveyard {
         part.add(hash, tombstone, self.lifetime_us);
         // The lock is held: no other thread changes the number of tombstones in this part.
         let change = part.len().wrapping_sub(before);
-        self.len.fetch_add(change, Ordering::Relaxed);
+        if change != 0 {
+            self.len.fetch_add(change, Ordering::Relaxed);
+        }
+    }
+
+    /// Prefetches the index entries of a conversation. Takes no lock.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: &FlowKey) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(outline) = self.outlines.get(hash as usize % self.parts.len()) {
+            outline.prefetch((hash >> 32) as u32);
+        }
     }
 
     /// Removes the tombstone of a conversation.

@@ -1,4 +1,4 @@
-//! Streams of the first version, which are read but not written any more.
+//! Streams of the first version, which are read but no longer written.
 //!
 //! Data after magic and version: the length of the body, the CRC-64 of time and body, the time of
 //! the save, and the body in one piece.

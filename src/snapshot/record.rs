@@ -8,7 +8,7 @@ use crate::ftp::Expectation;
 
 pub(super) static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 
-/// The kinds of records, in the order in which they come.
+/// The kinds of records, in their order in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -29,7 +29,7 @@ impl Kind {
     ];
 }
 
-/// The number of records of each kind but the last.
+/// The number of records of each kind except the last.
 pub(crate) type Counts = [u64; 4];
 
 /// Returns the number of records of a kind.

@@ -1,4 +1,4 @@
-//! Sessions as versions 1 and 2 of the stream have them, which are read but not written any more.
+//! Sessions in versions 1 and 2 of the stream, which are read but no longer written.
 
 use core::net::IpAddr;
 
@@ -36,7 +36,7 @@ pub(super) struct SecondSession {
     tunnels: [u64; 2],
 }
 
-/// Place from which a control session goes on, as far as it was saved.
+/// Saved position at which a control session continues.
 #[derive(Debug, Clone, Copy, Deserialize)]
 struct SecondControl {
     lines: Option<[u32; 2]>,

@@ -5,8 +5,8 @@
 //! (32 bits), the contents, and the CRC-64 of everything from the first byte of the stream to the
 //! end of the contents. Numbers are little-endian. The contents are one byte for the kind of
 //! record, and records of that kind, one after the other. Kinds come in the order of their numbers;
-//! the last chunk has the number of records of each other kind. So a chunk that is changed,
-//! missing, repeated or in another place is found, and so is an end that is missing.
+//! the last chunk has the number of records of each other kind. A changed, missing, repeated or
+//! misplaced chunk is therefore detected, and so is a missing end.
 //!
 //! Neither side ever has more than one chunk in memory.
 
@@ -30,7 +30,7 @@ pub const VERSION: u32 = 3;
 
 /// Contents of at least this many bytes make a chunk.
 const CHUNK: usize = 32 << 10;
-/// The most bytes that the contents of a chunk may have. No record is longer than 1 KiB.
+/// Maximum size of the contents of a chunk, in bytes. No record is longer than 1 KiB.
 const MAX_CHUNK: usize = CHUNK + (1 << 10);
 
 /// Writes a stream.
@@ -87,7 +87,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes the chunk that is there.
+    /// Writes the current chunk.
     fn flush(&mut self) -> io::Result<()> {
         let Some((length, contents)) = self.chunk.split_first_chunk_mut::<4>() else {
             return Ok(());
@@ -114,7 +114,7 @@ impl<W: Write> Writer<W> {
 
 /// A stream that can be read several times.
 pub(crate) enum Source<'r, R> {
-    /// A stream of chunks, and where its first chunk is.
+    /// A stream of chunks, and the position of its first chunk.
     Chunks {
         input: &'r mut R,
         start: u64,
@@ -128,7 +128,7 @@ pub(crate) enum Source<'r, R> {
 }
 
 impl<'r, R: Read + Seek> Source<'r, R> {
-    /// Reads the head of a stream that begins where the input stands.
+    /// Reads the head of a stream that begins at the position of the input.
     pub(crate) fn open(input: &'r mut R) -> Result<Self, RestoreError> {
         let start = input.stream_position()?;
         let mut magic = [0; 8];
@@ -164,13 +164,13 @@ impl<'r, R: Read + Seek> Source<'r, R> {
         }
     }
 
-    /// Returns the time since the stream was written; zero if the clock went back.
+    /// Returns the time since the stream was written; zero if the clock was set back.
     fn elapsed(&self, now: SystemTime) -> Duration {
         let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
         now.duration_since(*written).unwrap_or_default()
     }
 
-    /// Returns by how much the clock went back since the stream was written.
+    /// Returns the time by which the clock was set back since the stream was written.
     fn ahead(&self, now: SystemTime) -> Duration {
         let (Self::Chunks { written, .. } | Self::First { written, .. }) = self;
         written.duration_since(now).unwrap_or_default()
@@ -179,7 +179,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
     /// Returns the time since the stream was written, if it may be restored now.
     ///
     /// # Errors
-    /// Returns an error if the stream is too old, or the clock went back, within the meaning of
+    /// Returns an error if the stream is too old, or the clock was set back, as defined by
     /// `max_age`.
     pub(crate) fn age(
         &self,
@@ -214,12 +214,12 @@ impl<'r, R: Read + Seek> Source<'r, R> {
 
 fn time(micros: [u8; 8]) -> SystemTime {
     let since_epoch = Duration::from_micros(u64::from_le_bytes(micros));
-    // A time that the system cannot have is as good as none.
+    // A time that the system cannot represent counts as none.
     let time = SystemTime::UNIX_EPOCH.checked_add(since_epoch);
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Fills a buffer; `false` if the input ends before.
+/// Fills a buffer. Returns `false` if the input ends first.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<bool, RestoreError> {
     match input.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -296,7 +296,7 @@ fn read_chunk<R: Read>(
     digest.update(&length);
     let length = u32::from_le_bytes(length) as usize;
     if length > MAX_CHUNK {
-        // Nothing that was written: the checksum would say so, but it is that far away.
+        // Such a length was never written. The checksum would reveal it, but lies that far away.
         return Err(RestoreError::Checksum);
     }
     chunk.clear();

@@ -1,10 +1,10 @@
 //! UDP, UDP-Lite, ICMP queries and every protocol that has no state machine of its own.
 //!
 //! Life cycle: *unreplied* until the first packet of the responder, then *replied*. A UDP
-//! conversation of one packet each way is an *exchange*, and is kept for as long as it takes a late
-//! copy to arrive; a conversation with a DNS server stays one until it is a stream. A UDP
-//! conversation that goes on two seconds after it began is a *stream* (the rule of Linux
-//! `nf_conntrack_proto_udp`: a DNS question does not hold its slot for as long as a call does).
+//! conversation of one packet in each direction is an *exchange*, and is kept for as long as it
+//! takes a late copy to arrive; a conversation with a DNS server stays one until it is a stream. A
+//! UDP conversation that continues two seconds after its start is a *stream* (the rule of Linux
+//! `nf_conntrack_proto_udp`: a DNS query does not hold its slot for as long as a call).
 
 use crate::flow::Direction;
 use crate::packet::{PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP, PROTOCOL_UDP_LITE};
@@ -13,9 +13,9 @@ use crate::track::{EvictionClass, Lifetime, LifetimeClass};
 /// Age at which a two-way UDP conversation becomes a stream, in milliseconds (Linux: 2 s).
 pub const STREAM_AGE_MS: u64 = 2_000;
 
-/// Responder's port of conversations with one answer for each question, although a resolver may
-/// send several questions from one port. RFC 4787 REQ-5 a allows a shorter timer for the protocol
-/// of a well-known port.
+/// Responder's port of conversations with one answer for each query, although a resolver may send
+/// several queries from one port. RFC 4787 REQ-5 a allows a shorter timer for the protocol of a
+/// well-known port.
 const DNS_PORT: u16 = 53;
 
 /// The states of a conversation without a handshake.
@@ -28,7 +28,7 @@ pub enum State {
     Replied = 1,
     /// UDP only: both ends have sent, and the session is at least 2 seconds old.
     Stream = 2,
-    /// UDP only: one packet each way so far, or a young conversation with a DNS server.
+    /// UDP only: one packet in each direction so far, or a young conversation with a DNS server.
     Exchange = 3,
 }
 
@@ -85,7 +85,7 @@ impl Family {
 pub struct Known {
     /// The family of the session's protocol.
     pub family: Family,
-    /// The port that the initiator called; 0 for a protocol without ports.
+    /// The responder's port; 0 for a protocol without ports.
     pub responder_port: u16,
     /// Packets of the initiator before this one.
     pub asked: u32,
@@ -115,7 +115,7 @@ pub const fn next(known: Known, state: State, direction: Direction) -> State {
     }
 }
 
-/// Returns the lifetime that a state has.
+/// Returns the lifetime of a state.
 #[must_use]
 pub const fn lifetime(family: Family, state: State) -> Lifetime {
     Lifetime::of(match (family, state) {

@@ -19,11 +19,11 @@ pub use self::lifetime::LifetimeClass;
 pub enum EvictionClass {
     /// Before the handshake ends, or without an answer yet: evicted first.
     Embryonic = 0,
-    /// On its way out: evicted when nothing embryonic is left. A half-closed TCP session is kept
-    /// within [`EvictionClass::HALF_CLOSED_GRACE`] of a packet.
+    /// Closing: evicted when nothing embryonic is left. A half-closed TCP session is kept within
+    /// [`EvictionClass::HALF_CLOSED_GRACE`] of a packet.
     Closing = 1,
-    /// Traffic both ways without a connection: evicted when nothing else is left, the one that was
-    /// idle for longest first. A stream is kept within [`EvictionClass::STREAM_GRACE`] of a packet.
+    /// Traffic in both directions without a connection: evicted when nothing else is left, the
+    /// longest idle first. A stream is kept within [`EvictionClass::STREAM_GRACE`] of a packet.
     Datagram = 2,
     /// A connection that both ends have agreed on: never evicted for a new session.
     Assured = 3,
@@ -39,12 +39,12 @@ impl EvictionClass {
     ];
 
     /// Time that a long-running datagram session (a stream) is kept in a full table after its last
-    /// packet. Shorter exchanges have no such time: a forged question is enough to get an answer
-    /// from a server.
+    /// packet. Shorter exchanges have no such time: a forged query is enough to get an answer from
+    /// a server.
     pub const STREAM_GRACE: Duration = Duration::from_secs(1);
 
     /// Time that a half-closed TCP session is kept in a full table after its last packet: its other
-    /// half may carry data for as long as it likes.
+    /// direction may carry data for any time.
     pub const HALF_CLOSED_GRACE: Duration = Duration::from_secs(30);
 
     /// Returns the stable name.
@@ -96,8 +96,7 @@ impl<Fault> Outcome<Fault> {
     }
 }
 
-/// Lifetime of a session from this packet on: that of its state, capped by another where that is
-/// shorter.
+/// Lifetime of a session from this packet on: that of its state, capped by a shorter one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// The lifetime of the session's state.

@@ -19,7 +19,7 @@ fn evidence(scene: &Scene) -> Vec<Evidence> {
     lines.iter().map(|line| line.evidence).collect()
 }
 
-/// A segment, again and again until its sender gives up.
+/// A segment, repeated until its sender gives up.
 fn repeat(scene: &mut Scene, ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Verdict {
     let send = |wait: &u64| {
         scene.now += Duration::from_millis(*wait);
@@ -30,7 +30,7 @@ fn repeat(scene: &mut Scene, ends: Ends, flags: u8, seq: u32, ack: u32, payload:
 
 #[test]
 fn a_segment_that_is_retransmitted_after_a_restart_accuses_nobody() {
-    // Dropped packets get no answers; adopted ones may go to a host that does not exist any more.
+    // Dropped packets get no answers; adopted ones may go to a host that no longer exists.
     for toml in ["", ADOPT, "[tcp]\nmidstream = \"reject\"\n"] {
         let mut scene = Scene::new(toml);
         for port in 0..13 {
@@ -53,7 +53,7 @@ fn packets_in_flight_at_a_restart_accuse_no_path() {
         let _ = repeat(&mut scene, ENDS, ACK, 1_000, 2_000 + 49 * 1_400, b"next");
         assert_eq!(evidence(&scene), [], "{toml}");
     }
-    // Where both directions come, the flow was moved here.
+    // If both directions arrive, the flow was moved here.
     let mut scene = Scene::new("");
     let _ = repeat(&mut scene, ENDS, ACK, 1_000, 2_000, b"ask");
     let _ = repeat(&mut scene, ENDS.back(), ACK, 2_000, 1_000, b"answer");
@@ -170,8 +170,8 @@ fn a_handshake_whose_answer_was_dropped_here_accuses_nobody() {
     }
 }
 
-/// Acknowledgments of data that a session has not seen: a few at once, then the last again and
-/// again.
+/// Acknowledgments of data that is unknown to a session: a few in a row, then the last one
+/// repeatedly.
 fn acknowledge(scene: &mut Scene) -> Vec<Evidence> {
     for number in 1..5 {
         let verdict = scene.tcp(ENDS, ACK, 101, 501 + number * 900, b"");
@@ -195,7 +195,7 @@ fn only_a_session_that_knows_all_that_has_passed_is_a_witness() {
     let done = restored.engine.restore(&saved, restored.now, at, options);
     assert_eq!(done.unwrap().sessions, 1);
     assert_eq!(acknowledge(&mut restored), []);
-    // Saved again, it is a session like any other, and stays as it is.
+    // Saved again, the session is like any other, and stays unchanged.
     let again = restored.engine.save(restored.now, at);
     assert_eq!(
         Scene::new("")
@@ -206,7 +206,7 @@ fn only_a_session_that_knows_all_that_has_passed_is_a_witness() {
         1
     );
 
-    // Data has passed that its check would have dropped.
+    // Data has passed that the session's check would have dropped.
     let mut counting = Scene::new("[checks]\ntcp_seq_above_window = \"count\"\n");
     counting.handshake(ENDS);
     let far = counting.pass(ENDS.back(), ACK, 501 + 4_000, 101, &[0; 900]);
@@ -216,7 +216,7 @@ fn only_a_session_that_knows_all_that_has_passed_is_a_witness() {
 
 #[test]
 fn one_segment_beyond_the_known_data_accuses_no_path() {
-    // The flow was elsewhere for a while: its session here is old, and its server is silent.
+    // The flow took another path for a while: its session here is old, and its server is silent.
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
     let verdict = repeat(&mut scene, ENDS, ACK, 101, 50_501, b"ask");
@@ -224,8 +224,8 @@ fn one_segment_beyond_the_known_data_accuses_no_path() {
     assert_eq!(evidence(&scene), []);
 }
 
-/// Whoever guesses addresses and ports can forge an acknowledgment, but not a number near those
-/// that its sender has reached.
+/// An attacker that guesses addresses and ports can forge an acknowledgment, but not a number near
+/// those of its sender.
 #[test]
 fn a_forged_acknowledgment_accuses_no_path() {
     for (seq, expected) in [
@@ -242,7 +242,7 @@ fn a_forged_acknowledgment_accuses_no_path() {
         }
         assert_eq!(evidence(&scene), expected, "{seq}");
     }
-    // Nor does it make a session give up its numbers.
+    // The acknowledgment does not make a session give up its numbers either.
     let scene = Scene::new("[tcp]\nasymmetric = \"bypass\"\n");
     scene.handshake(ENDS);
     dropped_for(

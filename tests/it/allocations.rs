@@ -1,4 +1,4 @@
-//! The packet path does not allocate: not for new or existing sessions, dropped packets or expiry.
+//! The packet path does not allocate, for new or existing sessions, dropped packets or expiry.
 
 use std::time::{Duration, Instant};
 
@@ -68,10 +68,10 @@ fn the_packet_path_allocates_nothing() {
     // More sessions than the table holds: evictions are part of the path.
     let many: Vec<_> = (1..200).map(udp).collect();
     let mut verdicts = Vec::with_capacity(many.len());
-    // The first use of a thread's counters is not the path.
+    // The first use of a thread's counters is not part of the path.
     let _ = engine.verdict_only(Packet::new(&[], start));
-    // Neither is a new line of the report of asymmetric paths: this conversation makes it, from the
-    // same prefixes.
+    // A new line of the report of asymmetric paths is not part of it either: this conversation
+    // creates the line, from the same prefixes.
     let late = Instant::now();
     let before = late
         .checked_sub(Duration::from_secs(1_000))
@@ -99,7 +99,7 @@ fn the_packet_path_allocates_nothing() {
             .expire_with(start + Duration::from_secs(3_600), 8, &mut Discard)
             .more
         {}
-        // A connection that expires, and what comes after its end.
+        // A connection that expires, and packets after its end.
         let again = start + Duration::from_secs(3_700);
         for bytes in &story[..3] {
             let _ = engine.verdict_only(Packet::new(bytes, again));

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 /// Sessions from which on a batch fetches memory ahead, and a few more.
 const MANY: u32 = 300;
 
-/// A table in which there is room for `room` sessions beside many that stay.
+/// A table with room for `room` sessions beside many that stay.
 fn setup(room: u32, shards: u32, seed: u64) -> Setup {
     let setup = Setup::plain(MANY + room, shards);
     Setup {
@@ -40,7 +40,7 @@ fn fill(engine: &Engine, now: Instant) {
             dst: 201 + (number % 2) as u8,
             ..Ends::v4(1_024 + number, 9)
         };
-        // Each zone is sure of a part of the table.
+        // Each zone is guaranteed a part of the table.
         let bytes = udp(ends, b"");
         let packet = Packet::new(&bytes, now).zone(Zone(number % 2));
         assert!(engine.verdict_only(packet).is_forward());
@@ -59,8 +59,8 @@ proptest! {
     })]
 
     /// Compares verdicts, events in their order, counters and the remaining sessions. The table is
-    /// full now and then, a conversation comes several times in a batch, and settings change
-    /// between batches. Single packets take the full way only in half of the cases.
+    /// full at times, a conversation occurs several times in a batch, and settings change between
+    /// batches. Single packets are limited to the full way in half of the cases.
     #[test]
     fn a_batch_is_decided_as_its_packets_one_by_one(
         room in 0u32..6,

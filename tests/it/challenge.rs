@@ -1,5 +1,5 @@
-//! Source validation under flood: which sources are challenged, how a real stack answers, and that
-//! nothing is stored of sources that do not answer.
+//! Source validation under flood: the challenged sources, the answers of a real stack, and no state
+//! for sources that do not answer.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const V4: Ends = Ends::v4(4000, 80);
 const V6: Ends = Ends::v6(4000, 80);
 const ALWAYS: &str = "[syn_challenge]\nmode = \"always\"";
 
-/// A TCP in SYN-SENT, as RFC 9293 3.10.7.3 has it.
+/// A TCP in SYN-SENT, as in RFC 9293 3.10.7.3.
 struct Client {
     ends: Ends,
     iss: u32,
@@ -50,7 +50,7 @@ impl Client {
     /// Answers a SYN-ACK that must not be acceptable.
     fn answers(&self, answer: &Segment) -> Vec<u8> {
         assert_eq!(answer.flags, TcpFlags(SYN | ACK));
-        // SND.NXT, with data that the SYN has or one before it had.
+        // SND.NXT, with data of the SYN or of an earlier one.
         let next = SeqNum(self.iss).add(1 + 65_535);
         let acceptable = answer.ack.after(SeqNum(self.iss)) && !answer.ack.after(next);
         assert!(
@@ -85,7 +85,7 @@ fn challenge(scene: &Scene, syn: &[u8]) -> Vec<u8> {
         .to_vec()
 }
 
-/// The segment of a packet with right checksums.
+/// The segment of a packet with correct checksums.
 fn read(bytes: &[u8]) -> Segment {
     let Transport::Tcp { segment, .. } = parse(bytes, Checksums::Verify).unwrap().transport else {
         panic!("no TCP");
@@ -285,7 +285,7 @@ fn a_cookie_is_good_for_its_own_conversation_and_for_a_while() {
         DropReason::TcpNoSession,
     );
     scene.zone = Zone::DEFAULT;
-    // Neither flags nor data make a difference but RST.
+    // Flags other than RST make no difference, and neither do data.
     dropped_for(
         &scene.tcp(V4, ACK, number, 0, b""),
         DropReason::TcpNoSession,
@@ -334,7 +334,7 @@ fn a_completed_handshake_makes_its_initiator_known() {
     assert_eq!(scene.engine.stats().known_sources, 1);
     scene.reload(ALWAYS);
     scene.pass(Ends::v4(4001, 80), SYN, 100, 0, b"");
-    // Its responder has proven nothing that a SYN of its own would need.
+    // Its responder has not been validated for a SYN of its own.
     cookie(&scene.tcp(Ends::v4(80, 5000).back(), SYN, 100, 0, b""));
     let off = Scene::new("[syn_challenge]\nmode = \"off\"");
     off.handshake(V4);
@@ -368,7 +368,7 @@ fn packets_that_need_no_proof_are_not_challenged() {
     scene.pass(V4.back(), FIN | ACK, 501, 3, b"");
     scene.pass(V4, ACK, 3, 502, b"");
     scene.now += Duration::from_secs(2);
-    // It takes the place of a finished session, and none beside it.
+    // It replaces a finished session, and takes no additional slot.
     scene.pass(V4, SYN, 1_000_000, 0, b"");
     assert_eq!(scene.engine.stats().sessions_opened, 3);
     assert_eq!(count(&scene, ChallengeEvent::Challenged), 1);
@@ -396,7 +396,7 @@ fn each_zone_has_its_mode() {
     scene.zone = Zone(1);
     cookie(&scene.tcp(V4, SYN, 100, 0, b""));
     assert_eq!(scene.engine.stats().challenging_zones, [Zone(1)]);
-    // A source that is known in one zone is not in another.
+    // A source that is known in one zone is unknown in another.
     validate(&scene, &Client::new(V4, 100));
     scene.reload("[zones]\nblue = 1\ngreen = 2\n[syn_challenge]\nmode = \"always\"");
     scene.pass(V4, SYN, 100, 0, b"");
@@ -455,7 +455,7 @@ fn a_zone_has_its_part_of_the_budget() {
             })
             .count()
     };
-    // Its own quarter, and the half that is for everybody.
+    // Its own quarter, and the half that all zones share.
     assert_eq!(asked(&scene), 75);
     scene.zone = Zone(1);
     assert_eq!(asked(&scene), 25);
@@ -532,20 +532,23 @@ fn explain_says_who_was_challenged_and_who_has_answered() {
     let client = Client::new(V4, 100);
     let (verdict, steps) = explain(&client.syn());
     assert!(
-        steps.contains("its source is unknown: a SYN-ACK that acknowledges"),
+        steps.contains("the source is unknown: a SYN-ACK that acknowledges"),
         "{steps}"
     );
     let number = cookie(&verdict).0;
     let (_, steps) = explain(&segment(V4, RST, number ^ 1, 0, b""));
-    assert!(steps.contains("no cookie"), "{steps}");
+    assert!(steps.contains("is not the cookie"), "{steps}");
     let (_, steps) = explain(&segment(V4, RST, number, 0, b""));
     assert!(
-        steps.contains("it returns the cookie of a challenge"),
+        steps.contains("the packet returns the cookie of a challenge"),
         "{steps}"
     );
     let (verdict, steps) = explain(&client.syn());
     assert!(verdict.is_forward());
-    assert!(steps.contains("has proven itself lately"), "{steps}");
+    assert!(
+        steps.contains("the source was validated recently"),
+        "{steps}"
+    );
 }
 
 #[test]
@@ -607,7 +610,7 @@ fn a_client_whose_packets_pass_another_zone_first_connects_nevertheless() {
             scene.zone = Zone(zone);
             scene.pass(V4.back(), SYN | ACK, 900, 5_001, b"");
         }
-        // The same challenge and answer once more, late: they change nothing.
+        // A repeated, late challenge and answer change nothing.
         let _late = scene.decide(&answer);
         let _late = scene.decide(&proof);
         for zone in [1, 2] {

@@ -185,7 +185,9 @@ fn a_record_reads_back_and_bytes_that_are_none_are_an_error() {
 proptest! {
     /// Whatever reads as a record can be resumed or not, and then the table is in order.
     #[test]
-    fn changed_records_do_no_harm(changes in prop::collection::vec((2usize..200, any::<u8>()), 1..6)) {
+    fn changed_records_do_no_harm(
+        changes in prop::collection::vec((2usize..200, any::<u8>()), 1..6),
+    ) {
         let scene = Scene::new(STORED);
         scene.handshake(ENDS);
         let mut bytes = Vec::new();
@@ -208,7 +210,8 @@ proptest! {
 fn zone_and_rule_of_a_record_are_those_of_the_same_names() {
     let toml = |zone: u16, first: &str| {
         format!(
-            "[zones]\nlab = {zone}\n[policy]\ndefault = \"deny\"\n{first}{FROM_1}zones = [\"lab\"]\n{STORED}"
+            "[zones]\nlab = {zone}\n[policy]\ndefault = \"deny\"\n{first}{FROM_1}\
+             zones = [\"lab\"]\n{STORED}"
         )
     };
     let old = Scene {

@@ -28,7 +28,7 @@ east = 1
 west = 2
 "#;
 
-/// Sink that calls the engine from each event: the engine holds no lock meanwhile.
+/// Sink that calls the engine from each event, during which the engine holds no lock.
 struct Told<'e> {
     engine: &'e Engine,
     denied: Vec<DeniedSession>,

@@ -84,7 +84,7 @@ fn the_front_end_is_a_tunnel() {
 fn valid_discovery_passes_on_a_link_whatever_the_policy_says_and_opens_nothing() {
     let scene = Scene::new(DENY);
     untracked(&scene.decide(&solicitation()));
-    // A listener report of no group.
+    // A listener report without a group.
     untracked(&scene.decide(&discovery("fe80::1", "ff02::16", 143, &[0; 4])));
     assert_eq!(scene.engine.sessions(), 0);
 }
@@ -110,7 +110,7 @@ fn the_hop_limit_of_another_type_is_off_link() {
         (solicitation(), 1),
         (discovery("fe80::1", "ff02::16", 143, &[0; 4]), 255),
     ] {
-        // 0 is that of no packet on its way (`ttl_zero`).
+        // No packet in transit has 0 (`ttl_zero`).
         for hop_limit in [other, 64] {
             let mut packet = packet.clone();
             packet[7] = hop_limit;

@@ -55,7 +55,7 @@ fn each_end_of_an_idle_connection_gets_the_number_that_it_has_acknowledged() {
         scene.pass(ends.back(), ACK, 501, 111, b"twenty bytes, unread");
         let received = scene.wait(LONG);
         assert_eq!(received.ended[0].1, EndReason::Timeout);
-        // The responder has acknowledged 111, the initiator 501 and not the 20 bytes on their way.
+        // The responder has acknowledged 111, the initiator 501 but not the 20 bytes in flight.
         assert_eq!(
             read(&received.resets),
             [rst(ends, 111, 501), rst(ends.back(), 501, 111)]
@@ -105,7 +105,7 @@ fn a_half_closed_connection_is_told_too() {
         [rst(ENDS, 102, 501), rst(ENDS.back(), 501, 102)]
     );
 
-    // The FIN alone, before anybody acknowledges it.
+    // The FIN alone, before it is acknowledged.
     scene.handshake(ENDS);
     scene.pass(ENDS, FIN | ACK, 101, 501, b"");
     assert_eq!(scene.record().state, "FIN_WAIT");
@@ -118,7 +118,7 @@ fn a_half_closed_connection_is_told_too() {
 
 #[test]
 fn embryonic_and_closed_sessions_end_without_rsts() {
-    /// A segment: of the responder?, flags, seq, ack.
+    /// A segment: whether the responder sends it, flags, seq, ack.
     type Segment = (bool, u8, u32, u32);
     let closes: [(&str, &[Segment]); 5] = [
         ("SYN_SENT", &[(false, SYN, 100, 0)]),
@@ -207,7 +207,7 @@ fn each_rst_goes_out_in_the_newest_tunnel_of_its_direction() {
     send(ENDS, 7, SYN, 100, 0);
     send(ENDS.back(), 9, SYN | ACK, 500, 101);
     send(ENDS, 8, ACK, 101, 501);
-    // A packet without a reference takes none away.
+    // A packet without a reference removes none.
     send(ENDS, 0, ACK, 101, 501);
     let tunnels = |resets: &[Reset]| {
         resets
@@ -433,7 +433,7 @@ fn rsts_beyond_the_budgets_are_counted() {
         assert_eq!(unsent, [by_destination, overall], "{toml}");
         assert_eq!(scene.engine.stats().resets_sent, sent as u64);
     }
-    // A late packet without a budget is dropped in silence, and counted too.
+    // A late packet without a budget is dropped silently, and counted too.
     let scene = expired("[resets]\nper_destination = 0");
     dropped_for(
         &scene.tcp(ENDS, ACK, 101, 501, b"late"),
@@ -579,7 +579,7 @@ fn a_key_that_only_a_start_can_change_is_an_error_and_changes_nothing() {
         );
         assert!(scene.engine.preview(&wrong, scene.now).is_err());
         assert_eq!(scene.records(), before);
-        // Neither the policy nor a lifetime has come with it.
+        // Neither the policy nor a lifetime of the rejected configuration is in force.
         assert!(scene.udp(Ends::v4(53, 53)).is_forward());
         scene.wait(31);
         assert_eq!(scene.records(), before);
@@ -615,7 +615,7 @@ fn rules_keep_their_hits_by_their_names() {
         hits(&scene),
         named(&[("web", 2), ("tls", 2), ("default", 2)])
     );
-    // The order changes, one goes, one comes.
+    // The order changes, one rule is removed, one is added.
     scene.reload(&(rule("ssh", "22") + &rule("web", "[80, 8080]")));
     assert_eq!(
         hits(&scene),
@@ -647,10 +647,10 @@ fn busy_data_keep_their_idle_control_session_alive() {
         scene.pass(data, ACK, 101, at, b"");
     }
     assert_eq!(count(&scene), 2);
-    // A reload with a shorter lifetime does not take it away either.
+    // A reload with a shorter lifetime does not remove it either.
     let (done, _) = scene.reload("[lifetimes]\ntcp.established = \"300s\"\n");
     assert_eq!((done.expired, count(&scene)), (0, 2));
-    // Once the data are through, both end by their own lifetimes.
+    // Once the data have passed, both end by their own lifetimes.
     scene.wait(LONG);
     scene.wait(LONG);
     assert_eq!(count(&scene), 0);

@@ -37,15 +37,15 @@ fn setup() -> impl Strategy<Value = Setup> {
 proptest! {
     #![proptest_config(crate::support::proptest_config())]
 
-    /// No session ends before its lifetime, none is there a tick after it once `expire` has nothing
-    /// more to do, and every one ends exactly once: see [`Run::compare`] and [`Run::expire`].
+    /// No session ends before its lifetime, none exists a tick after it once `expire` has nothing
+    /// more to do, and every session ends exactly once; see [`Run::compare`] and [`Run::expire`].
     #[test]
     fn the_engine_agrees_with_the_model_after_every_step(setup in setup(), ops in ops::ops()) {
         let mut run = Run::new(setup);
         for op in &ops {
             run.step(op);
         }
-        // Time goes by until all is over.
+        // Time passes until all sessions have ended.
         run.now += Duration::from_secs(100_000);
         while run.expire(7) {
             run.compare();
@@ -55,7 +55,7 @@ proptest! {
         prop_assert_eq!(run.engine.next_expiry(), None);
     }
 
-    /// Adds RSTs, tombstones, reloads and restarts at random moments: records, verdicts, events and
+    /// Adds RSTs, tombstones, reloads and restarts at random times: records, verdicts, events and
     /// counters are those that the documented rules predict, and a restored table continues as the
     /// saved one would have.
     #[test]
@@ -73,8 +73,8 @@ proptest! {
         prop_assert_eq!(run.engine.sessions(), 0);
     }
 
-    /// A caller that sleeps until `next_expiry` and then calls `expire` misses nothing and wakes
-    /// for little.
+    /// A caller that sleeps until `next_expiry` and then calls `expire` misses nothing and rarely
+    /// wakes up.
     #[test]
     fn waking_at_next_expiry_ends_every_session_on_time(setup in setup(), ops in ops::ops()) {
         let mut run = Run::new(setup);
@@ -88,7 +88,7 @@ proptest! {
             while run.expire(1000) {}
             run.compare();
             wakes += 1;
-            // A session is hung up lower at most once a level of the wheel, in each shard.
+            // A session moves down at most once for each level of the wheel, in each shard.
             prop_assert!(wakes <= 7 * (sessions + 4), "{} wakes for {} sessions", wakes, sessions);
         }
         prop_assert_eq!(run.engine.sessions(), 0);
@@ -138,8 +138,7 @@ fn a_keepalive_and_its_answer_refresh_an_established_session() {
     for round in 0..5 {
         let expires = run.records()[0].expires;
         run.now += lifetime(LifetimeClass::TcpEstablished) - Duration::from_secs(1);
-        // One byte before the next one, which the other end has acknowledged long ago (RFC 9293
-        // 3.8.4).
+        // One byte before the next one, acknowledged by the other end long ago (RFC 9293 3.8.4).
         assert!(run.packet(0, &segment(V4, ACK, 100, 501)).is_forward());
         assert!(
             run.packet(0, &segment(V4.back(), ACK, 501, 101))
@@ -242,7 +241,8 @@ fn data_refreshes_a_half_closed_connection_by_its_whole_lifetime() {
     }
 }
 
-/// The acknowledgment of the first FIN is late, so that it comes again: one half is still open.
+/// The acknowledgment of the first FIN is late, so the FIN is repeated: one direction is still
+/// open.
 #[test]
 fn a_fin_that_is_repeated_closes_one_half_only() {
     let story = |scene: &mut Scene, first: Ends, [own, other]: [u32; 2]| {
@@ -288,8 +288,8 @@ fn half_closed_connections_follow_the_established_ones_unless_they_are_set() {
     }
 }
 
-/// A UDP conversation to a port: for each packet, whether the responder sends it, and the
-/// milliseconds before it.
+/// A UDP conversation to a port: for each packet, whether the responder sends it, and the preceding
+/// milliseconds.
 fn conversation(toml: &str, port: u16, packets: &[(bool, u64)]) -> (&'static str, Duration) {
     let ends = Ends::v4(4000, port);
     let mut scene = Scene::new(toml);
@@ -313,7 +313,7 @@ fn one_udp_exchange_is_kept_for_less_than_a_conversation() {
     assert_eq!(said(5000, &[ASK, ANSWER, ANSWER]), ("REPLIED", 110));
     assert_eq!(said(5000, &[ASK, ASK, ANSWER]), ("REPLIED", 110));
     assert_eq!(said(5000, &[ASK, ANSWER, (false, 25_000)]), ("STREAM", 110));
-    // A and AAAA from one port, and one of them again.
+    // A and AAAA queries from one port, and one of them repeated.
     assert_eq!(
         said(53, &[ASK, ASK, ANSWER, ANSWER, ASK, ANSWER]),
         ("EXCHANGE", 30)

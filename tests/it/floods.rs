@@ -1,4 +1,4 @@
-//! Floods in engine time: 165,000 hostile packets a second against a table of 65,536 sessions.
+//! Floods in engine time: 165,000 hostile packets per second against a table of 65,536 sessions.
 //!
 //! Each test runs one attack for four seconds beside 1,000 established connections with light
 //! traffic and 300 new connections to servers that answer after 20, 100 and 300 ms. All established
@@ -90,7 +90,7 @@ impl Path {
     }
 }
 
-/// A generator of numbers, the same in each run (xorshift64).
+/// A generator of numbers, equal in each run (xorshift64).
 #[derive(Debug, Clone)]
 struct Random(u64);
 
@@ -166,7 +166,7 @@ impl Arena {
                 .push(Reverse((first, Event::Data { connection })));
         }
         for client in 0..CLIENTS {
-            // From 0.2 s after the begin on: time for the last one to send its SYN twice.
+            // From 0.2 s after the start on: time for the last one to send its SYN twice.
             let at = BEGIN + 200_000 + client as u64 * (2_000_000 / CLIENTS as u64);
             arena
                 .events
@@ -257,12 +257,12 @@ impl Arena {
         }
     }
 
-    /// Runs until the end, with a hostile packet at its time between all others.
+    /// Runs until the end, with a hostile packet at its time among all others.
     fn run(&mut self, attack: impl FnMut(&Self, u64)) {
         self.run_at(RATE, attack);
     }
 
-    /// Runs until the end with a number of hostile packets a second.
+    /// Runs until the end with a number of hostile packets per second.
     fn run_at(&mut self, rate: u64, mut attack: impl FnMut(&Self, u64)) {
         let mut hostile = 0;
         let mut expired = 0;
@@ -336,7 +336,7 @@ impl Arena {
     }
 }
 
-/// A random source that no client or server has.
+/// A random source other than any client or server.
 fn forged(random: &mut Random) -> Path {
     let number = random.next();
     Path::to_server(

@@ -1,4 +1,5 @@
-//! Forged segments: an attacker that guesses addresses and ports, but no numbers, does no harm.
+//! Forged segments: an attacker that guesses addresses and ports, but no sequence numbers, does no
+//! harm.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Asserts that a session is as it was, but for the packets that it has counted.
+/// Asserts that a session is unchanged, except for the packets that it has counted.
 #[track_caller]
 fn unchanged(after: &SessionRecord, before: &SessionRecord) {
     let mut expected = *before;
@@ -187,7 +188,7 @@ fn no_cap_brings_the_end_nearer() {
     scene.now += seconds(985);
     scene.pass(ENDS.back(), ACK, 501, 105, b"data");
     assert_eq!(left(&scene), seconds(50));
-    // What is acknowledged extends it by the whole.
+    // Acknowledged data extend it by the whole lifetime.
     scene.pass(ENDS, ACK, 105, 505, b"");
     assert_eq!(left(&scene), seconds(1000));
 }
@@ -221,7 +222,7 @@ fn only_what_closes_brings_the_end_nearer() {
         let _ = scene.tcp(ENDS, flags, seq, ack, b"");
         assert_eq!(left(&scene), seconds(expected), "{what}");
     }
-    // A FIN whose acknowledgment no end can have sent is not queued (RFC 5961 5.2).
+    // A FIN with an impossible acknowledgment is not queued (RFC 5961 5.2).
     let scene = Scene::new(toml);
     scene.handshake(ENDS);
     let _ = scene.tcp(ENDS, FIN | ACK, 101, 501_u32.wrapping_sub(1_000_000), b"");
@@ -229,7 +230,7 @@ fn only_what_closes_brings_the_end_nearer() {
         (left(&scene), scene.record().state),
         (seconds(1000), "ESTABLISHED")
     );
-    // Nor does a new beginning that is forged from both sides.
+    // A new handshake that is forged from both sides does no harm either.
     scene.pass(ENDS, SYN, 9_000_000, 0, b"");
     scene.pass(ENDS.back(), SYN | ACK, 7_000_000, 9_000_001, b"");
     assert_eq!(
@@ -250,7 +251,7 @@ fn forged_data_with_an_old_acknowledgment_teach_nothing() {
             DropReason::TcpAckOfUnseen,
         );
     }
-    // The session is not taken for one with data in flight.
+    // The session does not count as one with data in flight.
     scene.pass(ENDS, ACK, 101, 501, b"");
     assert_eq!(left(&scene), seconds(340));
 }
@@ -324,7 +325,7 @@ fn a_forged_simultaneous_open_does_not_break_the_handshake() {
     scene.pass(ENDS.back(), SYN | ACK, server, client + 1, b"");
     scene.pass(ENDS, ACK, client + 1, server + 1, b"GET /");
     assert_eq!(scene.record().state, "ESTABLISHED");
-    // A true one, after a forged SYN of the initiator, which opened the session.
+    // A genuine one, after a forged SYN of the initiator, which opened the session.
     let scene = Scene::new("");
     scene.pass(ENDS, SYN, 77, 0, b"");
     scene.pass(ENDS, SYN, client, 0, b"");
@@ -362,7 +363,7 @@ fn a_fin_that_its_receiver_ignores_closes_no_liberal_session() {
             assert_eq!(scene.record().state, "ESTABLISHED", "{mode}: {seq} {ack}");
         }
         assert!(scene.record().expires >= before);
-        // The true ones close it.
+        // The genuine ones close it.
         scene.pass(ENDS, FIN | ACK, 101, 501, b"");
         scene.pass(ENDS.back(), FIN | ACK, 501, 102, b"");
         scene.pass(ENDS, ACK, 102, 502, b"");
@@ -407,7 +408,7 @@ fn a_reset_to_a_session_that_is_over_is_never_answered() {
     }
 }
 
-/// Xorshift: the same numbers in every run.
+/// Xorshift: equal numbers in every run.
 struct Random(u64);
 
 impl Random {

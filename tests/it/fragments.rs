@@ -1,7 +1,7 @@
 //! Fragments: the first one of a datagram is decided, later ones follow it, and each malformation
 //! has a name.
 //!
-//! Fragments that come before the first are in `held_fragments.rs`.
+//! Fragments that arrive before the first are in `held_fragments.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const SERVER: [u8; 4] = [10, 0, 0, 2];
 const CLIENT6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const SERVER6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-/// A place in a datagram's payload, and whether more follows.
+/// A position in a datagram's payload, and whether more follows.
 type Place = (usize, usize, bool);
 
 fn fix_checksum(packet: &mut [u8]) {
@@ -231,7 +231,7 @@ fn a_datagram_is_forgotten_at_once_when_nothing_of_it_is_missing() {
         assert_eq!(bench.engine.datagrams(), left);
     }
     bench.drops(&parts[1], DropReason::FragmentBeforeFirst);
-    // The last one may come before one in the middle.
+    // The last one may arrive before one in the middle.
     for (place, left) in [(0, 1), (2, 1), (1, 0)] {
         bench.passes(&parts[place]);
         assert_eq!(bench.engine.datagrams(), left);
@@ -365,7 +365,7 @@ fn a_duplicate_is_dropped_and_its_datagram_goes_on() {
 fn a_datagram_has_one_end() {
     let whole = udp(true, 53, 3_000);
     for places in [
-        // Beyond the end; another end; an end before what has passed.
+        // Past the end; another end; an end before bytes that have passed.
         [(1_600, 2_400, false), (2_400, 2_408, true)],
         [(1_600, 2_400, false), (800, 1_600, false)],
         [(1_600, 2_400, true), (800, 1_600, false)],
@@ -389,7 +389,7 @@ fn last_at(v6: bool, end: usize) -> Vec<u8> {
     } else {
         udp(true, 53, 65_000)
     };
-    // No payload goes that far: the place is written over a fragment of the right length.
+    // No payload reaches that far: the position is written over a fragment of the correct length.
     let mut packet = cut(&whole, 7, (0, end - start, false));
     if v6 {
         packet[42..44].copy_from_slice(&(start as u16).to_be_bytes());
@@ -510,7 +510,8 @@ fn a_datagram_has_thirty_seconds_and_expires_without_a_call() {
     bench.wait(1);
     bench.drops(&parts[2], DropReason::FragmentExpired);
     assert_eq!(bench.engine.datagrams(), 0);
-    // Its identification is free again, also for a first fragment that finds what is left of it.
+    // The identification is free again, also for a first fragment that arrives before the remains
+    // are cleared.
     bench.passes(&parts[0]);
     bench.wait(30);
     bench.passes(&parts[0]);
@@ -537,7 +538,7 @@ fn a_new_datagram_always_has_a_place_and_the_oldest_of_the_greediest_gives_it() 
     assert_eq!(bench.engine.datagrams(), 8);
     bench.drops(&last(true, 1), DropReason::FragmentTableFull);
     assert_eq!(bench.engine.stats().datagrams_given_up, 2);
-    // All others are as they were.
+    // All others are unchanged.
     for id in 2..7 {
         bench.passes(&last(true, id));
     }
@@ -561,7 +562,7 @@ fn a_flood_of_one_zone_or_of_one_prefix_leaves_the_datagrams_of_others() {
         assert!(in_zone(&cut(&whole, id, (0, 800, true)), 2).is_forward());
         assert!(in_zone(&cut(&whole6, id, (0, 800, true)), 1).is_forward());
     }
-    // Another zone, from everywhere, and another prefix of the own zone, from each of its
+    // Another zone, from many sources, and another prefix of the same zone, from each of its
     // addresses.
     for n in 0..2_000u16 {
         let mut flood = udp(true, 53, 2_000);
@@ -660,7 +661,7 @@ fn later_fragments_refresh_nothing_and_outlive_their_session() {
     bench.wait(2);
     bench.engine.expire_with(bench.now, 64, &mut Discard);
     assert_eq!(bench.engine.sessions(), 0, "the first fragment was 6 s ago");
-    // It was admitted, and the receiver has the rest.
+    // The datagram was admitted, and the receiver has the rest.
     assert_eq!(bench.passes(&parts[2]), NEW);
     assert_eq!(bench.engine.sessions(), 0);
 }
@@ -671,7 +672,7 @@ fn a_reset_session_is_not_counted_for_and_its_successor_is_not_taken_for_it() {
     bench.passes(&tcp(true, 100, 0, "S", 0));
     bench.passes(&tcp(false, 0, 101, "RA", 0));
     assert_eq!(bench.engine.sessions(), 0);
-    // A SYN in fragments, refused between them, and another one on its ports.
+    // A fragmented SYN, refused between its fragments, and another one on its ports.
     let parts = split(&tcp(true, 7_000, 0, "S", 1_000), 3, 800);
     bench.passes(&parts[0]);
     bench.passes(&tcp(false, 0, 7_781, "RA", 0));
@@ -748,12 +749,12 @@ fn the_tracer_names_the_datagram_and_why() {
     );
     let later = explain(&cut(&whole, 0x2a, (800, 2_008, false)));
     assert!(
-        later.contains("follows") && later.contains("complete"),
+        later.contains("the decision on the first one applies") && later.contains("complete"),
         "{later}"
     );
     let stray = explain(&cut(&whole, 0x2b, (800, 2_008, false)));
     assert!(
-        stray.contains("datagram 0x2b") && stray.contains("not known"),
+        stray.contains("datagram 0x2b") && stray.contains("unknown: a later fragment"),
         "{stray}"
     );
 }
@@ -784,7 +785,7 @@ fn fragments_allocate_nothing() {
     assert_eq!(info.count_total, 0, "{info:?}");
     bench.engine.check_invariants().unwrap();
     assert!(bench.engine.datagrams() > 50);
-    // Nor do held ones, and those that lose their places to them.
+    // Neither do held fragments, and those that are evicted for them.
     let later: Vec<Vec<u8>> = (0..3_000u16)
         .map(|id| {
             let mut whole = udp(true, 53, 2_000);

@@ -1,5 +1,5 @@
-//! The front end with an engine: which header a reply has, which datagrams are refused, and that
-//! every datagram is counted once.
+//! The front end with an engine: headers of replies, refused datagrams, and a single count for
+//! every datagram.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -95,7 +95,7 @@ fn a_challenge_goes_back_in_the_header_of_its_syn() {
         let mut appliance = Appliance::new(text);
         let (original, reply) = (Label::blue(1, 60_001), Label::blue(2, 60_002));
         established(&mut appliance, ends, original, reply);
-        // What is remembered of an earlier session of these ends has another way back.
+        // The record of an earlier session of these ends has another return path.
         let all = SessionFilter::default();
         assert_eq!(
             appliance
@@ -140,7 +140,7 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
             .wrapping_add(1_442_695_040_888_963_407);
         random >> 33
     };
-    // The same addresses and ports behind both endpoints, IPv4 and IPv6.
+    // Equal addresses and ports behind both endpoints, IPv4 and IPv6.
     let ends = |flow: u16, direction| {
         let ends = if flow.is_multiple_of(5) {
             Ends::v6(10_000 + flow, 80)
@@ -177,8 +177,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
                     None => (Direction::Reply, ACK, 501, 101),
                 };
                 let key = (zone, flow, direction);
-                // A cookie of its own for each direction, sometimes a new one in the middle, and
-                // ever another port.
+                // A separate cookie for each direction, sometimes a new one in the middle, and
+                // always another port.
                 let rehashed = turn > 3 && (turn + flow) % 17 == 0;
                 let own = label(zone, rehashed, newest.get(&key).copied());
                 newest.insert(key, own);
@@ -194,7 +194,7 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
     }
     assert_eq!(packets, 100_000);
     assert_eq!(appliance.stats().returned, 100_000);
-    // Packets that the engine makes show the tunnel headers that it has stored.
+    // Packets that the engine creates have the stored tunnel headers.
     appliance.now += Duration::from_secs(4_000);
     while appliance
         .engine
@@ -224,8 +224,8 @@ fn of_100000_interleaved_packets_not_one_has_a_wrong_header() {
         let label = newest[&(reset.zone.0 - 1, flow, direction)];
         assert_eq!(sent(&kept, label), reset.bytes());
     }
-    // So do the answers to packets that come too late: they travel the other way, but where the
-    // balancer has begun a new flow, and knows the old one no more.
+    // The answers to late packets have them too: they travel in the other direction, unless the
+    // balancer has begun a new flow and has forgotten the old one.
     for flow in 0..FLOWS {
         let is_new = flow % 2 == 0;
         let known = newest[&(1, flow, Direction::Reply)];
@@ -266,7 +266,7 @@ fn a_syn_with_another_cookie_is_a_new_session_if_the_policy_admits_it() {
         assert_eq!(appliance.take(*label, packet), Kept::Return);
     }
     let again = segment(ends, SYN, 9_000_000, 0, b"");
-    // With the same cookie it is for the ends to sort out.
+    // With an equal cookie, the ends must resolve the conflict.
     assert_eq!(appliance.take(Label::blue(1, 9), &again), Kept::Return);
     assert_eq!(
         (appliance.told.opened.len(), appliance.told.ended.len()),
@@ -463,8 +463,8 @@ fn forged_endpoints_fill_a_bounded_table_and_leave_the_others_their_share() {
         "one, and half of a quarter of 16 for all others"
     );
     assert_eq!(stats.tunnel_ends_refused, 997);
-    // Without a tunnel end nothing is known of the other direction: an answer goes back the way
-    // that the packet came.
+    // Without a tunnel endpoint the other direction is unknown: an answer takes the reverse path of
+    // the packet.
     let label = Label {
         endpoint: 999,
         ..Label::blue(3, 3)
@@ -638,7 +638,7 @@ fn every_refusal_has_a_datagram_that_shows_it() {
         ),
         (Label::blue(1, 1).around(&large), Refusal::TooLarge),
     ];
-    // Known or not: earlier packets prove nothing.
+    // Known or unknown, earlier packets prove nothing.
     for _ in 0..2 {
         for (payload, refusal) in &shown {
             let answer = appliance.handle(&datagram(1, payload));
@@ -674,7 +674,7 @@ fn every_refusal_has_a_datagram_that_shows_it() {
     for refusal in Refusal::all() {
         let count = match refusal {
             Refusal::Source | Refusal::OwnSource | Refusal::NoDestination => 1,
-            // It takes a queue: see `tests/it/overload.rs`.
+            // The reason needs a queue: see `tests/it/overload.rs`.
             Refusal::QueueDelay => 0,
             _ => 2,
         };
@@ -762,8 +762,8 @@ proptest! {
             1..80,
         ),
     ) {
-        // The model: the newest label of each flow and direction; a rejected late packet asks for
-        // it.
+        // The model: the newest label of each flow and direction, which a rejected late packet
+        // needs.
         let mut appliance = Appliance::new(ALLOW);
         let mut newest: HashMap<(u16, bool), Label> = HashMap::new();
         for flow in 0..4 {
@@ -782,7 +782,7 @@ proptest! {
             let ends = Ends::v4(1_000 + flow, 80);
             let own = Label::blue(cookie, port);
             let (ends, seq, ack) = if reply { (ends.back(), 501, 101) } else { (ends, 101, 501) };
-            // What is invalid changes nothing.
+            // Invalid packets change nothing.
             let seq = if valid { seq } else { seq + 1_000_000_000 };
             let answer = appliance.take(own, &segment(ends, ACK, seq, ack, b""));
             if valid {

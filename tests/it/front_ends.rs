@@ -60,7 +60,7 @@ fn a_configured_endpoint_keeps_its_place_when_forged_ones_come_first() {
 
 #[test]
 fn four_forged_endpoints_do_not_take_all_tunnel_ends() {
-    // The default sizes; each forged header is its own end by nothing but the VNI.
+    // The default sizes; each forged header is a separate endpoint because of its VNI alone.
     let mut appliance = Appliance::new(ALLOW);
     let ping = echo(Ends::v4(7, 0), true);
     for endpoint in 1..=4u64 {
@@ -91,11 +91,11 @@ fn four_forged_endpoints_do_not_take_all_tunnel_ends() {
     );
 }
 
-/// Endpoints that no configuration names.
+/// Endpoints that the configuration does not name.
 const UNNAMED: &str =
     "[policy]\ndefault = \"allow\"\n[geneve]\nmax_endpoints = 8\nmax_tunnel_ends = 64\n";
 
-/// Datagrams of endpoints and ends that are made up, each a new one.
+/// Datagrams of invented endpoints and tunnel endpoints, each a new one.
 fn forge(appliance: &mut Appliance) {
     let ping = echo(Ends::v4(7, 0), true);
     for endpoint in 1_000..1_020 {
@@ -149,7 +149,7 @@ fn forged_ends_leave_room_for_those_of_answered_sessions() {
     }
 }
 
-/// Eight new ends in a row while forged ones come without a pause: each has its place with the
+/// Eight new tunnel endpoints in a row during a flood of forged ones: each gets its slot with the
 /// first packet of its client after the answer, and keeps it.
 #[test]
 fn a_new_end_of_an_answered_session_has_its_place_at_once_under_a_flood_of_forged_ones() {
@@ -211,7 +211,7 @@ fn a_forged_end_of_a_real_endpoint_leaves_room_for_its_real_ones() {
 
 #[test]
 fn ends_that_nobody_uses_any_more_make_room() {
-    // Balancers come and go: their addresses change. A day between each of them, no session left.
+    // Balancers come and go: their addresses change, a day apart, with no session left.
     let mut appliance =
         Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 16");
     for peer in 1..=20u8 {
@@ -243,7 +243,7 @@ fn a_repeated_syn_of_the_same_flow_ends_no_session_where_the_ends_are_full() {
         Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 1");
     let ends = Ends::v4(4000, 80);
     established(&mut appliance, ends, Label::blue(1, 1), Label::blue(2, 2));
-    // The same cookie, by another node of the balancer, whose end has found no room.
+    // An equal cookie from another node of the balancer, whose tunnel endpoint has found no room.
     let payload = Label::blue(1, 1).around(&segment(ends, SYN, 777, 0, b""));
     let from = Datagram {
         source: Ipv4Addr::new(10, 1, 0, 77),
@@ -466,7 +466,7 @@ fn a_reload_maps_an_endpoint_to_another_zone_at_once() {
         .reload(&other, appliance.now, &mut appliance.told)
         .unwrap();
     appliance.front.reload(&other).unwrap();
-    // Dropped it is; the reason is `other_zone`.
+    // The packet is dropped; the reason is `other_zone`.
     assert!(matches!(
         appliance.take(Label::blue(1, 1), &ping),
         Kept::Nothing(NotSent::Dropped(_))
@@ -578,7 +578,8 @@ fn a_flood_of_one_endpoint_leaves_searches_to_the_others() {
         h(&mut a, ep(0xb1, 1), v);
     } // blue's share, of balancers that go
     a.now += Duration::from_secs(700);
-    // A stranger fills its quarter and continues. None of its entries is idle: each search fails.
+    // An unknown endpoint fills its quarter and continues. None of its entries is idle: each search
+    // fails.
     for v in 0..30 {
         h(&mut a, ep(0xbad, 1), v);
     }
@@ -734,7 +735,7 @@ fn threads_agree_on_ends_that_make_room() {
 
 #[test]
 fn as_many_ends_make_room_as_nobody_uses() {
-    // Those that are only seen have half of a quarter: 16.
+    // Those that only occur in packets have half of a quarter: 16.
     let mut a = Appliance::new("[policy]\ndefault = \"allow\"\n[geneve]\nmax_tunnel_ends = 128\n");
     let ping = echo(Ends::v4(7, 0), true);
     for v in 0..16 {

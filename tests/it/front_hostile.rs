@@ -98,7 +98,7 @@ fn packets_to_a_group_get_no_answer() {
         ("syn", segment(Ends::v4(1, 80), SYN, 1, 0, b"")),
         ("ack", segment(Ends::v4(1, 80), ACK, 1, 1, b"")),
     ] {
-        // To 224.0.0.1, with right checksums.
+        // To 224.0.0.1, with correct checksums.
         let transport = packet.split_off(20);
         packet[16..20].copy_from_slice(&[224, 0, 0, 1]);
         packet[10..12].fill(0);
@@ -191,7 +191,7 @@ fn raw_tcp(options: &[u8], ends: Ends) -> Vec<u8> {
     packet
 }
 
-/// Rights lengths and checksums of a TCP packet without IP options.
+/// Corrects lengths and checksums of a TCP packet without IP options.
 fn fix(packet: &mut [u8], ip: usize) {
     let len = packet.len();
     if ip == 20 {
@@ -389,7 +389,7 @@ fn a_denied_packet_does_not_pass_by_the_session_of_another_tenant() {
             Kept::Nothing(_)
         ));
         assert_eq!(appliance.take(Label::blue(1, 1), &packet), Kept::Return);
-        // The same direction: no half of a conversation is missing.
+        // The same direction: no direction of a conversation is missing.
         if appliance.take(green(2, 2), &packet) == Kept::Return {
             wrong.push(mode);
         }
@@ -585,7 +585,7 @@ fn a_rejected_rst_takes_nothing_from_the_budget() {
             let _ = a.take(Label::blue(1, 1), inner);
         }
         let frag = {
-            // a later fragment of nothing is no reject; ICMP timestamp? use GRE-like packet
+            // a later fragment without a first one is not rejected, so a GRE-like packet is used
             segment(ENDS, RST, 1, 0, b"")
         };
         let r = a.take(Label::blue(1, 1), &frag);
@@ -613,7 +613,7 @@ fn a_late_packet_of_the_half_that_never_came_is_answered_by_the_way_of_the_other
     a.now += Duration::from_secs(400);
     while a.engine.expire_with(a.now, 64, &mut a.told).more {}
     assert_eq!(a.engine.sessions(), 0);
-    // The other half comes, with its own cookie.
+    // The other direction arrives, with its own cookie.
     let back = Label::blue(2, 2);
     let packet = segment(ENDS.back(), ACK, 501, 105, b"more");
     let answer = a.take(back, &packet);

@@ -1,5 +1,5 @@
-//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, wherever and however
-//! often the option occurs, and its checksum is right.
+//! `geneve.mss_clamp` through the front end: no SYN leaves with a larger MSS, regardless of where
+//! and how often the option occurs, and its checksum is correct.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;
@@ -17,7 +17,7 @@ const V6: usize = 40;
 /// An MSS of 8800.
 const LARGE: [u8; 4] = [2, 4, 0x22, 0x60];
 
-/// Returns the packet as a new appliance that allows it and clamps its MSS sends it.
+/// Returns the packet as sent by a new appliance that allows it and clamps its MSS.
 fn clamped(inner: &[u8]) -> Vec<u8> {
     let text = format!("[policy]\ndefault = \"allow\"\n[geneve]\nmss_clamp = {LIMIT}");
     let config = FrontEnd::adapt(Config::from_toml(&text, "t.toml").unwrap());
@@ -81,7 +81,7 @@ fn syn(v6: bool, options: &[u8], data: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// The first fragment of an IPv4 packet, with so many bytes of payload, and the rest of that
+/// The first fragment of an IPv4 packet, with a number of bytes of payload, and the rest of that
 /// payload.
 fn first_fragment(whole: &[u8], len: usize) -> (Vec<u8>, &[u8]) {
     let (first, rest) = whole.split_at(V4 + len);
@@ -160,7 +160,7 @@ fn an_mss_is_clamped_behind_other_options_at_any_place() {
 #[test]
 fn bytes_that_are_not_an_option_are_not_an_mss() {
     for options in [
-        // Behind the end, inside another option, of a wrong length, behind a length that is none or
+        // After the end, inside another option, of a wrong length, after a length that is zero or
         // too large.
         &[0, 0, 0, 0, 2, 4, 0x22, 0x60][..],
         &[253, 8, 0, 0, 2, 4, 0x22, 0x60],
@@ -189,7 +189,7 @@ fn an_mss_behind_extension_headers_is_clamped() {
 
 #[test]
 fn an_mss_in_a_first_fragment_is_clamped() {
-    // The checksum is that of the whole segment, most of which is not there.
+    // The checksum is that of the whole segment, most of which is missing.
     let data = [0xa5; 33];
     let large = [LARGE, LARGE].concat();
     let packet = syn(false, &large, &data);

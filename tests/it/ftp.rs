@@ -366,7 +366,7 @@ fn a_refused_announcement_ends_its_session_if_the_rule_drops_it() {
     assert_eq!(control.engine.sessions(), 0);
     assert_eq!(control.engine.export_expectations(control.now), []);
     assert_eq!(control.event(HelperEvent::BounceRefused), 1);
-    // Without the rule's word the text passes, and nothing is opened.
+    // Without the rule's setting the text passes, and nothing is opened.
     let mut control = Control::new(ONLY_21, false);
     control.client("PORT 10,0,0,9,195,80\r\n");
     assert_eq!(control.engine.export_expectations(control.now), []);
@@ -426,7 +426,8 @@ fn another_appliance_takes_over_what_was_announced() {
         ))
     });
     assert_eq!(rules, [("ftp".to_owned(), None)]);
-    // It is used up; and where the control session would not be admitted, neither is its data.
+    // The announcement is used up; and if the control session would not be admitted, neither are
+    // its data.
     let another = segment(Ends::v4(40_001, 50_000), SYN, 9, 0, b"");
     assert!(
         !engine
@@ -516,7 +517,7 @@ fn a_reload_revokes_a_control_session_that_only_its_data_keep_alive() {
     control.now += Duration::from_secs(300);
     control.passes(&segment(data.back(), ACK, 501, 101, b"data"));
     control.passes(&segment(data, ACK, 101, 505, b""));
-    // The session's own lifetime is over, and no packet or expiry has found it since.
+    // The session has expired, and no packet or expiry has visited it since.
     control.now += Duration::from_secs(100);
     let nothing = Config::from_toml("[policy]\ndefault = \"deny\"\n", "test.toml").unwrap();
     assert_eq!(
@@ -543,7 +544,7 @@ fn all_control_sessions_together_have_a_bound_of_memory() {
             segment(ends, SYN, 100, 0, b""),
             segment(ends.back(), SYN | ACK, 500, 101, b""),
             segment(ends, ACK, 101, 501, b""),
-            // Ahead of a hole: it waits for what is missing.
+            // After a hole: the segment waits for the missing one.
             segment(ends, ACK, 3_000, 501, &[b'x'; 1_000]),
         ] {
             assert!(engine.verdict_only(Packet::new(&packet, now)).is_forward());
@@ -616,7 +617,7 @@ fn an_imported_announcement_is_one_that_a_helper_could_have_made() {
     });
     assert!(takes(ONLY_21, active));
     assert!(!takes(&listing, active), "not from port 20");
-    // It waits no longer than here.
+    // The wait ends here.
     let year = change(&|it| it.lifetime = Duration::from_secs(365 * 86_400));
     let engine = engine(ONLY_21);
     engine.import_expectations(&[year], control.now);
@@ -733,7 +734,7 @@ fn a_child_counts_for_its_source_and_no_rate_holds_for_it() {
         control
     };
     let control = announced("[limits]\nnew_per_second_per_source = 1\n");
-    // The control session has used up the second: the child passes, another session does not.
+    // The control session uses the second slot: the child passes, another session does not.
     assert_eq!(
         control.syn(1, 40_000, 2, 21).reason(),
         Some(DropReason::LimitRate)
@@ -786,7 +787,7 @@ fn a_server_that_announces_its_public_address_is_expected_at_its_own() {
         assert_eq!(control.engine.stats().expectations, 0, "one session");
         assert_eq!(control.event(HelperEvent::ForeignAddressIgnored), 1);
     }
-    // Where the address is listed, the data may go there instead.
+    // If the address is listed, the data may go there instead.
     let mut control = Control::new(&listed.replace("203.0.113.0/24", "10.0.0.3/32"), false);
     control.client("PASV\r\n");
     control.server("227 Entering Passive Mode (10,0,0,3,195,80)\r\n");

@@ -1,5 +1,5 @@
-//! `ftp.refused = "drop"`: no data of a control session pass that were not read whole and in their
-//! place, and data of healthy programs pass.
+//! `ftp.refused = "drop"`: only data of a control session that were read completely and in order
+//! pass, and data of healthy programs pass.
 
 use std::time::SystemTime;
 
@@ -92,7 +92,7 @@ impl Talk {
         self.ahead(0, line)
     }
 
-    /// Returns the client's segment that is ahead by so many bytes.
+    /// Returns the client's segment that is ahead by a number of bytes.
     fn ahead(&self, by: u32, line: &[u8]) -> Vec<u8> {
         segment(self.ends, ACK, self.next[0] + by, self.next[1], line)
     }
@@ -120,7 +120,7 @@ impl Talk {
         self.ends_at(bytes, [client, server]);
     }
 
-    /// The client has received up to the second number, and the server up to the first.
+    /// The client has received data up to the second number, and the server up to the first.
     #[track_caller]
     fn ends_at(&self, bytes: &[u8], [client, server]: [u32; 2]) {
         let mut received = Received::default();
@@ -181,7 +181,7 @@ fn seq_of(packet: &[u8]) -> u32 {
     u32::from_be_bytes(packet[24..28].try_into().unwrap())
 }
 
-/// Returns a packet in two IPv4 fragments, cut after so many bytes of TCP.
+/// Returns a packet in two IPv4 fragments, split after a number of bytes of TCP.
 fn fragments(packet: &[u8], at: usize) -> [Vec<u8>; 2] {
     let make = |from: usize, to: usize, more: u16| {
         let mut bytes = packet[..20].to_vec();
@@ -267,7 +267,8 @@ fn other_bytes_in_the_place_of_those_that_have_passed_do_not_pass() {
     talk.refused(&talk.by_client(b"PORT 10,0,0,9,0,3"));
     talk.passes(&talk.by_client(b"PORT 10,0,0,9,0,2"));
     talk.refused(&talk.ahead(17, b"2\r\n"));
-    // A whole line as well, as long as the server has not acknowledged it: perhaps it never got it.
+    // A whole line as well, as long as the server has not acknowledged it: the server may not have
+    // received it.
     let mut talk = Talk::new(&stopping(""));
     let harmless = b"NOOP 10,0,0,9,0,22\r\n";
     talk.passes(&talk.by_client(harmless));
@@ -290,7 +291,7 @@ fn a_line_that_is_too_long_does_not_pass() {
     let spaces = " ".repeat(600);
     let talk = Talk::new(&toml);
     talk.ends(&talk.by_client(format!("PORT 10,0,0,9,0,22{spaces}\r\n").as_bytes()));
-    // Nor so much of it as is too long; and then not its end.
+    // Neither does a part of the line that is too long, nor its end.
     let mut talk = Talk::new(&toml);
     talk.client("PORT 10,0,0,9,0,22");
     talk.passes(&talk.by_server(b""));
@@ -323,8 +324,8 @@ fn a_long_answer_passes_with_more_in_flight_than_a_line_has() {
     talk.client("STAT /pub\r\n");
     talk.server("213-status\r\n");
     let text = " -rw-r--r-- 1 0 0 1234 Jan 01 00:00 file-with-a-name.bin\r\n".repeat(24);
-    // 38 kB that nobody acknowledges. The first copy of one segment is late, and another one is
-    // lost behind here.
+    // 38 kB without an acknowledgment. The first copy of one segment is late, and another one is
+    // lost after the firewall.
     let first = talk.next[1];
     for segment in 0..28 {
         if segment == 7 {
@@ -373,7 +374,7 @@ fn data_too_far_ahead_to_be_kept_do_not_pass() {
     let small = |toml: String| toml.replace("[ftp]", "[ftp]\nreorder_bytes = 4096");
     let mut talk = Talk::new(&small(stopping("")));
     talk.refused(&talk.ahead(5_000, BOUNCE.as_bytes()));
-    // Many short holes: the last one is too much.
+    // Many short holes: the last one exceeds the limit.
     for hole in 1..=16 {
         talk.passes(&talk.ahead(hole * 10, b"x"));
     }
@@ -460,7 +461,7 @@ fn a_sender_whose_segments_can_never_be_read_is_told_so() {
         talk.refused(&other);
     }
     talk.lives();
-    // One that can be read begins the count anew.
+    // A readable segment resets the count.
     talk.client("NOOP 3\r\n");
     for _ in 1..16 {
         talk.refused(&other);
@@ -483,7 +484,7 @@ fn a_session_goes_on_after_a_restart_though_its_server_has_yet_to_answer() {
     talk.refused(&talk.by_client(BOUNCE.as_bytes()));
 }
 
-/// A control session that is taken up in its middle.
+/// A control session that is adopted midstream.
 fn adopted() -> Talk {
     Talk {
         scene: Scene::new(&(stopping("") + "tcp = { midstream = \"adopt\" }\n")),
@@ -503,7 +504,7 @@ fn a_session_taken_up_in_its_middle_goes_on() {
     talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
     assert!(talk.syn(50_000).is_forward());
     talk.refused(&talk.by_client(BOUNCE.as_bytes()));
-    // In the middle of a line, and in that of a reply that announces the server itself.
+    // In the middle of a line, and in the middle of a reply that announces the server itself.
     let mut talk = adopted();
     talk.client("two words.txt\r\nNOOP\r\n");
     talk.server("227 Entering Passive Mode (10,0,0,2,195,80)\r\n");
@@ -525,7 +526,7 @@ fn of_a_session_taken_up_in_its_middle_nothing_passes_that_is_refused() {
     let mut talk = adopted();
     talk.client("PASV\r\n");
     talk.ends(&talk.by_server(b"227 Entering Passive Mode (10,0,0,2,0,80)\r\n"));
-    // What lies before the first byte that was seen, and may not have come.
+    // Bytes before the first known byte, which may not have arrived.
     let mut talk = adopted();
     talk.client("NOOP\r\n");
     let early = segment(talk.ends, ACK, 1_001 - 20, 2_001, BOUNCE.as_bytes());
@@ -572,7 +573,7 @@ fn a_session_that_a_reload_puts_under_the_rule_goes_on() {
 #[test]
 fn lines_of_a_greeting_end_with_a_line_feed_alone() {
     let mut talk = Talk::silent(Scene::new(&stopping("")), Ends::v4(4000, 21));
-    // More than a line may have.
+    // More than the maximum length of a line.
     for _ in 0..200 {
         talk.server("220-a banner line that ends with a line feed and nothing else\n");
     }
@@ -584,8 +585,8 @@ fn lines_of_a_greeting_end_with_a_line_feed_alone() {
     talk.client("PASV\r\n");
     talk.server("227 Entering Passive Mode (10,0,0,2,195,81)\n");
     assert!(talk.syn(50_001).is_forward());
-    // Another server has a line feed in a text, as an echo perhaps. Clients may take what follows
-    // it for a reply, so it must not announce anything.
+    // Another server has a line feed in a text, as an echo perhaps. Clients may read the text after
+    // it as a reply, so it must not announce anything.
     let mut talk = Talk::new(&stopping(""));
     talk.client("PASV\r\n");
     talk.ends(&talk.by_server(b"500 x\n227 Entering Passive Mode (10,0,0,2,195,80)\r\n"));
@@ -616,7 +617,7 @@ fn data_that_the_tracker_does_not_believe_do_not_pass() {
         let empty = segment(talk.ends, ACK, client, server.wrapping_sub(70_000), b"");
         talk.passes(&empty);
     }
-    // Far outside the window, and tolerated.
+    // A segment far outside the window, which is tolerated.
     let far = |toml: &str| {
         let talk = Talk::new(toml);
         talk.scene
@@ -636,7 +637,7 @@ fn urgent(talk: &Talk, pointer: u16, payload: &[u8]) -> Vec<u8> {
     let [seq, ack] = talk.next;
     let mut bytes = segment(talk.ends, ACK | URG, seq, ack, payload);
     bytes[38..40].copy_from_slice(&pointer.to_be_bytes());
-    // The checksum over one more word.
+    // The checksum with one more word.
     let sum = u32::from(!u16::from_be_bytes([bytes[36], bytes[37]])) + u32::from(pointer);
     let sum = (sum & 0xffff) + (sum >> 16);
     bytes[36..38].copy_from_slice(&(!(sum as u16)).to_be_bytes());
@@ -648,7 +649,7 @@ fn urgent_data_pass_only_as_the_signal_before_abor() {
     let talk = Talk::new(&stopping(""));
     talk.refused(&urgent(&talk, 3, b"POXRT 10,0,0,9,0,22\r\n"));
     talk.lives();
-    // The urgent byte comes with the next segment, and is none of TELNET's.
+    // The urgent byte is in the next segment, and does not belong to TELNET.
     talk.passes(&urgent(&talk, 3, b""));
     talk.refused(&talk.by_client(b"POXRT 10,0,0,9,0,22\r\n"));
     talk.passes(&talk.by_client(b"\xff\xf4\xff\xf2ABOR\r\n"));
@@ -661,7 +662,7 @@ fn a_segment_that_is_dropped_does_not_stand_for_an_urgent_byte() {
     let talk = Talk::new(&stopping("").replace("[ftp]", "[ftp]\nreorder_bytes = 4096"));
     let far = 4_090;
     talk.passes(&urgent(&talk, far + 10, b""));
-    // The byte is there, but the segment finds no room.
+    // The byte is present, but there is no room for the segment.
     talk.refused(&talk.ahead(u32::from(far), &[0xff; 20]));
     talk.refused(&talk.ahead(u32::from(far) + 9, b"X"));
     talk.lives();
@@ -699,7 +700,7 @@ fn an_urgent_abort_passes_however_it_is_cut() {
             talk.passes(&rest);
             talk.next[0] += (signal.len() - at) as u32;
             talk.server("426 aborted\r\n226 fine\r\n");
-            // Both again in one piece, since the acknowledgment was lost.
+            // Both are retransmitted in one segment, since the acknowledgment was lost.
             talk.next[0] -= signal.len() as u32;
             talk.passes(&urgent(&talk, pointer, signal));
         }
@@ -822,7 +823,7 @@ fn a_restart_keeps_the_command_that_waits_for_its_reply() {
             "229 no reply\r\n211 end\r\n229 Entering Extended Passive Mode (|||50001|)\r\n",
         );
         assert!(talk.syn(50_001).is_forward(), "{toml}");
-        // What was announced can be withdrawn.
+        // Announced sessions can be withdrawn.
         talk.client("PASV\r\n");
         talk.server("227 Entering Passive Mode (10,0,0,2,195,82)\r\n");
         talk.restart(&toml);

@@ -9,7 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::support::front::{self, FRONT_HEADER, OTHER_PEER, RELOAD, SECONDS, STRANGER, WRAPPED};
+use crate::support::front::{
+    self, ANSWER, FRONT_HEADER, LEAVE, NEWEST, OTHER_PEER, RELOAD, SECONDS, STORE, STRANGER, TWICE,
+    WRAPPED, WRONG,
+};
 use crate::support::fuzz::{self, PROCESS_HEADER, REPLY, ZONE};
 use crate::support::ops::{Op, Tcp, Traffic};
 use crate::support::packets::{
@@ -83,6 +86,12 @@ fn stored_inputs_of_stored_pass() {
 }
 
 #[test]
+fn a_stored_input_of_front_brings_a_session_back_from_the_store() {
+    let seed = fs::read(folder("seeds", "front").join("moved")).unwrap();
+    assert_eq!(front::front_resumed(&seed), 1);
+}
+
+#[test]
 fn stored_inputs_of_ftp_pass() {
     replay("ftp", fuzz::ftp);
 }
@@ -95,7 +104,7 @@ fn recorded_conversations_announce_what_the_programs_then_used() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
         let opened = opened(entry);
-        // Upload, download and listing; what was broken off has fewer.
+        // Upload, download and listing; an aborted conversation has fewer.
         let least = if name.contains("abor") { 0 } else { 3 };
         assert!(opened >= least, "{name}: {opened}");
         conversations += 1;
@@ -151,7 +160,7 @@ fn frame(flags: u8, wait: u8, packet: &[u8]) -> Vec<u8> {
     [&header[..], packet].concat()
 }
 
-/// An input of `process`: GRE with a key of each end's own, an SCTP association with further
+/// An input of `process`: GRE with a different key for each end, an SCTP association with further
 /// addresses, changes of them, and errors about both.
 fn paths() -> Vec<u8> {
     let gre = |ends: Ends, key: u8| other(ends, 47, &[0xa0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, key]);
@@ -255,6 +264,20 @@ fn front_seeds() -> Vec<(&'static str, Vec<u8>)> {
             story(
                 2,
                 &[&handshake, &ending, &in_tunnel(WRAPPED, [1, 9, 9], &late)],
+            ),
+        ),
+        (
+            "moved",
+            story(
+                2 | STORE,
+                &[
+                    &handshake,
+                    &in_tunnel(WRAPPED, [1, 1, LEAVE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, 0], &late),
+                    &in_tunnel(WRAPPED, [1, 1, ANSWER | TWICE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, LEAVE], &late),
+                    &in_tunnel(WRAPPED, [1, 1, ANSWER | WRONG | NEWEST], &late),
+                ],
             ),
         ),
         (
@@ -448,8 +471,7 @@ fn write_seeds() {
     let input: Vec<u8> = link.iter().flat_map(|packet| frame(0, 1, packet)).collect();
     write("process", "link", &input);
 
-    // The structure of `sequence` is in the eye of `arbitrary`: bytes without order reach all of
-    // its steps.
+    // `arbitrary` gives the input of `sequence` its structure: random bytes reach all of its steps.
     let mut state = 1u64;
     for (name, len) in [("short", 64), ("medium", 400), ("long", 2_000)] {
         let bytes: Vec<u8> = (0..len)

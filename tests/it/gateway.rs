@@ -1,4 +1,4 @@
-//! A gateway: engine and front end as one, with everything that is to be sent in one place.
+//! A gateway: engine and front end as one, with all packets to send in one outbox.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +14,7 @@ const WEB: Ends = Ends::v4(4_000, 80);
 const THERE: Label = Label::blue(1, 60_001);
 const BACK: Label = Label::blue(2, 60_002);
 
-/// A gateway, one worker, and everything that was sent.
+/// A gateway, one worker, and all sent packets.
 struct Bench {
     gateway: Gateway,
     worker: GatewayWorker,
@@ -35,7 +35,7 @@ impl Bench {
         }
     }
 
-    /// Decides a packet in a tunnel; returns what is sent.
+    /// Decides a packet in a tunnel, and returns the sent packets.
     fn take(&mut self, label: Label, inner: &[u8]) -> Vec<Kept> {
         let payload = label.around(inner);
         let datagrams = [datagram(label.port, &payload)];
@@ -201,7 +201,7 @@ fn denied_packets_take_at_most_half_of_the_events_that_a_worker_keeps() {
     assert_eq!(bench.worker.events().filter(opened).count(), 2);
 }
 
-/// Opens so many established sessions, and reads their events.
+/// Opens a number of established sessions, and reads their events.
 fn establish_many(bench: &mut Bench, sessions: u16) {
     for n in 0..sessions {
         let ends = Ends::v4(4_000 + n, 80);

@@ -1,5 +1,4 @@
-//! Connections of which a part was not seen: picked up in their middle, or with one half on another
-//! path.
+//! Partially known connections: adopted midstream, or with one direction on another path.
 
 use std::time::Duration;
 
@@ -176,7 +175,7 @@ fn modes(mode: &str) -> Scene {
     ))
 }
 
-/// The packet passes, is marked, and has changed nothing.
+/// The packet passes, is marked, and changes nothing.
 #[track_caller]
 fn reported(verdict: &Verdict, reason: DropReason) {
     assert!(verdict.is_forward(), "{verdict:?}");
@@ -230,7 +229,7 @@ fn a_syn_ack_without_its_syn_is_named() {
     let record = scene.record();
     assert!(record.bypassed && record.adopted);
     assert_eq!((record.src_port, record.dst_port), (4000, 80));
-    // The initiator's packets never come; the responder continues nevertheless.
+    // The initiator's packets never arrive; the responder continues nevertheless.
     for n in 0..10 {
         scene.pass(ENDS.back(), ACK, 501 + n * 900, 101 + n * 5_000, &[0; 900]);
     }
@@ -270,7 +269,7 @@ fn the_final_ack_without_a_syn_ack_is_named() {
 
 #[test]
 fn a_reported_connection_passes_to_its_end() {
-    // Only the initiator's half comes.
+    // Only the initiator's direction arrives.
     let mut scene = modes("report");
     scene.pass(ENDS, SYN, 100, 0, b"");
     for n in 0..3_000 {
@@ -305,7 +304,7 @@ fn a_reported_connection_passes_to_its_end() {
     reported(&scene.tcp(ENDS, FIN | ACK, 101, 501, b"the last"), reason);
     assert_eq!(scene.record().state, "SYN_SENT");
 
-    // Only the responder's half comes here, the other one by another zone.
+    // Only the responder's direction arrives here, the other one in another zone.
     let mut scene = begun_in_zone_1("[tcp]\nasymmetric = \"report\"");
     reported(
         &scene.tcp(ENDS.back(), SYN | ACK, 500, 101, b""),
@@ -374,7 +373,7 @@ fn one_direction_alone_is_named() {
     scene.handshake(ENDS);
     let beyond = (0..20).find(|n| !send(&scene, *n).is_forward()).unwrap();
     for _ in 0..2 {
-        // A whole window may be on its way before the first answer: it takes a second at least.
+        // A whole window may be in flight before the first answer: a proof takes at least a second.
         assert_eq!(scene.engine.asymmetry().lines, []);
         scene.wait(1);
         dropped_for(&send(&scene, beyond), DropReason::TcpSeqAboveWindow);
@@ -472,7 +471,7 @@ fn the_report_can_be_forgotten() {
 
 const ZONES: &str = "[zones]\na = 1\nb = 2\n";
 
-/// A connection whose SYN came in zone 1.
+/// A connection whose SYN arrived in zone 1.
 fn begun_in_zone_1(toml: &str) -> Scene {
     let mut scene = Scene::new(&(ZONES.to_owned() + toml));
     scene.zone = Zone(1);
@@ -519,7 +518,7 @@ fn a_packet_that_does_not_fit_the_other_zones_session_is_not_taken_for_its_own()
 #[test]
 fn searches_in_vain_have_a_budget_and_those_that_find_are_free() {
     let reason = DropReason::OtherZone;
-    // Five answers in zone 2, of which the first `strangers` answer nothing.
+    // Five answers in zone 2, of which the first `strangers` belong to no session.
     let found = |toml: &str, strangers: u16| {
         let mut scene = begun_in_zone_1(toml);
         let answers = |scene: &Scene| {

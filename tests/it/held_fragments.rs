@@ -1,4 +1,4 @@
-//! Fragments that come before the first one of their datagram: held, and decided after it.
+//! Fragments that arrive before the first one of their datagram: held, and decided after it.
 
 use std::time::{Duration, Instant};
 
@@ -58,8 +58,8 @@ impl Holder {
         }
     }
 
-    /// Hands in a packet that came, and then all that wait no longer. Returns the verdicts: first
-    /// that on the packet.
+    /// Submits a packet, and then all released ones. Returns the verdicts, that on the packet
+    /// first.
     fn take(&self, bytes: &[u8]) -> Vec<Verdict> {
         let mut released = Released::default();
         let packet = Packet::new(bytes, self.now).can_hold(true);
@@ -191,7 +191,7 @@ fn without_a_first_fragment_they_are_dropped_after_a_second_once() {
     holder.now += Duration::from_millis(999);
     assert_eq!(holder.names(&middle), ["hold"]);
     holder.now += Duration::from_millis(1);
-    // Nothing has to come for that but a question.
+    // This needs no packet, only a query.
     let unrelated = udp(Ends::v4(4001, 54), b"");
     assert_eq!(
         holder.names(&unrelated),
@@ -200,7 +200,7 @@ fn without_a_first_fragment_they_are_dropped_after_a_second_once() {
     let stats = holder.engine.stats();
     assert_eq!(stats.dropped_by(DropReason::FragmentBeforeFirst), 2);
     assert_eq!(stats.fragments_waiting, 0, "and none waits any more");
-    // The datagram may begin anew.
+    // The datagram may begin again.
     assert_eq!(holder.names(&last), ["hold"]);
     assert_eq!(holder.names(&middle), ["hold"]);
     assert_eq!(holder.names(&first), ["forward"; 3]);
@@ -332,8 +332,8 @@ fn a_flood_in_one_zone_takes_no_place_of_another() {
     assert_eq!(holder.names(&first), ["forward"; 3]);
 }
 
-/// Two threads, one with first fragments and one with later ones: whoever comes first, each packet
-/// is decided once, and none is dropped.
+/// Two threads, one with first fragments and one with later ones: in any order, each packet is
+/// decided once, and none is dropped.
 #[test]
 fn a_first_fragment_on_another_thread_finds_every_held_one() {
     const ROUNDS: u16 = 2_000;
@@ -387,7 +387,7 @@ fn a_first_fragment_on_another_thread_finds_every_held_one() {
 fn the_front_end_returns_held_datagrams_in_their_own_headers_after_the_first() {
     let mut appliance = Appliance::new(ALLOW);
     let [first, middle, last] = parts(1);
-    // Fragments without ports may come with another cookie, from another port.
+    // Fragments without ports may arrive with another cookie, from another port.
     let labels = [Label::blue(1, 1), Label::blue(2, 2), Label::blue(3, 3)];
     assert_eq!(
         appliance.take(labels[2], &last),
@@ -549,21 +549,21 @@ fn workers_find_what_another_one_holds() {
     assert!(matches!(answer, Some(Answer::Send(sent)) if sent.payload == middle));
 }
 
-/// Something that happens to fragments.
+/// An operation on fragments.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A part of a datagram comes: one of several sources, in a zone.
+    /// A part of a datagram arrives, from one of several sources, in a zone.
     Part {
         source: u8,
         id: u16,
         part: usize,
         green: bool,
     },
-    /// A thread does not ask for what was released.
+    /// A thread does not take its released fragments.
     Deaf(bool),
     /// Time passes, in milliseconds.
     Advance(u64),
-    /// The engine has nothing else to do.
+    /// The engine is otherwise idle.
     Expire,
     Reload {
         allow: bool,
@@ -585,7 +585,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Books {
     appliance: Appliance,
     deaf: bool,
-    /// Number of times that each packet came with a label, less the times that it left.
+    /// Number of times that each packet arrived with a label, minus the times that it left.
     inside: std::collections::HashMap<(u64, Vec<u8>), u64>,
 }
 
@@ -667,13 +667,13 @@ impl Books {
         self.check();
     }
 
-    /// Each datagram is decided once, or waits, and what waits is bounded.
+    /// Each datagram is decided once, or waits, and the number that waits is bounded.
     fn check(&self) {
         let engine = self.appliance.engine.stats();
         let front = self.appliance.stats();
         let decided = engine.forwarded_total() + engine.dropped_total();
         assert_eq!(front.received, decided + front.waiting);
-        // One for which the front end has no room is decided at once.
+        // A fragment for which the front end has no room is decided immediately.
         assert!(engine.fragments_held >= front.held);
         assert!(engine.fragments_waiting <= 5 && self.appliance.engine.datagrams() <= 4);
         assert!(front.waiting <= 2 * 10 + 3, "{}", front.waiting);
@@ -682,7 +682,7 @@ impl Books {
 }
 
 proptest! {
-    // Every step looks at all of the engine.
+    // Every step checks the whole engine.
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
@@ -695,7 +695,7 @@ proptest! {
         for step in steps {
             books.take(step);
         }
-        // In the end nothing waits, in neither book.
+        // At the end nothing waits, in the engine or the front end.
         books.take(Step::Deaf(false));
         books.take(Step::Advance(1_000));
         books.take(Step::Expire);

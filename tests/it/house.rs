@@ -41,7 +41,7 @@ const FLOORS: &[&str] = &[
     "asymmetry",
     "stats",
     "explain",
-    // The engine's files: tools, settings, what a packet carries along, its steps.
+    // The engine's files: tools, settings, values that a packet carries along, and its steps.
     "engine::rate",
     "engine::memo",
     "engine::budget",
@@ -74,10 +74,10 @@ const FLOORS: &[&str] = &[
     "engine::one_way",
     "engine::other_zones",
     "engine::resets",
+    "engine::asking",
     "engine::control",
     "engine::judgement",
     "engine::plan",
-    "engine::asking",
     "engine::admission",
     "engine::short_way",
     "engine::path",

@@ -12,7 +12,7 @@ use portcullis::{Class, Config, Direction, DropReason, Engine, Malformed, Packet
 const V4: Ends = Ends::v4(0, 0);
 const V6: Ends = Ends::v6(0, 0);
 
-/// A policy that allows some ICMP types and denies all else.
+/// A policy that allows some ICMP types and denies all other packets.
 fn allows(types: &str) -> String {
     format!(
         "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"some\"\naction = \"allow\"\n\
@@ -54,10 +54,10 @@ fn an_extended_echo_and_its_reply_are_one_session() {
         let verdict = scene.decide(&answer);
         assert!(verdict.is_forward(), "{verdict:?}");
         assert_eq!(verdict.tracked().direction, Some(Direction::Reply));
-        // Another identifier is another question.
+        // Another identifier is another query.
         let stray = icmp(ends.back(), reply, [0, 8, 1, 0], b"");
         dropped_for(&scene.decide(&stray), DropReason::IcmpReplyNoSession);
-        // The other end does not ask under this session.
+        // The other end does not send queries in this session.
         let back = scene.decide(&icmp(ends.back(), request, [0, 7, 1, 1], b"interface"));
         new(&back);
         assert_eq!(scene.engine.sessions(), 2);
@@ -221,7 +221,7 @@ fn redirects_that_only_count_in_a_tunnel_are_warned_of() {
     );
 }
 
-/// An ICMP error with the code 4 instead of its own.
+/// An ICMP error with code 4 instead of its own.
 fn with_code_4(mut error: Vec<u8>) -> Vec<u8> {
     error[21] = 4;
     sealed(error)
@@ -261,8 +261,8 @@ fn a_source_quench_is_refused() {
     dropped_for(&scene.decide(&error), DropReason::IcmpSourceQuench);
 }
 
-/// Fragmentation needed or packet too big about a packet of some length: whether it passes, or why
-/// not.
+/// Fragmentation needed, or packet too big, about a packet of a length: whether it passes, or the
+/// reason for the drop.
 fn too_big(ends: Ends, mtu: u32, len: usize) -> Option<DropReason> {
     let headers = if ends.v6 { 48 } else { 28 };
     let kind = if ends.v6 { 2 } else { 3 };
@@ -282,7 +282,7 @@ fn no_error_announces_less_than_the_least_mtu() {
     for (mtu, expected) in [(1, small), (67, small), (68, None), (1400, None), (0, None)] {
         assert_eq!(too_big(V4, mtu, 1500), expected, "IPv4, {mtu}");
     }
-    // A packet too big always announces one: 0 is as small as any other.
+    // A packet too big always announces an MTU: 0 is as small as any other.
     for (mtu, expected) in [
         (0, small),
         (1, small),
@@ -309,7 +309,7 @@ fn no_error_announces_an_mtu_that_its_packet_fits() {
     assert_eq!(too_big(V4, 0x0005_0514, 1400), None);
 }
 
-/// Makes the checksum of an IPv4 header anew.
+/// Recomputes the checksum of an IPv4 header.
 fn fix_header(packet: &mut [u8]) {
     packet[10..12].fill(0);
     let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..20]);
@@ -418,7 +418,7 @@ fn a_quote_may_differ_in_what_routers_change() {
         Class::Related,
         "hop limit: {verdict:?}"
     );
-    // Options of the quoted header stand before the ports.
+    // Options of the quoted header precede the ports.
     let verdict = altered(V4, 1400, |quote| {
         quote[0] = 0x47;
         quote.splice(20..20, [7, 7, 4, 0, 0, 0, 0, 0]);
@@ -492,7 +492,8 @@ fn an_error_about_a_first_fragment_is_measured_against_the_fragment() {
 
 #[test]
 fn no_error_goes_to_a_group() {
-    // A packet of a session with a group, and an error that claims to be about what the group sent.
+    // A packet of a session with a group, and an error about a packet that the group is supposed to
+    // have sent.
     for (ends, at, group) in [
         (V4, 12, &[239, 1, 2, 3][..]),
         (
@@ -512,7 +513,7 @@ fn no_error_goes_to_a_group() {
         quoted[at..at + len].copy_from_slice(group);
         let error = to_group(unreachable(ends.v6, 2, &quoted));
         let reason = DropReason::Malformed(Malformed::IcmpErrorQuoteMalformed);
-        // Nothing can be sealed that is malformed.
+        // Malformed packets cannot be sealed.
         let error = Packet::new(&error, scene.now).offloaded(true);
         dropped_for(&scene.engine.verdict_only(error), reason);
     }

@@ -18,7 +18,7 @@ const DESTINATION: u8 = 60;
 
 /// Loose source and record route with one address to go.
 const LOOSE: [u8; 8] = [131, 7, 4, 10, 0, 0, 9, 0];
-/// Strict source and record route that has been used up.
+/// Exhausted strict source and record route.
 const STRICT_USED: [u8; 8] = [137, 7, 8, 10, 0, 0, 9, 0];
 const ROUTER_ALERT: [u8; 4] = [148, 4, 0, 0];
 
@@ -111,7 +111,7 @@ fn a_source_route_does_not_get_past_a_rule_for_its_first_destination() {
     for packet in packets() {
         assert!(allowing.decide(&packet).is_forward(), "{packet:02x?}");
     }
-    // The switch is not for type 0.
+    // The setting does not apply to type 0.
     let type_0 = with_extension(udp(V6, b"x"), ROUTING, &segments(0, 1));
     let reason = DropReason::Malformed(Malformed::Ipv6RoutingHeaderType0);
     dropped_for(&allowing.decide(&type_0), reason);
@@ -123,7 +123,7 @@ fn a_source_route_is_dropped_on_a_session_and_in_every_fragment() {
     scene.handshake(V4);
     let data = with_options(segment(V4, ACK, 101, 501, b"data"), &LOOSE);
     dropped_for(&scene.decide(&data), DropReason::SourceRoute);
-    // Nothing of it counts: the responder's acknowledgment is of data that never came.
+    // The packet has no effect: the responder's acknowledgment is of data that never arrived.
     dropped_for(
         &scene.tcp(V4.back(), ACK, 501, 105, b""),
         DropReason::TcpAckOfUnseen,
@@ -169,7 +169,7 @@ fn strict_options_pass_only_where_a_rule_allows_them() {
     }
     let routed = with_extension(syn(V6), ROUTING, &segments(4, 0));
     dropped_for(&scene.decide(&routed), DropReason::IpOptions);
-    // RSVP opened a session, and so did IGMP; what was dropped opened none.
+    // RSVP and IGMP each opened a session; dropped packets opened none.
     assert_eq!(scene.engine.sessions(), 2);
     scene.handshake(V4);
     let data = alert(segment(V4, ACK, 101, 501, b"data"));
@@ -289,7 +289,7 @@ fn a_reported_packet_has_its_options_and_addresses_checked() {
     let strict = Scene::new(&format!("{toml}ip.options = \"strict\"\n"));
     dropped_for(&strict.decide(&alert), DropReason::IpOptions);
     assert!(strict.decide(&answer()).is_forward());
-    // What follows passes without a session, too.
+    // The following packets also pass without a session.
     let rest = segment(V4.back(), ACK, 501, 101, b"data");
     assert!(strict.decide(&rest).is_forward());
     dropped_for(
@@ -362,7 +362,8 @@ fn martians_over_ipv4_are_dropped_by_name() {
     };
     let host = "10.0.0.1";
     let all = "255.255.255.255";
-    // Source, destination, why TCP and UDP are dropped on a link, and why UDP is in a tunnel.
+    // Source, destination, the reason to drop TCP and UDP on a link, and the reason to drop UDP in
+    // a tunnel.
     let table = [
         (host, host, Some(Land), Some(Land), Some(Land)),
         (
@@ -462,7 +463,7 @@ fn martians_over_ipv4_are_dropped_by_name() {
         (host, all, Some(ToGroup), None, Some(Reserved)),
         (host, "224.0.0.251", Some(ToGroup), None, Some(LinkLocal)),
         (host, "239.1.2.3", Some(ToGroup), None, None),
-        // Clouds have services in 169.254.0.0/16, and tunnels their ends.
+        // Clouds have services in 169.254.0.0/16, and tunnels have their endpoints there.
         (host, "169.254.169.254", None, None, None),
         // The last of the other ranges.
         (host, "223.255.255.255", None, None, None),
@@ -751,7 +752,7 @@ fn a_zone_with_prefixes_of_its_own_takes_no_strangers() {
             src,
         );
     }
-    // Sessions that are open stay, and new ones are judged by the new prefixes.
+    // Open sessions stay, and new ones are subject to the new prefixes.
     let sessions = scene.engine.sessions();
     let open = from_to(&udp(V4, b"x"), "10.1.0.1", "198.51.100.1");
     scene.reload(&toml.replace("10.1.0.0/16", "10.9.0.0/16"));

@@ -81,7 +81,7 @@ impl Shape {
         }
     }
 
-    /// The number of rules that a test can read in little time.
+    /// A number of rules that a test can read quickly.
     fn most(self) -> u32 {
         match self {
             Self::Distinct | Self::Alternating => 65_000,

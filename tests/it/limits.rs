@@ -25,7 +25,7 @@ const fn address(ends: Ends) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, ends.src))
 }
 
-/// Returns the number of connections of a source that are made, of so many that are tried.
+/// Returns the number of established connections of a source, out of a number of attempts.
 fn connected(scene: &Scene, src: u8, tried: u16) -> usize {
     let made = |port: &u16| {
         let ends = of(src, *port);
@@ -362,7 +362,7 @@ fn a_zone_cannot_take_what_another_one_is_sure_of() {
     scene.zone = BLUE;
     assert_eq!(connected(&scene, 3, 40), 20);
     scene.engine.check_invariants().unwrap();
-    // Without zones nothing is kept for them.
+    // Without zones nothing is reserved for them.
     scene.reload("[table]\nmax_sessions = 120\nshards = 1\n");
     scene.zone = GREEN;
     assert_eq!(connected(&scene, 9, 40), 20);
@@ -435,7 +435,7 @@ fn established_and_half_closed_connections_in_use_outlive_a_flood() {
         DropReason::TableFull,
     );
     assert!(is_open(&scene, established) && is_open(&scene, half_closed));
-    // Silent for longer than its time of grace, the half-closed one goes.
+    // The half-closed session is evicted once it has been idle for longer than its grace period.
     scene.now += Duration::from_secs(31);
     scene.pass(of(220, 1), SYN, 1, 0, b"");
     assert!(is_open(&scene, established) && !is_open(&scene, half_closed));
@@ -478,7 +478,7 @@ fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
     for port in 1..=200 {
         let _ = scene.tcp(of(3, port), SYN, 1, 0, b"");
     }
-    // Half of the table is all that the heavy source gets; light ones fill the rest.
+    // The heavy source gets only half of the table; light ones fill the rest.
     let heavy = || {
         scene
             .records()
@@ -494,7 +494,7 @@ fn the_heaviest_source_makes_room_and_takes_none_of_lighter_ones() {
     for src in 180..240 {
         scene.pass(of(src, 1), SYN, 1, 0, b"");
     }
-    // Eight of the candidates are at random: now and then none is of the heavy source.
+    // Eight of the candidates are random, so sometimes none is of the heavy source.
     let left = light.iter().filter(|ends| is_open(&scene, **ends)).count();
     assert!(heavy() <= 72 && left >= 52, "{} and {left}", heavy());
 }
@@ -516,8 +516,7 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
     for port in 1..=100u16 {
         let ends = of((port % 50) as u8 + 3, port);
         match port {
-            // The place of the new session is counted: the 60th is the last that lives as long as
-            // ever.
+            // The slot of the new session counts: the 60th is the last with the full lifetime.
             60 | 61 | 90 | 100 => {
                 assert!(scene.udp(ends).is_forward());
                 let whole = match port {
@@ -555,8 +554,8 @@ fn lifetimes_of_unanswered_sessions_shrink_while_the_table_fills_up() {
     assert_eq!(off.record().expires.duration_since(off.now).as_secs(), 60);
 }
 
-/// Threads open and end sessions of the same few sources in two zones, while one reloads:
-/// afterwards all counts are those of the table.
+/// Threads open and end sessions of a few sources in two zones while one thread reloads. At the end
+/// all counts are those of the table.
 #[test]
 fn totals_agree_exactly_after_a_storm_on_many_threads() {
     let limits =
@@ -653,7 +652,7 @@ fn a_connection_in_place_of_a_finished_one_is_within_the_limits() {
     scene.engine.check_invariants().unwrap();
 }
 
-/// Configurations that differ in limits, rules, zones and what becomes of sessions without a rule.
+/// Configurations that differ in limits, rules, zones and the fate of sessions without a rule.
 const STORMS: [&str; 5] = [
     "",
     "[zones]\nblue = 1\ngreen = 2\n[limits]\nmax_per_source = 20\nmax_per_destination = 60\n",
@@ -668,7 +667,7 @@ const STORMS: [&str; 5] = [
      [[policy.rule]]\nname = \"names\"\naction = \"allow\"\nprotocol = \"udp\"\n",
 ];
 
-/// Opens, completes, closes and repeats connections and datagrams of a few hosts.
+/// Opens, completes, closes and repeats connections and datagrams between a few hosts.
 fn storm(engine: &Engine, base: Instant, seed: u64, mut beside: impl FnMut(u64, Instant)) {
     let mut random = 0x9e37_79b9_7f4a_7c15u64 ^ seed;
     for round in 0..8_000u64 {
@@ -744,7 +743,7 @@ fn counts_are_exact_after_storms_with_evictions_reloads_and_deletes_and_fall_to_
     let long_after = base + Duration::from_secs(30 * 24 * 3_600);
     while engine.expire_with(long_after, 64, &mut Discard).more {}
     assert_eq!(engine.sessions(), 0);
-    // An empty table has nothing: every count that is not 0 is one too many.
+    // In an empty table every count must be 0.
     engine.check_invariants().unwrap();
     for zone in 0..4 {
         let packet = segment(of(3, 1), SYN, 100, 0, b"");

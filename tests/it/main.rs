@@ -27,7 +27,7 @@ mod denied;
 mod endings;
 /// Lifetimes, against a model with exact deadlines.
 mod expiry;
-/// Sessions that went on after they were saved, as after a crash.
+/// Sessions that continued after they were saved, as after a crash.
 mod moved_on;
 /// Replies, RSTs and events in an outbox; policies that are built in code.
 mod outbox;
@@ -41,7 +41,7 @@ mod slices;
 mod snapshot;
 /// The full table, against the reference model.
 mod table;
-/// Many threads on the same flows, and every operation of an operator at once.
+/// Many threads on shared flows, with concurrent operations of every kind.
 mod together;
 
 // Protocols.
@@ -61,7 +61,7 @@ mod transports;
 mod accused;
 /// Segments that neither end sent.
 mod forged;
-/// Connections of which a part was not seen.
+/// Partially known connections.
 mod halves;
 /// TCP modes by rule and zone, and checks that only count.
 mod modes;
@@ -81,7 +81,7 @@ mod model_ftp;
 // Fragments.
 /// A first fragment and its later ones.
 mod fragments;
-/// Fragments that come before their first.
+/// Fragments that arrive before their first.
 mod held_fragments;
 /// Random fragments, against a reference model.
 mod model_fragments;
@@ -95,7 +95,7 @@ mod floods;
 mod large_policies;
 /// Limits, shares of the table, eviction and adaptive lifetimes.
 mod limits;
-/// Packets that waited for long.
+/// Packets that waited too long.
 mod overload;
 /// The policy language.
 mod policy;

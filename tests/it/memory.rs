@@ -26,7 +26,7 @@ fn the_announced_memory_is_what_an_engine_allocates() {
         let mut engine = None;
         let taken = measure(|| engine = Some(Engine::with_seed(&config, [1, 2, 3, 4]).unwrap()));
         let taken = u64::try_from(taken.bytes_current).unwrap();
-        // The counters and what else does not depend on the sizes take less than 1 MiB.
+        // The counters and all other memory that does not depend on the sizes take less than 1 MiB.
         assert!(
             said <= taken + taken / 50,
             "{toml}: said {said}, taken {taken}"
@@ -86,13 +86,13 @@ fn each_part_grows_with_its_key() {
     }
 }
 
-/// Set in a process of its own whose address space is small.
+/// Set in a separate process with a small address space.
 const LITTLE: &str = "PORTCULLIS_TEST_WITH_LITTLE_MEMORY";
 
 #[test]
 fn a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key() {
     if std::env::var_os(LITTLE).is_none() {
-        // In KiB, and enough for the test itself.
+        // In KiB, sufficient for the test itself.
         let limited = "ulimit -v 2000000 && exec \"$0\" --exact \
                        memory::a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key";
         let output = Command::new("sh")
@@ -125,7 +125,7 @@ fn a_table_for_which_there_is_no_memory_is_an_error_that_names_its_key() {
     ];
     for (toml, key, name) in cases {
         let engine = Engine::with_seed(&config(toml), [1, 2, 3, 4]);
-        // A failure need not print a whole engine.
+        // Avoids printing a whole engine on failure.
         let error = engine.map(|_| ()).unwrap_err();
         assert_eq!(error.location.key, key, "{error}");
         let ConfigErrorCause::NoMemory { part, bytes } = &error.cause else {

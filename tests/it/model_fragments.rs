@@ -1,5 +1,5 @@
-//! Random fragments of many sources and zones against a reference model: which wait for a first
-//! fragment and for how long, which give up a place, and the verdict of each.
+//! Random fragments of many sources and zones against a reference model: waits for a first
+//! fragment, evictions, and the verdict on each.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use portcullis::HoldId;
 use portcullis::{Config, Discard, DropReason, Engine, Packet, SessionId, Sink, Verdict, Zone};
 use proptest::prelude::*;
 
-/// The longest wait for a first fragment.
+/// Maximum wait for a first fragment.
 const HOLD: Duration = Duration::from_secs(1);
-/// The time of a datagram from its first fragment on.
+/// Lifetime of a datagram from its first fragment on.
 const LIFETIME: Duration = Duration::from_secs(5);
-/// Datagrams of one kind that a new one clears away if they are over.
+/// Number of expired datagrams of one kind that a new one clears away.
 const CLEARED: usize = 8;
 /// Datagrams that one call of `Engine::expire` clears away.
 const BATCH: usize = 16;
@@ -66,7 +66,7 @@ struct Fragment {
 
 #[derive(Debug, Clone, Copy)]
 enum Op {
-    /// The caller can hold the fragment, or not.
+    /// Whether the caller can hold the fragment.
     Comes(Fragment, bool),
     Advance(Duration),
     Expire,
@@ -89,7 +89,7 @@ struct Waiting {
     parts: Vec<u8>,
 }
 
-/// A datagram of which the first fragment has passed, or was refused.
+/// A datagram whose first fragment has passed or was refused.
 #[derive(Debug)]
 struct Decided {
     key: Key,
@@ -99,7 +99,7 @@ struct Decided {
     session: Option<SessionId>,
 }
 
-/// Numbers of what a run has met.
+/// Numbers of events in a run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     held: u64,
@@ -136,7 +136,7 @@ struct Run {
     tally: Tally,
 }
 
-/// Forgets the oldest that are over, at most `budget`.
+/// Forgets the oldest expired datagrams, at most `budget`.
 fn clear<T>(items: &mut Vec<T>, budget: usize, is_over: impl Fn(&T) -> bool) {
     let over = items
         .iter()
@@ -150,10 +150,10 @@ fn position<T>(items: &[T], key: Key, of: impl Fn(&T) -> Key) -> Option<usize> {
     items.iter().position(|item| of(item) == key)
 }
 
-/// Sessions of a source before a fragment comes.
+/// Sessions of a source before a fragment arrives.
 #[derive(Debug, Clone, Copy, Default)]
 struct Before {
-    /// The session of the fragment's datagram is there.
+    /// The session of the fragment's datagram exists.
     is_known: bool,
     others: usize,
 }
@@ -221,7 +221,7 @@ impl Run {
         self.compare();
     }
 
-    /// Forgets what is over, at most `budget` of each kind.
+    /// Forgets expired datagrams, at most `budget` of each kind.
     fn clear(&mut self, budget: usize) {
         let now = self.now;
         clear(&mut self.admitted, budget, |datagram| {
@@ -235,7 +235,7 @@ impl Run {
         });
     }
 
-    /// Hands in what has waited for its time.
+    /// Submits fragments whose wait has ended.
     fn hand_in_again(&mut self) {
         while let Some(fragment) = self.shelf.next(self.instant()) {
             self.tally.timed_out += 1;
@@ -243,7 +243,7 @@ impl Run {
         }
     }
 
-    /// A fragment comes, and what it releases is decided after it.
+    /// Submits a fragment, and then those that it releases.
     fn comes(&mut self, fragment: Fragment, can_hold: bool) {
         let bytes = fragment.key.part(fragment.part);
         let sessions = self.sessions_before(&fragment.key);
@@ -386,7 +386,7 @@ impl Run {
         Some(otherwise)
     }
 
-    /// Whether a fragment waits for its first one.
+    /// Returns whether a fragment waits for its first one.
     fn held(
         &mut self,
         fragment: Fragment,
@@ -420,7 +420,7 @@ impl Run {
                 "{victim:?} for {key:?}: {victims:?}"
             );
             self.tally.evicted += 1;
-            // They come again at once, after this fragment.
+            // They are submitted again immediately, after this fragment.
             for fragment in self.shelf.take(victim.id) {
                 self.comes(fragment, false);
             }
@@ -445,7 +445,7 @@ impl Run {
         true
     }
 
-    /// Number of fragments that wait and are of such a datagram.
+    /// Returns the number of waiting fragments of such a datagram.
     fn places(&self, is: impl Fn(&Key) -> bool) -> usize {
         let such = self.waiting.iter().filter(|waiting| is(&waiting.key));
         such.map(|waiting| waiting.parts.len()).sum()
@@ -455,8 +455,8 @@ impl Run {
         self.waiting.iter().map(|waiting| waiting.key).find(is)
     }
 
-    /// The datagrams of which one must give up its places for one more fragment; more than one
-    /// where zones or sources have equally much.
+    /// Returns the datagrams of which one must be evicted for one more fragment; more than one if
+    /// zones or sources have equal amounts.
     fn victims(&self, newcomer: &Key) -> Vec<Key> {
         let own_places = self.places(|key| key.is_of_source(newcomer));
         if own_places >= self.bounds.held_per_source {
@@ -507,7 +507,7 @@ impl Run {
         self.engine.check_invariants().unwrap();
     }
 
-    /// Time goes by until nothing waits any more.
+    /// Advances the time until nothing waits any more.
     fn finish(&mut self) {
         self.step(Op::Advance(HOLD));
         assert!(
@@ -539,7 +539,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn bounds() -> impl Strategy<Value = Bounds> {
-    // At most as many as are cleared away at once.
+    // At most the number that is cleared away in one call.
     (1..=CLEARED, 1usize..6, 1usize..5).prop_map(|(held, held_per_source, sessions_per_source)| {
         Bounds {
             held,
@@ -579,7 +579,7 @@ fn the_random_fragments_meet_every_bound() {
         ("evicted", sum(|tally| tally.evicted)),
         ("timed out", sum(|tally| tally.timed_out)),
         ("without a place", sum(|tally| tally.unheld)),
-        // A fragment seldom comes between the end of its datagram's time and the clearing away.
+        // A fragment seldom arrives between the expiry of its datagram and its removal.
         (
             "refused or expired",
             sum(|tally| tally.refused + tally.expired),

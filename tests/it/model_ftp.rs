@@ -1,6 +1,5 @@
 //! Random FTP conversations of several clients and zones against a reference model: announcements,
-//! admitted data sessions, the limits that count them, and the control sessions that they keep
-//! alive.
+//! admitted data sessions, limits that count them, and control sessions that they keep alive.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -40,7 +39,7 @@ impl Client {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
-    /// The client calls the server.
+    /// The client connects to the server.
     Passive,
     Active,
 }
@@ -81,7 +80,7 @@ struct Session {
     ends: Ends,
     state: State,
     deadline: Duration,
-    /// The session that has announced this one, if it is a data session.
+    /// The session that announced this one, if it is a data session.
     parent: Option<SessionId>,
     /// The next numbers of initiator and responder.
     next: [u32; 2],
@@ -109,7 +108,7 @@ struct Expected {
     deadline: Duration,
 }
 
-/// Numbers of what a run has met.
+/// Numbers of events in a run.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     announced: u64,
@@ -140,7 +139,7 @@ struct Run {
     now: Duration,
     sessions: Vec<Session>,
     expected: Vec<Expected>,
-    /// Each data session has a port of its own at the end that calls.
+    /// Each data session has its own port at the connecting end.
     next_port: u16,
     tally: Tally,
 }
@@ -453,7 +452,7 @@ impl Run {
         assert_eq!(verdict.tracked().class, Class::Related);
         assert_eq!(verdict.reason(), limit);
         if limit.is_some() {
-            // What was announced may still come.
+            // Announced sessions may still open.
             self.tally.limited_children += 1;
             return;
         }
@@ -517,7 +516,7 @@ impl Run {
             );
         }
         assert!(log.0.is_empty(), "ended, and not known: {:?}", log.0);
-        // A session that ends takes with it what it has announced.
+        // The end of a session withdraws its announcements.
         let is_there = |id: SessionId| self.sessions.iter().any(|each| each.id == id);
         self.expected.retain(|expected| is_there(expected.parent));
     }
@@ -532,7 +531,7 @@ impl Run {
         found
     }
 
-    /// Compares all sessions and all expectations, and checks who must be there.
+    /// Compares all sessions and all expectations, and checks which sessions must exist.
     fn compare(&mut self) {
         let mut records = Vec::new();
         self.engine.for_each_session(|record| records.push(*record));
@@ -603,7 +602,7 @@ impl Run {
         self.engine.check_invariants().unwrap();
     }
 
-    /// Time goes by until all is over.
+    /// Advances the time until all sessions have ended.
     fn finish(&mut self) {
         for _ in 0..4 {
             self.step(Op::Advance(ESTABLISHED + TICK));
@@ -617,7 +616,7 @@ impl Run {
     }
 }
 
-/// Whether two expectations are of the same addresses and port.
+/// Returns whether two expectations have equal addresses and ports.
 fn is_same(one: &Expected, other: &Expected) -> bool {
     let key = |each: &Expected| (each.zone, each.source, each.destination, each.port);
     key(one) == key(other)

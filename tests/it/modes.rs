@@ -27,7 +27,7 @@ fn segment(ends: Ends, flags: u8, seq: u32, ack: u32, payload: &[u8]) -> Vec<u8>
     )
 }
 
-/// Decides packets of a zone, all at one moment.
+/// Decides packets of a zone, all at one time.
 fn decide(engine: &Engine, now: Instant, zone: u16, packets: &[Vec<u8>]) -> Vec<Verdict> {
     packets
         .iter()
@@ -314,7 +314,7 @@ fn a_syn_that_the_policy_denies_does_not_end_the_finished_session() {
         segment(ENDS, ACK, 102, 502, b""),
     ]);
     decide(&engine, now, 0, &story);
-    // The responder opens on the same ports, which the policy denies it.
+    // The responder opens a connection on the same ports, which the policy denies.
     let verdicts = decide(
         &engine,
         now,

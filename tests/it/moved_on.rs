@@ -9,7 +9,7 @@ use portcullis::{DropReason, RestoreError, RestoreOptions, Restored};
 const ENDS: Ends = Ends::v4(40_000, 80);
 const SAVED_AT: SystemTime = SystemTime::UNIX_EPOCH;
 
-/// Restores sessions of packets that went on into an engine of its own.
+/// Restores sessions whose packets continued, into a separate engine.
 fn restored(stream: &[u8], old: &Scene, toml: &str) -> (Scene, Restored) {
     let new = Scene {
         now: old.now,
@@ -28,7 +28,7 @@ fn restored(stream: &[u8], old: &Scene, toml: &str) -> (Scene, Restored) {
 
 #[test]
 fn a_connection_that_moved_on_after_the_save_is_learned_anew_and_then_judged_strictly() {
-    // Numbers of the first segments after the restore: by how much each end went on.
+    // Numbers of the first segments after the restore: the progress of each end.
     for (client, server) in [
         (0, 0),
         (700, 0),
@@ -58,7 +58,7 @@ fn a_connection_that_moved_on_after_the_save_is_learned_anew_and_then_judged_str
                 Some(DropReason::TcpSeqAboveWindow),
                 "{client} {server}"
             );
-            // Its FIN is judged by its numbers, as that of any other connection.
+            // Its FIN is checked by its numbers, like that of any other connection.
             new.pass(ENDS, FIN | ACK, c + 3, s + 4, b"");
             new.pass(ENDS.back(), FIN | ACK, s + 4, c + 4, b"");
             new.pass(ENDS, ACK, c + 4, s + 5, b"");
@@ -129,7 +129,7 @@ fn a_forged_reset_closes_no_connection_that_moved_on() {
     new.pass(ENDS, ACK, 50_101, 501, b"abc");
     new.pass(ENDS.back(), ACK, 501, 50_104, b"");
     for seq in [1, 40_000, 90_000, 4_000_000_000] {
-        // It may pass, for the receiver to ignore, but it ends nothing here.
+        // The segment may pass, for the receiver to ignore, but it ends nothing here.
         let _ = new.tcp(ENDS, RST, seq, 0, b"");
         assert_eq!(new.record().state, "ESTABLISHED", "{seq}");
     }
@@ -146,7 +146,7 @@ fn a_control_session_that_moved_on_is_read_from_its_next_lines_on() {
     old.pass(control, ACK, 101, 512, b"USER a\r\n");
     let stream = old.engine.save(old.now, SAVED_AT);
     let (new, _) = restored(&stream, &old, toml);
-    // What comes first may be the rest of a line, and the reply to a command that was not seen.
+    // The first data may be the rest of a line, and the reply to an unknown command.
     for turn in 0..2 {
         let (client, server) = (5_000 + turn * 6, 7_000 + turn * 8);
         new.pass(control, ACK, client, server, b"NOOP\r\n");
@@ -196,7 +196,7 @@ fn a_stream_that_is_too_old_or_of_the_future_is_refused_where_a_limit_is_set() {
         matches!(error, RestoreError::ClockWentBack { .. }),
         "{error}"
     );
-    // Without a limit, both are taken.
+    // Without a limit, both are restored.
     assert_eq!(
         restore(saved_at + 2 * minute, None).unwrap().age,
         2 * minute

@@ -21,7 +21,7 @@ fn engine(policy: Policy) -> Engine {
     builder.tunnel_references().build().unwrap()
 }
 
-/// Decides a packet that came on this path.
+/// Decides a packet that arrived on this path.
 fn decide(
     engine: &Engine,
     bytes: &[u8],
@@ -120,7 +120,7 @@ fn both_ends_of_a_session_that_times_out_get_a_rst() {
         panic!("{events:?}")
     };
     assert_eq!((record.src_port, record.dst_port), (4_000, 80));
-    // Each leaves as the packets did that travelled in its direction.
+    // Each leaves on the path of the packets in its direction.
     assert_eq!(to_responder.egress, Egress::Onward(TunnelRef(1)));
     assert_eq!(to_initiator.egress, Egress::Onward(TunnelRef(2)));
     assert_eq!(flags(to_responder.bytes) & RST, RST);
@@ -140,7 +140,7 @@ fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
     let builder = Engine::builder_from(config).seed(SEED);
     let engine = builder.tunnel_references().build().unwrap();
     let (start, mut outbox) = (Instant::now() + Duration::from_secs(600), Outbox::new());
-    // Only the half of the client on path 1 is visible.
+    // Only the direction of the client on path 1 is visible.
     for n in 0..5 {
         let ack = segment(WEB, ACK, 1_000 + n, 5_000 + n, b"x");
         assert!(decide(&engine, &ack, TunnelRef(1), start, &mut outbox).is_forward());
@@ -191,7 +191,7 @@ fn a_reply_leaves_on_the_path_of_its_packet_or_of_the_other_direction() {
         packets.next()
     };
     assert_eq!(egress(&mut outbox), Some(Egress::Back(TunnelRef(7))));
-    // The session times out, and a packet of the initiator comes too late.
+    // The session times out, and a packet of the initiator arrives too late.
     let later = start + Duration::from_secs(4_000);
     let _ = engine.expire(later, &mut outbox);
     assert_eq!(outbox.drain().count(), 3);
@@ -271,7 +271,7 @@ fn an_outbox_that_nobody_drains_is_bounded_and_counts_what_it_loses() {
     assert_eq!((outbox.len(), outbox.lost()), (2, lost));
 }
 
-/// Opens so many established sessions from the initiator of [`WEB`].
+/// Opens a number of established sessions from the initiator of [`WEB`].
 fn establish_many(engine: &Engine, sessions: u16, now: Instant, outbox: &mut Outbox) {
     for n in 0..sessions {
         let ends = Ends::v4(4_000 + n, 80);
@@ -383,8 +383,8 @@ struct Footprint {
     after: i64,
 }
 
-/// Ends so many established sessions at once, under a budget of so many RSTs, with an outbox of
-/// these bounds. Asserts that nothing is lost.
+/// Ends a number of established sessions at the same time, under a budget of RSTs, with a bounded
+/// outbox. Asserts that nothing is lost.
 fn mass_end(sessions: u32, budget: u32, limit: usize) -> (Footprint, Engine, Outbox) {
     let mut config = Config::allow_all();
     config.syn_challenge.mode = ChallengeMode::Off;
@@ -428,10 +428,11 @@ fn the_memory_of_a_mass_end_is_freed_by_the_next_drain() {
     let limit = 64;
     let (footprint, engine, mut outbox) = mass_end(5_000, 10_000, limit);
     assert!(footprint.drained > 1_000_000, "{footprint:?}");
-    // Room for 256 entries, and for the packets of 64 replies and 64 RSTs.
-    let bound = 4 * limit as i64 * 256 + limit as i64 * (1_280 + 60);
+    // Room for 256 entries of at most 288 bytes each, which the record of a session needs with the
+    // key of its flow, and for the packets of 64 replies and 64 RSTs.
+    let bound = 4 * limit as i64 * 288 + limit as i64 * (1_280 + 60);
     assert!(footprint.after <= bound, "{footprint:?}");
-    // What is left has room for everything within the bounds.
+    // The remaining memory has room for everything within the bounds.
     let now = Instant::now();
     let queries: Vec<_> = (0..limit as u16 + 1)
         .map(|n| udp(Ends::v4(2_000 + n, 53), b"question"))

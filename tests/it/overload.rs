@@ -1,4 +1,4 @@
-//! Shed load: packets that waited for long open no session, and packets of sessions pass as always.
+//! Shed load: packets that waited too long open no session, and packets of sessions pass as usual.
 
 use crate::support::packets::{ACK, Ends, SYN, echo, icmp, udp, unreachable};
 use crate::support::scene::{Scene, segment};
@@ -69,7 +69,7 @@ fn a_syn_passes_unless_syns_may_be_the_flood() {
         let reason = (!passes).then_some(DropReason::Overload);
         assert_eq!(verdict.reason(), reason, "{mode}");
     }
-    // A tenth of this table is half-open from here on, and that is a flood.
+    // A tenth of this table is half-open from here on, which is a flood.
     let scene = Scene::new("[table]\nmax_sessions = 640");
     for port in 0..64 {
         let ends = Ends::v4(5_000 + port, 80);
@@ -96,7 +96,7 @@ fn packets_of_a_session_pass_both_ways_under_overload() {
         let verdict = shed(&scene, &packet);
         assert!(verdict.is_forward(), "{verdict:?}");
     }
-    // The second half of a handshake belongs to what the first has opened.
+    // The second half of a handshake belongs to the session that the first half opened.
     let ends = Ends::v4(4002, 80);
     assert!(scene.decide(&segment(ends, SYN, 100, 0, b"")).is_forward());
     assert!(shed(&scene, &segment(ends.back(), SYN | ACK, 500, 101, b"")).is_forward());
@@ -159,7 +159,7 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
         Waited::Long => Kept::Nothing(NotSent::Dropped(DropReason::Overload)),
         Waited::TooLong => Kept::Nothing(NotSent::Refused(Refusal::QueueDelay)),
     };
-    // As many as are decided together and more, as many as are decided one by one, and one.
+    // Batch sizes above and below the minimum for joint decisions, and one.
     for count in [40, 3, 1] {
         let payloads: Vec<_> = (0..count)
             .map(|place: u16| {
@@ -212,7 +212,7 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
             );
         }
     }
-    // Each has one outcome, which `stats` checks.
+    // Each packet has one outcome, which `stats` checks.
     let stats = appliance.stats();
     assert_eq!(stats.received, 4 + 40 + 3 + 1);
     assert_eq!(stats.refused_by(Refusal::QueueDelay), 12);

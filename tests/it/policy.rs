@@ -11,7 +11,7 @@ use portcullis::{
     Config, DeniedSession, Discard, DropReason, EndReason, Engine, Packet, RuleUse, Sink, Zone,
 };
 
-/// A configuration and what the file of each set holds.
+/// A configuration, and the contents of the file of each set.
 fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, String> {
     let mut config = Config::from_toml(text, "t.toml").map_err(|error| error.to_string())?;
     let read = |path: &str| {
@@ -28,7 +28,7 @@ fn policy(text: &str) -> CompiledPolicy {
     load(text, &[]).unwrap().compile().unwrap().policy
 }
 
-/// The first thing wrong with a configuration, whether it is read, loaded or compiled.
+/// The first error of a configuration, whether in reading, loading or compiling.
 fn error(text: &str, files: &[(&str, &str)]) -> String {
     match load(text, files) {
         Err(error) => error,
@@ -36,7 +36,7 @@ fn error(text: &str, files: &[(&str, &str)]) -> String {
     }
 }
 
-/// A TCP session that a policy is asked about, as `source > destination:port`.
+/// A TCP session for a policy query, as `source > destination:port`.
 fn asked(text: &str) -> NewSession {
     let (src, dst) = text.split_once(" > ").unwrap();
     let (dst, port) = dst.rsplit_once(':').unwrap();
@@ -182,7 +182,7 @@ fn an_empty_set_matches_nothing_and_cannot_be_negated() {
         error(&rule("not.source = \"@feed\""), &[("f", "")]),
         "t.toml:6: policy.rule[0].not.source: the set `@feed` is empty: `not` would exclude nothing"
     );
-    // An override of a rule that admits nothing is for no session, and not for all.
+    // An override of a rule that admits nothing applies to no session, and not to all.
     let with_override = rule("source = \"@feed\"")
         + "[[lifetimes.override]]\nrule = \"r\"\nudp.unreplied = \"9s\"\n";
     let config = load(&with_override, &[("f", "")]).unwrap();
@@ -678,7 +678,7 @@ fn a_rule_counts_the_traffic_of_its_sessions_and_its_last_match() {
     assert!(since(dns.last_match) < Duration::from_millis(100));
     assert_eq!(of(&rules, "default").hits, 1);
     assert!(since(of(&rules, "default").last_match) >= Duration::from_millis(4_900));
-    // A reload keeps what was counted, and a session that ends counts once.
+    // A reload keeps the counts, and a session that ends counts once.
     let config =
         crate::support::scene::config(&(rule.to_owned() + "[policy]\ndefault = \"deny\"\n"));
     scene

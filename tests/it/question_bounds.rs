@@ -228,7 +228,7 @@ fn fragments_wait_for_their_first_one_and_that_one_for_the_answer() {
         let len = (20 + end - start) as u16;
         part[2..4].copy_from_slice(&len.to_be_bytes());
         part[4..6].copy_from_slice(&9u16.to_be_bytes());
-        part[6..8].copy_from_slice(&(start as u16 / 8 | more).to_be_bytes());
+        part[6..8].copy_from_slice(&((start as u16 / 8) | more).to_be_bytes());
         sealed(part)
     };
     let (first, last) = (cut(0, 800, 0x2000), cut(800, 1_608, 0));

@@ -586,3 +586,47 @@ fn a_held_packet_names_the_reason_that_it_would_be_dropped_for() {
         assert!(!site.engine.holds(id));
     }
 }
+
+#[test]
+fn a_connection_that_comes_back_goes_on_where_the_other_engine_has_left_it() {
+    let (mut here, mut store) = (Site::new(FROM_1), Store::default());
+    connect(&mut here, ENDS);
+    here.save(&mut store);
+    let mut there = Site::new(FROM_1);
+    let mut client = 101;
+    for n in 0..100 {
+        let data = segment(ENDS, ACK, client, 501, &[7; 900]);
+        let expected: &[&str] = if n == 0 {
+            &["hold", "forward"]
+        } else {
+            &["forward"]
+        };
+        assert_eq!(there.take_with(&store, &data), expected);
+        client += 900;
+        let ack = segment(ENDS.back(), ACK, 501, client, b"");
+        assert_eq!(there.take(&ack), ["forward"]);
+    }
+    there.save(&mut store);
+    let next = segment(ENDS, ACK, client, 501, b"back again");
+    // A session in use is not asked about: the segment is invalid, whoever has sent it.
+    assert_eq!(here.take(&next), ["tcp_seq_above_window"]);
+    here.wait(1_100);
+    assert_eq!(here.take_with(&store, &next), ["hold", "forward"]);
+    assert_eq!(here.stats().answered_by(Answered::Upgraded), 1);
+    assert_eq!(here.engine.sessions(), 1);
+    // Without a newer record it is dropped as before, and not asked about again at once.
+    let mut alone = Site::new(FROM_1);
+    connect(&mut alone, ENDS);
+    let mut own = Store::default();
+    alone.save(&mut own);
+    alone.wait(1_100);
+    assert_eq!(
+        alone.take_with(&own, &next),
+        ["hold", "tcp_seq_above_window"]
+    );
+    assert_eq!(alone.take(&next), ["tcp_seq_above_window"]);
+    // A RST asks nothing.
+    alone.wait(2_000);
+    let names = alone.take(&segment(ENDS, RST, client, 0, b""));
+    assert_ne!(names, ["hold"]);
+}

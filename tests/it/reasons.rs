@@ -1,4 +1,4 @@
-//! Every drop reason has a packet that is dropped for it alone and moves only its counter.
+//! Every drop reason has a packet that is dropped for that reason alone and moves only its counter.
 
 use std::time::{Duration, Instant};
 
@@ -23,13 +23,13 @@ struct Scenario {
     config: Config,
     /// Packets that must pass.
     before: Vec<Vec<u8>>,
-    /// Step before the packet; returns the moment at which the packet comes.
+    /// Step before the packet. Returns the time at which the packet arrives.
     then: fn(&Engine, Instant) -> Instant,
     /// The packet that is dropped.
     packet: Vec<u8>,
     /// Zone of the packet.
     zone: Zone,
-    /// Whether the packet comes while the caller is overloaded.
+    /// Whether the packet arrives while the caller is overloaded.
     sheddable: bool,
 }
 
@@ -59,7 +59,7 @@ fn with_checksums(checksums: Checksums, packet: Vec<u8>) -> Scenario {
     scenario
 }
 
-/// A packet of which only the verification of checksums finds fault, as it does by default.
+/// A packet in which only the default verification of checksums finds a fault.
 fn verified(packet: Vec<u8>) -> Scenario {
     alone(packet)
 }
@@ -138,12 +138,12 @@ fn association() -> Vec<Vec<u8>> {
     ]
 }
 
-/// An edited packet with right checksums.
+/// An edited packet with correct checksums.
 fn edited(packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
     sealed(damaged(packet, edit))
 }
 
-/// An edited packet, whose checksums are those of the one before.
+/// An edited packet, with the checksums of the original one.
 fn damaged(mut packet: Vec<u8>, edit: impl FnOnce(&mut [u8])) -> Vec<u8> {
     edit(&mut packet);
     packet
@@ -211,7 +211,7 @@ fn between<const N: usize>(packet: Vec<u8>, src: [u8; N], dst: [u8; N]) -> Vec<u
 
 /// An IPv6 packet whose next header is `first`.
 fn chain(first: u8, payload: &[u8]) -> Vec<u8> {
-    // The builder would not write such chains: it writes another protocol, whose number is then
+    // The builder does not write such chains, so it writes another protocol, whose number is then
     // replaced.
     edited(other(V6, 253, payload), |p| p[6] = first)
 }
@@ -346,7 +346,7 @@ fn malformed_transport(reason: Malformed) -> Option<Scenario> {
     })
 }
 
-/// Data of a session that has ended, where late packets are dropped in silence.
+/// Data of a session that has ended, with late packets dropped silently.
 fn late(end: Vec<Vec<u8>>, then: fn(&Engine, Instant) -> Instant) -> Scenario {
     let before = handshake().into_iter().chain(end).collect();
     let mut scenario = Scenario {
@@ -549,7 +549,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         ),
         DropReason::IcmpErrorAboutError => {
             let about = unreachable(false, 2, &udp(V4, b"payload"));
-            // From another router than the one that sent what it is about.
+            // From a router other than the sender of the quoted packet.
             let error = edited(unreachable(false, 200, &about), |p| p[15] = 201);
             after(vec![udp(V4, b"payload")], error)
         }
@@ -680,7 +680,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
     })
 }
 
-/// A packet that comes where every unknown source is challenged.
+/// A packet in a zone where every unknown source is challenged.
 fn always_challenged(packet: Vec<u8>) -> Scenario {
     let mut scenario = alone(packet);
     scenario.config.syn_challenge.mode = ChallengeMode::Always;
@@ -806,8 +806,8 @@ fn wrong_checksums_pass_where_checksums_are_trusted() {
     }
 }
 
-/// A SYN-ACK that answers a remembered SYN and breaks the window must not have put the tracker in
-/// step.
+/// A SYN-ACK that answers a remembered SYN and violates the window must not have synchronized the
+/// tracker.
 #[test]
 fn an_invalid_answer_to_a_repeated_syn_does_not_touch_the_connection() {
     let engine = Engine::with_seed(&Config::allow_all(), [1, 2, 3, 4]).unwrap();

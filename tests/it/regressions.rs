@@ -1,5 +1,5 @@
 //! Fixed bugs, each as the claim that it broke: announcements over reloads and restarts, tombstones
-//! of reused ports, RSTs of sessions that were seen in part, hostile records.
+//! of reused ports, RSTs of partially known sessions, hostile records.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -15,7 +15,7 @@ use portcullis::{
     SavedSession, SessionRecord, Sink, Unsent, Verdict, Zone,
 };
 
-/// Allows FTP control connections and nothing else.
+/// Allows only FTP control connections.
 const ONLY_21: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"ftp\"\n\
                        action = \"allow\"\nprotocol = \"tcp\"\ndestination_ports = 21\n";
 
@@ -107,7 +107,7 @@ fn restarted(scene: &Scene, toml: &str) -> (Scene, Restored) {
     (new, done)
 }
 
-/// The only session of a scene, as a save writes it.
+/// The only session of a scene, in the form of a save.
 fn saved(scene: &Scene) -> SavedSession {
     let mut saved = None;
     scene
@@ -168,8 +168,8 @@ fn no_child_of_a_revoked_control_session_opens_after_the_reload() {
     let mut survivors = 0;
     for port in 50_000..50_060 {
         let mut ftp = Ftp::new(BEFORE);
-        // Wherever the others are, a session to port 80 ends first. The sink then acts as another
-        // thread.
+        // A session to port 80 ends first, regardless of the positions of the others. The sink then
+        // acts as another thread.
         for n in 0..8 {
             ftp.scene.handshake(Ends::v4(6000 + n, 80));
         }
@@ -376,7 +376,7 @@ fn a_session_readmitted_in_a_liberal_zone_stays_liberal() {
     s.pass(ends, ACK, 101, 501, b"");
     s.pass(ends.back(), ACK, 501, 101, b"");
     s.pass(ends, ACK, 101, 501, b"");
-    // Far outside the window, which the liberal mode allows.
+    // A segment far outside the window, which the liberal mode allows.
     s.pass(ends, ACK, 101 + 200_000_000, 501, b"x");
 }
 
@@ -487,7 +487,7 @@ impl Random {
         self.0
     }
 
-    /// Overwrites everything in a record but its ends.
+    /// Overwrites everything in a record except its ends.
     fn record(&mut self, mut record: SavedSession) -> SavedSession {
         record.flags = self.next() as u8;
         record.marks = self.next() as u8;

@@ -6,12 +6,11 @@ use crate::support::packets::{
 use crate::support::scene::{Scene, dropped_for};
 use portcullis::{Class, Direction, Discard, DropReason, Packet, Zone};
 
-/// Host 1 may open any session, and no other host any.
+/// Host 1 may open any session, and no other host may open one.
 const OUT: &str = "[policy]\ndefault = \"deny\"\n[[policy.rule]]\nname = \"out\"\n\
                    action = \"allow\"\nsource = \"10.0.0.1\"\n";
 
-/// The tags that the initiator and the responder have chosen: each is carried by the other's
-/// packets.
+/// The tags chosen by the initiator and the responder: each is in the other end's packets.
 const A: u32 = 0xaaaa_0001;
 const B: u32 = 0xbbbb_0001;
 
@@ -43,7 +42,7 @@ fn one(ends: Ends, tag: u32, kind: u8) -> Vec<u8> {
     )
 }
 
-/// A line of a story: the packet that comes, and why it is dropped, if it is.
+/// A line of a story: a packet, and the reason for its drop, if any.
 type Line<'a> = (Ends, u32, u8, Option<DropReason>);
 
 #[track_caller]
@@ -55,7 +54,7 @@ fn tell(scene: &Scene, story: &[Line<'_>]) {
     }
 }
 
-/// An association that is up, and whose ends have announced these parameters.
+/// An established association whose ends have announced these parameters.
 fn association(scene: &Scene, of_a: &[u8], of_b: &[u8]) {
     for packet in [
         sctp(FIRST, 0, &init_with(1, A, of_a)),
@@ -111,7 +110,7 @@ fn nobody_else_gets_in_by_an_announced_address() {
     tell(
         &scene,
         &[
-            // No tag, a wrong one, that of the other direction.
+            // No tag, a wrong tag, and that of the other direction.
             (SECOND, 1, HEARTBEAT, NO_SESSION),
             (SECOND, A, HEARTBEAT, NO_SESSION),
             (SECOND.back(), B, HEARTBEAT, NO_SESSION),
@@ -237,7 +236,7 @@ fn an_association_may_end_on_any_of_its_paths() {
         tell(&scene, &story);
         assert_eq!(scene.record().state, state, "{story:?}");
     }
-    // The flag T: the tag is the one that the other end carries (RFC 9260 8.5.1).
+    // The flag T: the tag is that of the other direction (RFC 9260 8.5.1).
     for (tag, reason) in [(A, NO_SESSION), (B, None)] {
         let scene = multihomed();
         let reflected = sctp(SECOND.back(), tag, &chunk(ABORT, 1, &[]));
@@ -446,7 +445,7 @@ fn asconf(ends: Ends, tag: u32, has_auth: bool, kind: u16, address: &[u8]) -> Ve
     sctp(ends, tag, &[auth, chunk(ASCONF, 0, &body)].concat())
 }
 
-/// The answer to it.
+/// Returns a packet with the ASCONF ACK that answers a request.
 fn asconf_ack(ends: Ends, tag: u32, refuses: bool) -> Vec<u8> {
     let refusal: &[u8] = if refuses {
         &[0xc0, 3, 0, 8, 0, 0, 0, 1]
@@ -542,7 +541,7 @@ fn an_address_that_asconf_deletes_is_gone() {
 
 #[test]
 fn the_number_of_associations_and_of_their_addresses_is_bounded() {
-    // With 64 sessions there are 9 places.
+    // With 64 sessions there are 9 slots.
     let scene = Scene::new("[table]\nmax_sessions = 64\n");
     let many: Vec<u8> = (20..40).flat_map(address4).collect();
     association(&scene, &many, &[]);
@@ -578,7 +577,7 @@ fn the_number_of_associations_and_of_their_addresses_is_bounded() {
     }
     let count = passed.iter().filter(|passed| **passed).count();
     assert!(passed[0] && (2..9).contains(&count), "{passed:?}");
-    // Those that were there stay.
+    // Existing associations stay.
     tell(&scene, &[(path(27, 2), B, HEARTBEAT, None)]);
 }
 
@@ -607,13 +606,13 @@ fn a_zone_that_fills_the_table_leaves_places_to_another() {
     let red = (0..190).filter(|n| opened(&both, *n)).count();
     both.zone = Zone(2);
     let blue = (0..4).filter(|n| opened(&both, *n)).count();
-    // Of 65 places each of the two zones has 16 for certain.
+    // Of 65 slots, each of the two zones is guaranteed 16.
     assert_eq!(red, 65 - 16);
     assert_eq!(blue, 4);
 }
 
-/// The INIT of an association whose initiator has host 201 beside its own address, and what follows
-/// it: the rest of the handshake and a HEARTBEAT from host 201.
+/// The INIT of an association whose initiator has the address of host 201 beside its own, and the
+/// following packets: the rest of the handshake and a HEARTBEAT from host 201.
 fn opening(ends: Ends, tag: u32) -> (Vec<u8>, [Vec<u8>; 4]) {
     let rest = [
         sctp(ends.back(), tag, &init(2, tag + 1)),
@@ -626,7 +625,7 @@ fn opening(ends: Ends, tag: u32) -> (Vec<u8>, [Vec<u8>; 4]) {
 
 #[test]
 fn a_source_that_has_its_share_displaces_only_its_own_handshakes() {
-    // With 64 sessions there are 9 places, of which one source may have 5.
+    // With 64 sessions there are 9 slots, of which one source may have 5.
     let scene = Scene::new("[table]\nmax_sessions = 64\n");
     let (first, rest) = opening(Ends { src: 3, ..FIRST }, 1);
     assert!(scene.decide(&first).is_forward());
@@ -650,7 +649,7 @@ fn a_source_that_has_its_share_displaces_only_its_own_handshakes() {
 #[test]
 fn the_handshakes_of_one_zone_do_not_keep_another_from_displacing_its_own() {
     let mut both = Scene::new("[table]\nmax_sessions = 512\n[zones]\nred = 1\nblue = 2\n");
-    // Of 65 places red takes all but the 16 that are blue's, and blue takes those.
+    // Of 65 slots, red takes all except the 16 of blue, and blue takes those.
     let mut last = None;
     for (zone, hosts) in [(Zone(1), 3..103), (Zone(2), 3..20)] {
         both.zone = zone;

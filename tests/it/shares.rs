@@ -79,7 +79,7 @@ impl Connection {
                 .is_forward()
     }
 
-    /// Announces a port of the client's; returns whether the line passed.
+    /// Announces a port of the client, and returns whether the line passed.
     fn announces(&self, scene: &mut Scene) -> bool {
         let [a, b, c, d] = self.client;
         let [high, low] = self.ports[0].to_be_bytes();
@@ -88,7 +88,7 @@ impl Connection {
             .is_forward()
     }
 
-    /// Asks for a passive port and tries it.
+    /// Requests a passive port and tries it.
     fn passive_transfer(&self, scene: &mut Scene) -> Verdict {
         assert!(
             self.client(scene, ACK, [101, 508], b"PASV\r\n")
@@ -130,7 +130,7 @@ fn expectations_of_a_zone_leave_those_of_another_and_of_its_other_sources() {
     assert!(count(&scene, HelperEvent::ExpectationRefused) > 10_000);
     ftp_works(&mut scene, GREEN, [10, 1, 1, 2]);
     ftp_works(&mut scene, BLUE, [10, 2, 2, 2]);
-    // Those of many sources together still leave the guarantee of the other zone.
+    // Even many sources together leave the guarantee of the other zone intact.
     for host in 0..200_u8 {
         for port in 1024..1084 {
             let control = Connection::new(GREEN, [10, 1, 2, host], port);
@@ -158,7 +158,7 @@ fn control_sessions_of_a_zone_leave_those_of_another_and_of_its_other_sources() 
 
 #[test]
 fn the_number_of_control_sessions_is_shared_as_well() {
-    // More memory than all control sessions take, so that their number alone counts.
+    // More memory than all control sessions take, so that only their number counts.
     let mut scene = Scene::new(&format!(
         "{ZONES}[ftp]\nmax_memory = 1073741824\n{ONLY_FTP}"
     ));
@@ -202,7 +202,7 @@ fn a_reload_divides_anew_and_everything_comes_back_at_the_end() {
     }
     scene.reload(&toml);
     ftp_works(&mut scene, BLUE, [10, 2, 2, 2]);
-    // A control session with a child lives on until the child has ended.
+    // A control session with a child continues until the child has ended.
     for _ in 0..3 {
         let _ = scene.wait(1_000_000);
     }
@@ -245,7 +245,7 @@ fn before_the_end(toml: &str) -> Scene {
     scene
 }
 
-/// Late packets of green's clients; how many were answered.
+/// Sends late packets of green's clients, and returns the number of answers.
 fn late_packets(scene: &mut Scene, each: u32) -> usize {
     let mut answered = 0;
     for _ in 0..each {
@@ -291,7 +291,7 @@ fn late_packets_of_one_zone_leave_answers_to_another() {
 #[test]
 fn sessions_that_end_in_one_zone_leave_resets_to_another() {
     let mut scene = before_the_end("[resets]\nper_destination = 1000\noverall = 60\n");
-    // Many more of green end at the moment at which those of blue do.
+    // Many more sessions of green end at the same time as those of blue.
     let received = scene.wait(1);
     let blue = received.resets.len();
     assert_eq!(blue, 40, "its part of 10, and the 30 that are common");

@@ -88,7 +88,7 @@ fn the_first_packet_of_a_session_judges_it_before_the_reload_comes_to_it() {
     let (shut, open) = (1_360, 1_361);
     let mut received = Received::default();
     let (done, by_reload) = reload_with(&engine, &narrow(10), now, || {
-        // The reload has come to slot 64 of 400 by now.
+        // The reload has reached slot 64 of 400.
         assert_eq!(engine.stats().sessions_opened, u64::from(SESSIONS));
         let verdict = engine.process_with(Packet::new(&datagram(shut), now), &mut received);
         assert!(!verdict.is_forward(), "{verdict:?}");
@@ -167,7 +167,7 @@ fn expiry_during_a_reload_sees_no_lifetime_of_the_old_settings() {
     let now = Instant::now();
     let engine = filled(now);
     let later = now + Duration::from_secs(40);
-    // By the old lifetime of 30 s all are over then, by the new one none.
+    // By the old lifetime of 30 s all sessions have expired by then; by the new one, none.
     let mut ended = 0;
     let (done, _) = reload_with(&engine, &narrow(300), now, || {
         let (before, mut told) = (engine.sessions(), 0);
@@ -291,7 +291,7 @@ fn sessions_are_counted_by_zone_protocol_and_state() {
     );
 }
 
-/// The state that all sessions are in.
+/// The state of all sessions.
 fn engine_state(engine: &Engine) -> &'static str {
     let mut states = std::collections::BTreeSet::new();
     engine.for_each_session(|session| {

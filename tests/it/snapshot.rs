@@ -97,7 +97,7 @@ fn sessions(engine: &Engine) -> Vec<SessionRecord> {
     all
 }
 
-/// Returns all fields of a session but its identifier and its moments.
+/// Returns all fields of a session except its identifier and its times.
 fn told(session: &SessionRecord) -> String {
     let s = session;
     format!(
@@ -134,7 +134,7 @@ fn every_kind_of_session_goes_on_where_it_was() {
         );
     }
     new.check_invariants().unwrap();
-    // The next packet of the connection is right, one far outside its window is not.
+    // The next packet of the connection is valid; one far outside its window is not.
     let right = segment(ENDS, ACK, 101, 501, b"data");
     let far = segment(ENDS, ACK, 200_000, 501, b"data");
     assert!(new.verdict_only(Packet::new(&right, later)).is_forward());
@@ -165,7 +165,7 @@ fn the_time_between_is_taken_off_each_lifetime() {
         "{left:?}"
     );
     assert_eq!(now.duration_since(connection.last), gone);
-    // A clock that went back takes nothing off.
+    // A clock that was set back subtracts nothing.
     let new = engine("");
     let earlier = SAVED_AT + Duration::from_secs(500);
     let stream = old.save(now, earlier);
@@ -295,8 +295,8 @@ fn a_chunk_that_is_missing_repeated_or_in_another_place_is_found() {
         let wrong = joined(&places);
         let refused = |bytes: &[u8]| new.restore(bytes, now, SAVED_AT, RestoreOptions::default());
         assert_eq!(refused(&wrong), Err(RestoreError::Checksum), "{places:?}");
-        // With right checksums the counts of the last chunk, or the order of the kinds, still say
-        // so.
+        // With correct checksums, the counts of the last chunk, or the order of the kinds, still
+        // reveal the fault.
         let same_set = places.len() == chunks && places != whole && places[last] == last;
         if !same_set {
             assert!(matches!(

@@ -12,7 +12,7 @@ use portcullis::{
 };
 use proptest::prelude::*;
 
-/// A table that overflows all the time.
+/// A table that overflows continuously.
 fn tiny() -> impl Strategy<Value = Setup> {
     (
         1u32..6,
@@ -43,8 +43,8 @@ proptest! {
         }
     }
 
-    /// A change in the tracker that no record shows changes a later verdict. So one engine gets all
-    /// packets, and the other gets none that the first one found invalid.
+    /// A change in the tracker that no record shows changes a later verdict. Therefore one engine
+    /// gets all packets, and the other only those that the first one found valid.
     #[test]
     fn an_invalid_packet_leaves_nothing_that_a_later_verdict_shows(
         setup in tiny(),
@@ -53,7 +53,7 @@ proptest! {
         let (all, valid) = (setup.engine(), setup.engine());
         let base = Instant::now();
         let mut now = Duration::ZERO;
-        // The first moment that an engine is shown sets its ticks: it is the same one for both.
+        // The first time that is passed to an engine sets its ticks, so both get the same one.
         for engine in [&all, &valid] {
             engine.expire_with(base, 0, &mut Discard);
         }
@@ -71,8 +71,8 @@ proptest! {
                         let packet = Packet::new(&bytes, base + now).zone(Zone(zone));
                         let mut log = Log::default();
                         let verdict = all.process_with(packet, &mut log);
-                        // A packet that found its session expired has ended the session, whatever
-                        // the verdict on the packet.
+                        // A packet of an expired session has ended the session, regardless of the
+                        // verdict on the packet.
                         let is_invalid = verdict.tracked().class == Class::Invalid;
                         if !is_invalid || !log.ended.is_empty() {
                             prop_assert_eq!(verdict, valid.verdict_only(packet));
@@ -119,7 +119,7 @@ proptest! {
         prop_assert_eq!(second.tracked().class, Class::Established);
         prop_assert_eq!(first.tracked().session, second.tracked().session);
         prop_assert_eq!(second.tracked().direction, Some(Direction::Reply));
-        // The same packet in another zone is another conversation.
+        // An equal packet in another zone is another conversation.
         let elsewhere = engine.verdict_only(Packet::new(&there, now).zone(Zone(zone + 1)));
         prop_assert_eq!(elsewhere.tracked().class, Class::New);
         prop_assert_eq!(engine.sessions(), 2);
@@ -205,7 +205,7 @@ fn sessions_of(run: &Run, class: EvictionClass) -> usize {
 #[test]
 fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_connection() {
     let mut run = Run::new(Setup::plain(4, 1));
-    // A place that is the other zone's stays there.
+    // A slot of the other zone stays there.
     for bytes in handshake(Ends::v4(9, WEB)) {
         assert!(run.packet(1, &bytes).is_forward());
         run.compare();
@@ -215,7 +215,7 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
     pass(&mut run, &handshake(established));
     pass(&mut run, &handshake(closing));
     pass(&mut run, &[segment(closing, FIN | ACK, 101, 501)]);
-    // Half-closed for longer than its time of grace.
+    // Half-closed for longer than its grace period.
     run.now += Duration::from_secs(30);
     for port in 1000..1100 {
         pass(&mut run, &[segment(Ends::v4(port, WEB), SYN, 7, 0)]);
@@ -228,8 +228,8 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
         );
     }
     assert_eq!(run.tally.evicted, 99);
-    // The last of the flood becomes a connection: nothing embryonic is left, the closing one goes
-    // next.
+    // The last session of the flood becomes a connection: no embryonic session is left, so the
+    // closing one is evicted next.
     let last = Ends::v4(1099, WEB);
     pass(
         &mut run,
@@ -246,7 +246,7 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
         ),
         (0, 3)
     );
-    // And where all are established, the newcomer is refused.
+    // If all are established, the new session is refused.
     let newcomer = Ends::v4(2000, WEB);
     pass(
         &mut run,
@@ -265,7 +265,7 @@ fn a_flood_of_syns_evicts_its_own_then_the_closing_and_never_an_established_conn
 
 #[test]
 fn an_expired_session_never_counts_against_the_bound() {
-    // One place is the other zone's.
+    // One slot belongs to the other zone.
     let mut run = Run::new(Setup::plain(3, 1));
     for port in [1, 2] {
         pass(&mut run, &handshake(Ends::v4(port, WEB)));
@@ -308,8 +308,8 @@ fn a_session_that_was_over_is_not_called_evicted() {
     assert_eq!(run.tally.evicted, 0);
 }
 
-/// A flood of SYNs ends the oldest of its own, so that a handshake under way has the time of the
-/// whole table.
+/// A flood of SYNs evicts its own oldest sessions, so a pending handshake has the time of the whole
+/// table.
 #[test]
 fn a_full_table_evicts_the_embryonic_session_closest_to_its_end() {
     let mut config = portcullis::Config::allow_all();

@@ -1,5 +1,5 @@
-//! Many threads on a few flows while an operator does everything at once: nothing blocks, and every
-//! opened session is live or was reported as ended, once.
+//! Many threads on a few flows during concurrent operations of every kind: nothing blocks, and
+//! every opened session is live or was reported as ended, once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use portcullis::{
 
 /// Time for which all threads run.
 const BUSY: Duration = Duration::from_secs(3);
-/// A thread that does not end one step in this time will never do so.
+/// A thread that does not complete a step in this time is considered blocked.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// A table that is always full, even after sessions have ended.
@@ -24,8 +24,7 @@ const TABLE: &str = "[table]\nmax_sessions = 48\nshards = 2\n[tombstones]\nmax =
                      [tcp]\nmode = \"liberal\"\n[lifetimes]\nudp.unreplied = \"2s\"\n\
                      udp.replied = \"3s\"\n";
 
-/// Configurations that a reload takes in turn: they differ in zones, limits, lifetimes and in what
-/// they admit.
+/// Configurations of successive reloads, which differ in zones, limits, lifetimes and policy.
 fn configs() -> Vec<Config> {
     let open = format!("{TABLE}[policy]\ndefault = \"allow\"\n");
     let zones = format!("{open}[limits]\nmax_per_source = 20\n[zones]\nblue = 1\ngreen = 2\n");
@@ -58,7 +57,7 @@ impl Sink for Told {
     }
 }
 
-/// State that all threads share.
+/// State shared by all threads.
 struct Scene {
     engine: Engine,
     start: Instant,
@@ -74,7 +73,7 @@ impl Scene {
     }
 }
 
-/// One of 120 packets of 40 flows in two zones, either way.
+/// One of 120 packets of 40 flows in two zones, in either direction.
 fn packet(step: u32) -> (Vec<u8>, Zone) {
     let port = 1_000 + (step >> 8) as u16 % 20;
     let ends = Ends::v4(4_000, port);
@@ -105,7 +104,7 @@ fn packet(step: u32) -> (Vec<u8>, Zone) {
     (bytes, Zone(1 + (step >> 5) as u16 % 2))
 }
 
-/// A thread that does steps until all is over, and how many it has done.
+/// A thread that performs steps until the end, and their number.
 struct Worker {
     name: &'static str,
     steps: Arc<AtomicU64>,
@@ -206,11 +205,11 @@ fn workers(scene: &Arc<Scene>) -> Vec<Worker> {
     workers
 }
 
-/// Runs all threads for a while. Fails if one of them stands still.
+/// Runs all threads for a while. Fails if one of them makes no progress.
 fn watch(workers: &[Worker], scene: &Scene) {
     let start = Instant::now();
     let mut last: Vec<(u64, Instant)> = workers.iter().map(|_| (0, start)).collect();
-    // Everybody has begun, however busy the machine is.
+    // All threads have started, even on a busy machine.
     let all_move = |last: &[(u64, Instant)]| last.iter().all(|(steps, _)| *steps > 10);
     while start.elapsed() < BUSY || !all_move(&last) {
         std::thread::sleep(Duration::from_millis(20));
@@ -292,7 +291,7 @@ fn all_at_once_on_the_same_flows_stops_nothing_and_loses_nobody() {
         );
     }
     assert!(restored > 0);
-    // No trace of a reload is left, and no place is lost.
+    // No trace of a reload is left, and no slot is lost.
     engine.reload(&first, scene.now(), &mut Discard).unwrap();
     engine.end_sessions(&SessionFilter::default(), scene.now(), &mut Discard);
     while engine

@@ -137,7 +137,7 @@ fn chunks_of_an_sctp_handshake_and_shutdown_are_retransmitted() {
         assert_eq!(wire.state(), state);
         for wait in [3, 6, 12, 24] {
             wire.wait(wait);
-            // A chunk that was lost after the firewall is retransmitted.
+            // A chunk that is lost after the firewall is retransmitted.
             let again = match state {
                 "COOKIE_WAIT" => &cookie,
                 _ => packets.last().unwrap(),
@@ -179,7 +179,7 @@ fn an_init_that_the_policy_rejects_is_answered_by_an_abort_with_its_tag() {
         let transport = if ends.v6 { 40 } else { 20 };
         assert_eq!(answer[transport..], expected[transport..]);
         assert_eq!(answer.len(), expected.len());
-        // It is the answer that an association would take for a refusal.
+        // An association would treat this answer as a refusal.
         let mut open = Wire::open();
         open.passes(&opening);
         open.passes(answer);
@@ -339,7 +339,7 @@ fn is_answer(verdict: &Verdict) {
     );
 }
 
-/// The keys of each session, as both directions call them, and the packets of its responder.
+/// The keys of each session in both directions, and the packets of its responder.
 fn keys(wire: &Wire) -> Vec<([Option<u32>; 2], u64)> {
     let sessions = wire.sessions();
     let mut keys: Vec<_> = sessions
@@ -427,7 +427,7 @@ fn a_gre_session_of_a_pair_outlives_the_others_and_none_is_left_when_all_are_ove
     wire.now += lifetime / 2;
     wire.passes(&gre(V4, Some(1)));
     wire.now += lifetime / 2 + Duration::from_secs(1);
-    // The second one is over, swept or not.
+    // The second session has expired, whether or not it was removed.
     is_answer(&wire.send(&gre(V4.back(), Some(9))));
     wire.wait(0);
     assert_eq!(keys(&wire), [([Some(1), Some(9)], 1)]);
@@ -551,7 +551,7 @@ fn explain_shows_the_keys_of_a_gre_session() {
     for part in [
         "GRE key 0x1 ",
         ", key 0x2 there, 0x1 back",
-        "whatever its GRE key",
+        "regardless of its GRE key",
     ] {
         assert!(text.contains(part), "{part} is missing:\n{text}");
     }

@@ -1,4 +1,4 @@
-//! The two directions of a conversation in two zones, and the report of a missing half.
+//! The two directions of a conversation in two zones, and the report of a missing direction.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -69,7 +69,7 @@ fn a_bypassed_answer_joins_the_session_in_the_other_zone() {
 fn a_packet_of_a_session_in_the_other_zone_is_not_adopted() {
     let engine = engine("tcp.midstream = \"adopt\"");
     let packets = conversation();
-    // Picked up with the initiator's question.
+    // Adopted with the initiator's query.
     let verdicts = decide(&engine, Instant::now(), &packets[3..5]);
     assert!(verdicts[0].is_forward());
     assert_eq!(verdicts[1].reason(), Some(DropReason::OtherZone));
@@ -134,7 +134,7 @@ fn a_first_window_in_an_adopted_session_is_no_asymmetry() {
 
 const BYPASS: &str = "[zones]\na = 1\nb = 2\nc = 3\n[tcp]\nasymmetric = \"bypass\"\n";
 
-/// A connection whose initiator comes in zone 1 and whose responder comes in zone 2.
+/// A connection with the initiator in zone 1 and the responder in zone 2.
 fn across(toml: &str) -> Scene {
     let mut scene = Scene::new(toml);
     connect(&mut scene, ENDS);
@@ -169,7 +169,7 @@ fn flood(scene: &mut Scene, zone: u16, segments: u32) {
 fn a_bypassed_connection_is_as_fast_as_any_other() {
     for mode in ["bypass", "report"] {
         let mut scene = across(&BYPASS.replace("bypass", mode));
-        // 20,000 packets a second for 3 s, each of which answers the one before.
+        // 20,000 packets per second for 3 s, each of which answers the previous one.
         for number in 0..60_000u32 {
             scene.now += Duration::from_micros(50);
             let (seq, payload) = if mode == "bypass" {
@@ -191,7 +191,7 @@ fn a_bypassed_connection_is_as_fast_as_any_other() {
 fn forged_segments_do_not_starve_bypassed_connections() {
     let mut scene = across(BYPASS);
     for round in 0..300u16 {
-        // 30,000 forged segments and 100 healthy packets a second, in one zone.
+        // 30,000 forged segments and 100 healthy packets per second, in one zone.
         flood(&mut scene, 2, 300);
         scene.now += Duration::from_millis(10);
         scene.pass(ENDS.back(), ACK, 501, 101, b"");
@@ -224,7 +224,7 @@ fn a_session_that_moves_to_another_zone_is_found_there() {
     let mut scene = across(BYPASS);
     scene.wait(400);
     assert_eq!(scene.engine.sessions(), 0);
-    // The same ports again, in zone 3: what is remembered of zone 1 is wrong.
+    // Equal ports again, in zone 3: the hint about zone 1 is wrong.
     scene.zone = Zone(3);
     scene.pass(ENDS, SYN, 7_000, 0, b"");
     scene.zone = Zone(2);
@@ -279,7 +279,7 @@ fn batches_find_sessions_in_other_zones_like_single_packets() {
     assert_eq!(scene.engine.stats().sessions_bypassed, 1);
 }
 
-/// The segments pass in the session's own zone, but their sender knows no number of the session.
+/// The segments pass in the session's own zone, but their sender has no number of the session.
 #[test]
 fn a_forged_segment_in_another_zone_accuses_no_path() {
     for (mode, passes) in [("drop", false), ("report", true), ("bypass", true)] {
@@ -301,7 +301,7 @@ fn a_forged_segment_in_another_zone_accuses_no_path() {
             "{mode}"
         );
         assert_eq!(engine.asymmetry().lines, [], "{mode}");
-        // What has the numbers of the session is named.
+        // Segments with the numbers of the session are reported.
         decide(
             &engine,
             now,
@@ -324,7 +324,7 @@ fn a_reset_ends_a_bypassed_session_in_the_other_zone() {
         engine.for_each_session(|record| assert_eq!(record.state, "CLOSE"));
         assert_eq!(engine.sessions(), usize::from(passed > 1));
     }
-    // Nowhere is a session that it fits.
+    // No zone has a matching session.
     let engine = engine("tcp.asymmetric = \"bypass\"");
     let stray = [(2, segment(ENDS.back(), RST, 507, 0, b""))];
     let verdicts = decide(&engine, Instant::now(), &stray);

@@ -1,20 +1,25 @@
 //! The body of the fuzz target `front`: arbitrary datagrams, and packets in well-formed headers,
-//! through the front end and an engine with small tables.
+//! through the front end and an engine with small tables. With one setting, sessions move to a
+//! store and back: the engine asks for them, and answers come at random.
 //!
 //! The module depends only on the library. So `fuzz/` builds it too, and `tests/it/fuzz_replay.rs`
 //! runs it on every stored input.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::config::{Config, parse_endpoint};
+use portcullis::continuity::{FlowName, StoreWhen, StoredSession, SweepCursor, SweepTime};
 use portcullis::geneve::front::{
     Answer, Datagram, FrontEnd, NotSent, Outgoing, Queued, Refusal, Scratch, Tunnel, Waited,
 };
 use portcullis::geneve::{Header, InnerProtocol, PORT, Provider, TunnelOption, encode};
 use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use portcullis::policy::Action;
-use portcullis::{Engine, Malformed, Reset, Sink};
+use portcullis::{
+    Answer as StoreAnswer, Answered, Engine, HoldId, Malformed, Question, Reset, Sink,
+};
 
 /// Bytes before each datagram: its kind, an endpoint, a cookie, a port, and the length of the rest
 /// (11 bits).
@@ -42,18 +47,135 @@ const PEERS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 9, 0, 1), Ipv4Addr::new(10, 9, 0
 const MAX_ENDPOINTS: u32 = 3;
 const MAX_ENDS: u32 = 8;
 
+/// In the first byte of all: sessions move to a store and back.
+pub(crate) const STORE: u8 = 0x40;
+/// In the port: sessions leave the engine for the store before the datagram.
+pub(crate) const LEAVE: u8 = 0x01;
+/// In the port: a question is answered before the datagram.
+pub(crate) const ANSWER: u8 = 0x02;
+/// In the port: the answer is another one than the store has.
+pub(crate) const WRONG: u8 = 0x04;
+/// In the port: the newest question is answered, not the oldest one.
+pub(crate) const NEWEST: u8 = 0x08;
+/// In the port: the question is answered twice.
+pub(crate) const TWICE: u8 = 0x10;
+
+/// The most packets that wait for answers.
+const MAX_ASKING: u32 = 8;
+/// The most records in the store, and the most questions that are remembered.
+const MAX_STORED: usize = 16;
+
 #[derive(Default)]
-struct Resets(Vec<Reset>);
+struct Resets {
+    resets: Vec<Reset>,
+    questions: VecDeque<Question>,
+    released: Vec<HoldId>,
+}
 
 impl Sink for Resets {
     fn reset(&mut self, reset: &Reset) {
-        self.0.push(*reset);
+        self.resets.push(*reset);
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.released.push(id);
+    }
+
+    fn question(&mut self, question: &Question) {
+        if self.questions.len() < MAX_STORED {
+            self.questions.push_back(*question);
+        }
+    }
+}
+
+/// The store that sessions move to.
+#[derive(Default)]
+struct Store(VecDeque<(FlowName, Vec<u8>)>);
+
+impl Store {
+    /// Writes the sessions of an engine, which ends them.
+    fn take_all(&mut self, engine: &Engine, time: SweepTime, resets: &mut Resets) {
+        let when = StoreWhen {
+            min_age: Duration::ZERO,
+            everything: true,
+            ..StoreWhen::default()
+        };
+        let mut cursor = SweepCursor::default();
+        let mut names = Vec::new();
+        loop {
+            let swept = engine.sweep(&mut cursor, time, &when, |name, stored| {
+                let mut bytes = Vec::new();
+                stored.encode(&mut bytes);
+                names.push(*name);
+                self.0.retain(|(each, _)| each != name);
+                self.0.push_back((*name, bytes));
+            });
+            if swept.round_ended {
+                break;
+            }
+        }
+        for name in names {
+            engine.disown(&name, u64::MAX, time.now, resets);
+        }
+        let surplus = self.0.len().saturating_sub(MAX_STORED);
+        self.0.drain(..surplus);
+    }
+
+    /// Returns the answer to a question, or another one.
+    fn ask(&self, question: &Question, wrong: bool) -> StoreAnswer {
+        let found = self
+            .0
+            .iter()
+            .find(|(name, _)| (*name == question.flow) != wrong);
+        match found {
+            Some((_, bytes)) => {
+                let stored = StoredSession::decode(bytes).expect("it was encoded");
+                StoreAnswer::Session(Box::new(stored))
+            }
+            None if wrong => StoreAnswer::NoStore,
+            None => StoreAnswer::Nothing,
+        }
+    }
+}
+
+/// Answers a question, and releases its packets.
+fn answer(
+    engine: &Engine,
+    front: &FrontEnd,
+    store: &Store,
+    port: u8,
+    time: SweepTime,
+    resets: &mut Resets,
+) {
+    let question = if port & NEWEST == 0 {
+        resets.questions.pop_front()
+    } else {
+        resets.questions.pop_back()
+    };
+    let Some(question) = question else { return };
+    let given = store.ask(&question, port & WRONG != 0);
+    let effect = engine.answer(question.id, &given, time.now, time.at, resets);
+    if port & WRONG != 0 {
+        assert_ne!(effect, Answered::Resumed, "of another flow");
+    }
+    if port & TWICE != 0 {
+        let again = engine.answer(question.id, &given, time.now, time.at, resets);
+        assert_eq!(again, Answered::Unknown);
+    }
+    assert!(!engine.holds(question.id));
+    for id in resets.released.drain(..) {
+        front.release(id);
     }
 }
 
 fn config(settings: u8, second: bool) -> Config {
     let mut config = FrontEnd::adapt(Config::default());
     config.table.max_sessions = 8;
+    config.continuity.enabled = settings & STORE != 0;
+    config.continuity.max_held = MAX_ASKING;
+    config.continuity.max_held_per_flow = 4;
+    config.continuity.max_questions = 4;
+    config.continuity.max_nothing = 16;
     config.policy.default = match (settings & 3, second) {
         (0, _) | (1, true) => Action::Deny,
         (1, false) => Action::Reject,
@@ -163,15 +285,22 @@ fn shed(
 /// Runs datagrams, time and reloads. Every datagram has one outcome, and no table grows beyond its
 /// bound.
 pub(crate) fn front(data: &[u8]) {
+    front_resumed(data);
+}
+
+/// Runs [`front`], and returns the number of sessions that came back from the store.
+pub(crate) fn front_resumed(data: &[u8]) -> u64 {
     let Some((&settings, mut data)) = data.split_first() else {
-        return;
+        return 0;
     };
     let configs = [config(settings, false), config(settings, true)];
     let engine = Engine::with_seed(&configs[0], [1, 2, 3, 4]).expect("the configuration is right");
     let front = FrontEnd::new(&configs[0]).expect("the configuration is right");
     let mut scratches = [Scratch::new(&front), Scratch::new(&front)];
     let mut resets = Resets::default();
-    let mut now = Instant::now();
+    let mut store = Store::default();
+    let start = Instant::now();
+    let mut now = start;
     let (mut received, mut reloads) = (0, 0);
     while let Some((&[what, endpoint, cookie, port, high, low], rest)) =
         data.split_first_chunk::<FRONT_HEADER>()
@@ -190,6 +319,16 @@ pub(crate) fn front(data: &[u8]) {
         if what & SECONDS != 0 {
             now += Duration::from_secs(u64::from(endpoint) * 4);
             let _ = engine.expire_with(now, 4, &mut resets);
+        }
+        if settings & STORE != 0 {
+            let at = SystemTime::UNIX_EPOCH + now.duration_since(start);
+            let time = SweepTime { now, at };
+            if port & LEAVE != 0 {
+                store.take_all(&engine, time, &mut resets);
+            }
+            if port & ANSWER != 0 {
+                answer(&engine, &front, &store, port, time, &mut resets);
+            }
         }
         let payload = if what & WRAPPED != 0 {
             let v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
@@ -256,8 +395,9 @@ pub(crate) fn front(data: &[u8]) {
             }
         }
         assert_eq!(front.stats().waiting, waiting - released);
-        assert!(front.stats().waiting <= u64::from(configs[0].fragments.max_held));
-        for reset in resets.0.drain(..) {
+        let asking = front.stats().waiting <= u64::from(configs[0].fragments.max_held + MAX_ASKING);
+        assert!(asking, "{:?}", front.stats());
+        for reset in resets.resets.drain(..) {
             if let Some(sent) = front.reset(&reset, scratch) {
                 check_sent(&sent, true);
                 assert!(front.describe(reset.tunnel).is_some());
@@ -284,4 +424,5 @@ pub(crate) fn front(data: &[u8]) {
     engine
         .check_invariants()
         .expect("the table tells one story");
+    engine.stats().questions.answered_by(Answered::Resumed)
 }

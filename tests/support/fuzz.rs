@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: each takes the fuzzer's bytes and panics if an invariant is
 //! violated.
 //!
-//! They depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
+//! The bodies depend only on the library and `arbitrary`. So `fuzz/` builds them too, and
 //! `tests/it/fuzz_replay.rs` runs them on every stored input.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -80,7 +80,7 @@ pub(crate) enum Op {
         kind: u8,
         bytes: Vec<u8>,
     },
-    /// The latest packet of a conversation arrives again, in the other zone.
+    /// The latest packet of a conversation is repeated in the other zone.
     OtherZone {
         talk: u8,
     },
@@ -247,7 +247,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..120)
 }
 
-/// The two ends of a TCP connection in their own view: the next byte of each; neither window is
+/// The two ends of a TCP connection in their own view: the next byte of each. Neither window is
 /// full.
 #[derive(Debug, Clone, Copy, Default)]
 struct Talkers {

@@ -35,7 +35,7 @@ pub(crate) struct Scene {
     pub(crate) tunnel: TunnelRef,
 }
 
-/// Returns a configuration that allows everything that its rules do not refuse.
+/// Returns a configuration that allows all sessions except those that its rules refuse.
 pub(crate) fn config(toml: &str) -> Config {
     let mut config = Config::from_toml(toml, "test.toml").unwrap();
     if !toml.contains("default =") {
@@ -92,7 +92,7 @@ impl Scene {
         self.pass(ends, ACK, 101, 501, b"");
     }
 
-    /// Advances time, and ends the sessions that are over by then.
+    /// Advances time, and ends the sessions that have expired by then.
     pub(crate) fn wait(&mut self, seconds: u64) -> Received {
         self.now += Duration::from_secs(seconds);
         let mut received = Received::default();

@@ -1,8 +1,8 @@
 //! The body of the fuzz target `short_way`: two engines decide the same packets, one of them by the
 //! full way only, and must agree in every verdict, counter, slot and wheel.
 //!
-//! It depends only on the library and `arbitrary`, like `fuzz.rs`. `tests/it/short_way.rs` runs it
-//! on random bytes.
+//! The module depends only on the library and `arbitrary`, like `fuzz.rs`. `tests/it/short_way.rs`
+//! runs it on random bytes.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use portcullis::{Discard, Engine, Packet, TunnelRef, Verdict, Zone};
 const TALKS: usize = 8;
 /// Packets of a batch.
 const BATCH: usize = 5;
-/// Packets after which everything is compared.
+/// Number of packets after which everything is compared.
 const COMPARE_EACH: u32 = 32;
 /// Sessions that make a table large enough for batches to be read ahead.
 const MANY: u16 = 256;
@@ -124,7 +124,7 @@ impl From {
 
     fn ports(self) -> [u8; 4] {
         let [a, b] = (4_000 + self.number as u16).to_be_bytes();
-        // One conversation is a control connection of FTP, and one asks a DNS server.
+        // One conversation is a control connection of FTP, and one queries a DNS server.
         let port = match self.number {
             3 => 21,
             7 => 53,
@@ -137,7 +137,7 @@ impl From {
         }
     }
 
-    /// Returns an IP packet with right checksums.
+    /// Returns an IP packet with correct checksums.
     fn packet(self, protocol: u8, mut payload: Vec<u8>) -> Vec<u8> {
         let mut hosts = [10 + self.number as u8, 1];
         if self.number.is_multiple_of(3) {

@@ -5,13 +5,13 @@ use clap::{Args, ValueEnum};
 use super::error::BenchError;
 use super::traffic::MAX_SESSIONS;
 
-/// Packets, or ended sessions, of one sample.
+/// Number of packets, or ended sessions, of one sample.
 pub(super) const SLICE: usize = 1024;
 
-/// Fewest sessions: a round with fewer ends before the clock has ticked.
+/// Minimum number of sessions: a round with fewer ends before the clock has ticked.
 const MIN_SESSIONS: u32 = 1_000;
 
-/// Most rules of a policy.
+/// Maximum number of rules of a policy.
 const MAX_RULES: u32 = 65_000;
 
 /// Arguments of `portcullis bench`.
@@ -71,7 +71,7 @@ pub(crate) struct BenchArgs {
 }
 
 impl BenchArgs {
-    /// Refuses combinations of which a part would have no effect.
+    /// Rejects combinations of which a part would have no effect.
     pub(super) fn check(&self) -> Result<(), BenchError> {
         let no = |reason| Err(BenchError::Senseless(reason));
         if self.mix.is_some() && self.mode != Mode::Packets {

@@ -3,7 +3,7 @@
 use portcullis::{ConfigError, DropReason};
 use thiserror::Error;
 
-/// Reason why a measurement is not possible, or not valid.
+/// Reason for which a measurement is not possible, or not valid.
 #[derive(Debug, Error)]
 pub(crate) enum BenchError {
     /// Arguments of which a part would have no effect.
@@ -14,7 +14,7 @@ pub(crate) enum BenchError {
     Memory {
         /// MiB of all tables.
         needed: u64,
-        /// MiB that the system or the control group has left.
+        /// Available MiB of the system or the control group.
         available: u64,
     },
     /// The engine cannot be created.
@@ -36,7 +36,7 @@ pub(crate) enum BenchError {
         /// Number of sessions that it holds.
         found: usize,
     },
-    /// An operation on the table did not do what it must do.
+    /// An operation on the table had a wrong result.
     #[error("{operation}: {found} sessions instead of {expected}")]
     Operation {
         /// Name of the operation.
@@ -46,7 +46,7 @@ pub(crate) enum BenchError {
         /// Number of sessions that it concerned.
         found: u64,
     },
-    /// A histogram has bounds that are not possible.
+    /// A histogram has impossible bounds.
     #[error("cannot create a histogram: {0}")]
     Histogram(#[from] hdrhistogram::CreationError),
     /// No sample was taken.

@@ -23,10 +23,10 @@ use super::worker::{Run, Share, WARM_UP};
 /// (300 s).
 const IDLE_END: Duration = Duration::from_secs(60);
 
-/// Sessions that are visited by one call of the expiry, as the appliance does it.
+/// Number of sessions that one call of the expiry visits, as in the appliance.
 const EXPIRY_BUDGET: usize = 256;
 
-/// Longest time that is told from longer ones, in nanoseconds.
+/// Maximum distinguishable time, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
 
 /// Significant digits of a recorded time.
@@ -88,9 +88,9 @@ pub(super) struct Latency<'r> {
     run: &'r Run<'r>,
     config: &'r Config,
     changed: Config,
-    /// Number of the sessions with packets, the first ones; the others are idle.
+    /// Number of sessions with packets, which come first; the others are idle.
     active: u32,
-    /// Place in [`Operation::ALL`], or [`PAUSE`].
+    /// Index in [`Operation::ALL`], or [`PAUSE`].
     operation: AtomicUsize,
     /// Packets of each thread.
     decided: Vec<AtomicU64>,
@@ -139,7 +139,7 @@ impl<'r> Latency<'r> {
         self.run.count_sessions(self.run.sessions);
     }
 
-    /// Measures each operation. All sessions are open before.
+    /// Measures each operation. All sessions must be open.
     pub(super) fn measure(&self) -> Result<Vec<Times>, BenchError> {
         let barrier = Barrier::new(self.run.threads as usize + 1);
         let (runs, histograms) = std::thread::scope(|scope| {
@@ -169,7 +169,7 @@ impl<'r> Latency<'r> {
             .map(|(place, (operation, runs))| {
                 let mut calls = self.empty.clone();
                 for each in histograms.iter().filter_map(|each| each.get(place)) {
-                    // All have the same bounds.
+                    // All have equal bounds.
                     let _ = calls.add(each);
                 }
                 Times {
@@ -206,7 +206,7 @@ impl<'r> Latency<'r> {
                 let start = Instant::now();
                 run.decide(batch);
                 let took = start.elapsed();
-                // A call that meets the start or the end of an operation counts as well.
+                // A call that overlaps the start or the end of an operation counts as well.
                 let after = self.operation.load(Ordering::Relaxed);
                 let during = if before == PAUSE { after } else { before };
                 if let Some(histogram) = histograms.get_mut(during) {
@@ -218,7 +218,7 @@ impl<'r> Latency<'r> {
         histograms
     }
 
-    /// Repeats each operation for its share of the time, once at least, and returns the times of
+    /// Repeats each operation for its share of the time, at least once, and returns the times of
     /// the runs of each.
     fn operate(&self) -> Result<Vec<Vec<Duration>>, BenchError> {
         let time = self.run.time / Operation::ALL.len() as u32;
@@ -274,7 +274,7 @@ impl<'r> Latency<'r> {
         Ok(())
     }
 
-    /// Performs an operation, and checks what it did.
+    /// Performs an operation, and checks its result.
     fn perform(
         &self,
         operation: Operation,

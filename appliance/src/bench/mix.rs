@@ -1,9 +1,9 @@
 //! Traffic of a measurement: sessions of one protocol, or a mix of kinds of packets.
 //!
-//! A mix is computed from the numbers of session and round, as [`super::traffic`] is, and stores
-//! nothing. A session's number decides its role: a long TCP connection, a UDP session, or a series
-//! of short TCP connections on one pair of ports. Connections of a series end with FINs of both
-//! ends, and the next one takes over the session in TIME_WAIT. So the number of sessions stays
+//! A mix is computed from the numbers of session and round, like [`super::traffic`], and stores
+//! nothing. A session's number determines its role: a long TCP connection, a UDP session, or a
+//! series of short TCP connections on one pair of ports. Connections of a series end with FINs of
+//! both ends, and the next one takes over the session in TIME_WAIT, so the number of sessions stays
 //! constant. Every [`ERROR_EVERY`]th packet of a session is an ICMP error that quotes the packet
 //! before.
 
@@ -19,7 +19,7 @@ const ICMP: u8 = 1;
 /// IP protocol number of ICMPv6.
 const ICMPV6: u8 = 58;
 
-/// Number of packets of a session of which one is an ICMP error.
+/// Number of packets of a session for each ICMP error.
 const ERROR_EVERY: u32 = 64;
 
 /// Packets of a handshake, and of the end of a connection.
@@ -117,7 +117,7 @@ impl MixArg {
 enum Role {
     Long,
     Udp,
-    /// The first connection has so many packets more than the others: sessions are out of step.
+    /// Additional packets of the first connection, so that sessions are out of step.
     Short {
         extra: u32,
     },
@@ -306,8 +306,8 @@ impl Traffic {
         }
     }
 
-    /// Returns the share of each kind; `None` without a mix. They are counted in the packets of the
-    /// first sessions, in as many rounds as a whole number of cycles takes.
+    /// Returns the share of each kind; `None` without a mix. The shares are counted in the packets
+    /// of the first sessions, in the rounds of a whole number of cycles.
     pub(super) fn shares(&self) -> Option<Shares> {
         const SESSIONS: u32 = 1_000;
         const ROUNDS: u32 = 960;

@@ -21,7 +21,7 @@ mod worker;
 use std::io::Write;
 use std::time::Duration;
 
-use portcullis::config::{ChallengeMode, Checksums};
+use portcullis::config::{ChallengeMode, Checksums, LifetimeClass, LifetimeSet};
 use portcullis::{Config, Engine};
 
 pub(crate) use self::args::BenchArgs;
@@ -32,6 +32,12 @@ use self::report::{Measured, Report};
 
 /// Fixed hash seed, so that two runs fill the same shards.
 const SEED: [u64; 4] = [0x0123_4567, 0x89ab_cdef, 0xfedc_ba98, 0x7654_3210];
+
+/// Sessions above which the first may end before the last are established.
+const MANY_SESSIONS: u32 = 1 << 25;
+
+/// Lifetime of sessions in a table of so many.
+const LONG_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Measures, and prints the report on standard output.
 ///
@@ -87,6 +93,12 @@ fn config(args: &BenchArgs) -> Config {
     } else {
         Checksums::Trust
     };
+    if args.mode == Mode::Packets && args.sessions > MANY_SESSIONS {
+        let long = |set: LifetimeSet, class| set.with(class, LONG_LIFETIME);
+        config.lifetimes.set = LifetimeClass::ALL
+            .into_iter()
+            .fold(LifetimeSet::default(), long);
+    }
     rules::set(&mut config, args.rules, args.family);
     config
 }

@@ -9,7 +9,7 @@ use super::latency::Times;
 use super::mix::{Shares, Traffic};
 use super::worker::Samples;
 
-/// The least and the middle sample.
+/// The minimum and the median sample.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Spread {
     pub(super) min: f64,
@@ -104,7 +104,7 @@ pub(super) struct Report {
     batch: u32,
     rules: u32,
     checksums_verified: bool,
-    /// Packets, or ended sessions, that were measured.
+    /// Number of measured packets, or ended sessions.
     measured: u64,
     /// Nanoseconds of one thread.
     pub(super) ns_per_packet: Option<Spread>,

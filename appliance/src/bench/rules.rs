@@ -18,8 +18,8 @@ const SERVERS_V4: u32 = 0xc612_0000;
 /// 2001:2::/111, the servers of IPv6 sessions.
 const SERVERS_V6: u128 = 0x2001_0002 << 96;
 
-/// Puts a policy of `count` rules in a configuration. Each rule allows all sessions with servers of
-/// its own, and together they cover all servers. Without rules the policy allows everything.
+/// Adds a policy of `count` rules to a configuration. Each rule allows all sessions with its own
+/// servers, and together they cover all servers. Without rules the policy allows everything.
 pub(super) fn set(config: &mut Config, count: u32, family: Family) {
     if count == 0 {
         return;
@@ -42,7 +42,7 @@ pub(super) fn set(config: &mut Config, count: u32, family: Family) {
         .collect();
 }
 
-/// Returns a part of the servers, of 2^bits.
+/// Returns one of 2^bits parts of the servers.
 fn net(part: u32, bits: u8, family: Family) -> Option<IpNet> {
     let first = part << (SERVER_BITS - bits);
     let before = SERVER_BITS - bits;
@@ -56,7 +56,7 @@ fn net(part: u32, bits: u8, family: Family) -> Option<IpNet> {
     }
 }
 
-/// Returns a configuration with another policy, which allows the same sessions: its last rule has
+/// Returns a configuration with another policy that allows equal sessions: its last rule has
 /// another name.
 pub(super) fn changed(config: &Config) -> Config {
     let mut config = config.clone();

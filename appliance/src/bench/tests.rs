@@ -1,4 +1,4 @@
-//! Small measurements: that they run, and that they would notice.
+//! Small measurements: they run, and detect faults.
 
 use hdrhistogram::Histogram;
 use portcullis::DropReason;
@@ -154,7 +154,7 @@ fn an_operation_in_which_no_call_was_timed_has_no_times() {
         .collect();
     assert_eq!(words.join(" "), "- - - - list (1 runs of 1.0 ms)");
 
-    // A time of zero is a time.
+    // A time of zero counts as a time.
     times.calls.record(0).unwrap();
     let json = serde_json::to_value(DuringOperation::new(&times)).unwrap();
     assert!(keys.iter().all(|key| json[key] == 0), "{json}");

@@ -1,4 +1,4 @@
-//! Threads that measure.
+//! The measuring threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Barrier, OnceLock};
@@ -19,17 +19,17 @@ const ROUND: Duration = Duration::from_secs(400);
 /// more of a session than later ones, and cost more.
 pub(super) const WARM_UP: usize = 4;
 
-/// Packets that are decided together outside the timed part.
+/// Number of packets that are decided together outside the timed part.
 const UNTIMED_BATCH: usize = 64;
 
 /// Samples of a thread.
 #[derive(Debug, Default)]
 pub(super) struct Samples {
-    /// Nanoseconds for each packet or session, a slice's mean each.
+    /// Nanoseconds per packet or session, as the mean of each slice.
     pub(super) nanos_each: Vec<f64>,
     /// Packets or sessions in all.
     pub(super) count: u64,
-    /// The time that they took.
+    /// The total time.
     busy: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Samples {
         }
     }
 
-    /// Packets or sessions in a second of the timed part.
+    /// Packets or sessions per second of the timed part.
     pub(super) fn per_second(&self) -> f64 {
         let seconds = self.busy.as_secs_f64();
         if seconds > 0.0 {
@@ -61,7 +61,7 @@ pub(super) struct Share {
     pub(super) len: u32,
 }
 
-/// Place in the order of a share's packets.
+/// Position in the order of a share's packets.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) round: u32,
@@ -80,12 +80,12 @@ impl Share {
         }
     }
 
-    /// Returns the session at a place.
+    /// Returns the session at a position.
     pub(super) fn session(&self, place: Place) -> Session {
         Session(self.first + self.order.at(place.round, place.position))
     }
 
-    /// Returns the places of round after round.
+    /// Returns the positions of successive rounds.
     pub(super) fn rounds(&self) -> impl Iterator<Item = Place> + use<> {
         let len = self.len;
         (0..).flat_map(move |round| (0..len).map(move |position| Place { round, position }))
@@ -102,7 +102,7 @@ pub(super) struct Run<'e> {
     pub(super) batch: usize,
     pub(super) time: Duration,
     start: Instant,
-    /// Seconds that the engine's time is ahead.
+    /// Seconds by which the engine's time is ahead.
     ahead: AtomicU64,
     not_forwarded: AtomicU64,
     first_reason: OnceLock<DropReason>,
@@ -143,7 +143,7 @@ impl<'e> Run<'e> {
         self.fill_first(self.sessions);
     }
 
-    /// Establishes the first sessions, in an order that no later round has.
+    /// Establishes the first sessions, in an order different from later rounds.
     pub(super) fn fill_first(&self, count: u32) {
         let order = Order::new(count);
         let mut positions = 0..count;
@@ -178,7 +178,7 @@ impl<'e> Run<'e> {
         self.count_sessions(0);
     }
 
-    /// Notes an error if the table holds another number of sessions.
+    /// Records an error if the table holds another number of sessions.
     pub(super) fn count_sessions(&self, expected: u32) {
         let found = self.engine.sessions();
         if found != expected as usize {
@@ -233,7 +233,7 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// Measures in all threads. The table is full before.
+    /// Measures in all threads. The table must be full.
     pub(super) fn measure(&self) -> Result<Vec<Samples>, BenchError> {
         if self.mode == Mode::Setup {
             self.drain();

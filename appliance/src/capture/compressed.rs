@@ -1,8 +1,9 @@
 //! Compressed captures: gzip (RFC 1952) and Zstandard (RFC 8878).
 //!
-//! A stream is decompressed as it is read. What a file makes of itself is never held: the memory is
-//! that of the formats' windows, 32 KiB and at most [`MAX_WINDOW`], however far a file expands.
-//! Of a Zstandard frame that is cut short, the decoder keeps back as much as its window.
+//! A stream is decompressed as it is read. The decompressed file is never held in memory: the
+//! memory is that of the formats' windows, 32 KiB and at most [`MAX_WINDOW`], regardless of how far
+//! a file expands. If a Zstandard frame is truncated, the decoder withholds up to one window of its
+//! data.
 
 use std::io::{self, BufReader, Cursor, ErrorKind, Read};
 
@@ -10,7 +11,7 @@ use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// The largest window of a Zstandard frame: 128 MiB, above which `zstd` asks for `--long`, too.
+/// The largest window of a Zstandard frame: 128 MiB, above which `zstd` also needs `--long`.
 const MAX_WINDOW: u64 = 128 << 20;
 
 /// Compression of a file.
@@ -21,7 +22,7 @@ pub(super) enum Compression {
 }
 
 impl Compression {
-    /// Recognizes a compression by the first bytes of a file.
+    /// Recognizes a compression format by the first bytes of a file.
     fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(Self::Gzip),
@@ -37,11 +38,11 @@ impl Compression {
 /// A source of bytes that a reader can own.
 pub(super) type Source = Box<dyn Read + Send>;
 
-/// Returns what `source` holds after decompression, and how it was compressed. A source that is
-/// not compressed comes back as it is.
+/// Returns the decompressed contents of `source`, and the compression. An uncompressed source is
+/// returned unchanged.
 ///
 /// # Errors
-/// The source cannot be read.
+/// Returns an error if the source cannot be read.
 pub(super) fn decompressed(mut source: Source) -> io::Result<(Source, Option<Compression>)> {
     let mut head = Vec::with_capacity(4);
     source.by_ref().take(4).read_to_end(&mut head)?;
@@ -91,7 +92,7 @@ impl<R: Read> Zstandard<R> {
         }
     }
 
-    /// Begins the next frame, past those that are to be skipped; `false` at the end of the source.
+    /// Begins the next frame, after any skippable frames. Returns `false` at the end of the source.
     fn begin(&mut self) -> io::Result<bool> {
         loop {
             let mut first = [0];
@@ -119,7 +120,7 @@ impl<R: Read> Zstandard<R> {
         }
     }
 
-    /// Checks the frame that has been decompressed to its end.
+    /// Checks a completely decompressed frame.
     fn end(&mut self) -> io::Result<()> {
         self.in_frame = false;
         let stated = self.decoder.get_checksum_from_data();

@@ -6,8 +6,8 @@ use thiserror::Error;
 
 /// A capture that cannot be opened, read further, or written.
 ///
-/// `name` is the path as given, or `standard input`. `offset` is the byte at which the record or
-/// block that could not be read begins, counted from 0 at the start of the file.
+/// `name` is the path as given, or `standard input`. `offset` is the position, from the start of
+/// the file, of the record or block that could not be read.
 #[derive(Debug, Error)]
 pub(crate) enum CaptureError {
     /// The file could not be opened, created, written or flushed.
@@ -28,12 +28,12 @@ pub(crate) enum CaptureError {
         /// Error of the system.
         source: io::Error,
     },
-    /// The first bytes belong to no capture format.
+    /// The first bytes do not match any capture format.
     #[error("{name}: not a pcap or pcapng capture: byte 0 begins {found}")]
     NotACapture {
         /// The file.
         name: String,
-        /// The first bytes in hexadecimal and what they look like.
+        /// The first bytes in hexadecimal, and the likely format.
         found: String,
     },
     /// The file ends in the middle of a record or block.
@@ -41,7 +41,7 @@ pub(crate) enum CaptureError {
     Truncated {
         /// The file.
         name: String,
-        /// The record or block that is not whole.
+        /// The incomplete record or block.
         offset: u64,
         /// Description of the missing part.
         what: String,
@@ -51,14 +51,14 @@ pub(crate) enum CaptureError {
     Broken {
         /// The file.
         name: String,
-        /// The record or block that is wrong.
+        /// The invalid record or block.
         offset: u64,
         /// Description of the contradiction.
         what: String,
     },
 }
 
-/// A [`CaptureError`] before the reader puts the file's name to it.
+/// A [`CaptureError`] before the reader adds the file's name.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// See [`CaptureError::Read`].

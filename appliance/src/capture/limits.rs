@@ -1,7 +1,7 @@
-//! Constants of the captures that are written, in either format.
+//! Constants of written captures, in either format.
 
-/// Longest packet that is written, and the snap length that the file declares: 262,144 bytes.
-/// libpcap refuses longer records (`MAXIMUM_SNAPLEN`).
+/// Maximum length of a written packet, and the snap length that the file declares: 262,144 bytes.
+/// libpcap rejects longer records (`MAXIMUM_SNAPLEN`).
 pub(crate) const MAX_PACKET: usize = 262_144;
 
 /// `LINKTYPE_RAW`: a record begins with the IP header.

@@ -1,4 +1,4 @@
-//! Finding the IP packet in a frame.
+//! Location of the IP packet in a frame.
 
 mod ethernet;
 mod fields;
@@ -71,8 +71,8 @@ pub(crate) fn ip_packet(link: LinkType, bytes: &[u8]) -> Result<IpPayload<'_>, N
     }
 }
 
-/// `LINKTYPE_NULL` and `LINKTYPE_LOOP`: a 32-bit address family, which is small, so that its byte
-/// order shows.
+/// `LINKTYPE_NULL` and `LINKTYPE_LOOP`: a 32-bit address family, whose small value reveals its byte
+/// order.
 fn loopback(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (family, rest) = bytes.split_first_chunk().ok_or(NotIp::TooShort)?;
     let family = u32::from_le_bytes(*family);

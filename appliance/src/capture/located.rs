@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::link::LinkType;
 
-/// Frame that the reader of a format has found and consumed from the window.
+/// Frame that a format's reader has found and consumed from the window.
 pub(super) struct Located {
     pub(super) time: Duration,
     pub(super) link: LinkType,

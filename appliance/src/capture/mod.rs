@@ -1,14 +1,15 @@
 //! Captures: reading packets from a file, and writing packets to a file.
 //!
-//! - [`CaptureReader`] returns the frames of a pcap or pcapng capture one after the other. It
-//!   streams: its buffer grows to the largest frame and no further than `MAX_BLOCK`, whatever
-//!   lengths a file declares. Captures compressed with gzip or Zstandard are decompressed as they
-//!   are read.
+//! - [`CaptureReader`] returns the frames of a pcap or pcapng capture one after the other. The
+//!   reader streams: its buffer grows to the largest frame and at most to `MAX_BLOCK`, regardless
+//!   of the lengths that a file declares. Captures compressed with gzip or Zstandard are
+//!   decompressed as they are read.
 //! - [`ip_packet`] finds the IP packet in a frame, or names the kind of a frame without one
 //!   (`NotIp`).
 //! - [`decapsulate`] extracts a packet from its GENEVE tunnel.
-//! - [`pad_cut`] restores the length of a packet that the capture's snap length cut.
-//! - [`with_length`] makes whole packets of one that the sender's interface has yet to segment.
+//! - [`pad_cut`] restores the length of a packet that the capture's snap length truncated.
+//! - [`with_length`] makes complete packets from one that the sender's interface has not segmented
+//!   yet.
 //! - [`CaptureWriter`] writes IP packets as a pcap or pcapng with nanoseconds.
 //!
 //! A capture is untrusted input: no byte sequence causes a panic, and an unreadable part is a

@@ -1,8 +1,9 @@
-//! Packets of a capture at a sender, which the network interface has yet to segment.
+//! Packets captured at a sender, before the network interface segments them.
 //!
-//! Their lengths are those of the frame. Where the header has no room for it, or its driver does
-//! not fill it in, it is 0: the IPv4 total length, or the payload length of IPv6, perhaps with a
-//! jumbo payload option (RFC 2675), as Linux writes it for more than 64 KiB.
+//! The length of such a packet is that of the frame. If the length does not fit into the header, or
+//! the driver does not fill it in, the header has 0: in the IPv4 total length, or in the payload
+//! length of IPv6, possibly with a jumbo payload option (RFC 2675), which Linux writes above 64
+//! KiB.
 
 /// The IPv4 header without options.
 const IPV4_HEADER: usize = 20;
@@ -15,18 +16,18 @@ const NO_NEXT_HEADER: u8 = 59;
 /// A hop-by-hop header that holds the jumbo payload option alone: next header, length, option.
 const JUMBO_OPTION: [u8; 3] = [0, 0xc2, 4];
 const JUMBO_HEADER: usize = 8;
-/// The TCP header without options, and where its fields are.
+/// The TCP header without options, and the positions of its fields.
 const TCP_HEADER: usize = 20;
 const TCP_SEQUENCE: usize = 4;
 const TCP_OFFSET: usize = 12;
 const TCP_FLAGS: usize = 13;
-/// Flags that belong to the last segment alone: FIN and PSH; to the first alone: CWR.
+/// Flags that belong to the last segment alone (FIN and PSH), and to the first alone (CWR).
 const LAST_ONLY: u8 = 0x09;
 const FIRST_ONLY: u8 = 0x80;
-/// The most payload of a segment that is made: below 64 KiB with two headers at their longest.
+/// Maximum payload of a created segment: below 64 KiB with two headers of maximum length.
 const MAX_PAYLOAD: usize = 65_000;
 
-/// Returns the length that an IP header states; `None` if no length is there.
+/// Returns the length that an IP header states, or `None` if it states none.
 pub(crate) fn stated_len(packet: &[u8]) -> Option<usize> {
     match packet.first()? >> 4 {
         4 => Some(usize::from(u16_at(packet, 2)?)),
@@ -49,11 +50,11 @@ pub(crate) fn has_no_length(packet: &[u8]) -> bool {
     }
 }
 
-/// Returns the packets that an interface makes of one [without a length](has_no_length): the packet
-/// with its length, or TCP segments if that is too long for a header. Their checksums are those of
-/// the frame, but for that of the IPv4 header.
+/// Returns the packets that an interface makes from one [without a length](has_no_length): the
+/// packet with its length, or TCP segments if the length does not fit into a header. The checksums
+/// are those of the frame, except that of the IPv4 header.
 ///
-/// Empty where neither can be: a packet above 64 KiB that is not plain TCP.
+/// Empty if neither is possible: a packet above 64 KiB that is not plain TCP.
 pub(crate) fn with_length(packet: &[u8]) -> Vec<Vec<u8>> {
     let mut whole = packet.to_vec();
     strip_jumbo(&mut whole);
@@ -63,7 +64,7 @@ pub(crate) fn with_length(packet: &[u8]) -> Vec<Vec<u8>> {
     segments(&whole).unwrap_or_default()
 }
 
-/// Removes a hop-by-hop header that has no other use than to state the length.
+/// Removes a hop-by-hop header whose only purpose is to state the length.
 fn strip_jumbo(packet: &mut Vec<u8>) {
     let is_ipv6 = packet.first().is_some_and(|first| first >> 4 == 6);
     if !is_ipv6 || packet.get(6) != Some(&HOP_BY_HOP) {
@@ -82,7 +83,7 @@ fn strip_jumbo(packet: &mut Vec<u8>) {
     }
 }
 
-/// Writes the length, and the IPv4 header's checksum; `false` if the length has no room.
+/// Writes the length, and the IPv4 header's checksum. Returns `false` if the length does not fit.
 fn fill_in_length(packet: &mut [u8]) -> bool {
     let is_ipv4 = packet.first().is_some_and(|first| first >> 4 == 4);
     let (at, counted) = if is_ipv4 {
@@ -105,7 +106,7 @@ fn fill_in_length(packet: &mut [u8]) -> bool {
     true
 }
 
-/// Cuts a TCP segment into ones that a header has room for.
+/// Splits a TCP segment into segments whose length fits into a header.
 fn segments(packet: &[u8]) -> Option<Vec<Vec<u8>>> {
     let (ip_len, protocol) = match packet.first()? >> 4 {
         4 => (4 * usize::from(packet.first()? & 0x0f), *packet.get(9)?),

@@ -1,6 +1,6 @@
 //! The byte order of a file or section.
 
-/// The order of the bytes in a number.
+/// The order of the bytes of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ByteOrder {
     /// The most significant byte comes first.
@@ -10,7 +10,7 @@ pub(crate) enum ByteOrder {
 }
 
 impl ByteOrder {
-    /// Reads two bytes at an offset; `None` if they are not there.
+    /// Reads two bytes at an offset. Returns `None` past the end.
     pub(super) fn u16_at(self, bytes: &[u8], at: usize) -> Option<u16> {
         let field = *bytes.get(at..)?.first_chunk()?;
         Some(match self {
@@ -19,7 +19,7 @@ impl ByteOrder {
         })
     }
 
-    /// Reads four bytes at an offset; `None` if they are not there.
+    /// Reads four bytes at an offset. Returns `None` past the end.
     pub(super) fn u32_at(self, bytes: &[u8], at: usize) -> Option<u32> {
         let field = *bytes.get(at..)?.first_chunk()?;
         Some(match self {
@@ -28,7 +28,7 @@ impl ByteOrder {
         })
     }
 
-    /// Reads eight bytes with a sign at an offset; `None` if they are not there.
+    /// Reads eight bytes, signed, at an offset. Returns `None` past the end.
     pub(super) fn i64_at(self, bytes: &[u8], at: usize) -> Option<i64> {
         let field = *bytes.get(at..)?.first_chunk()?;
         Some(match self {

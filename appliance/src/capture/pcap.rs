@@ -17,7 +17,7 @@ const FILE_HEADER: usize = 24;
 /// check sequence.
 const LINK_TYPE_BITS: u32 = 0x03ff_ffff;
 
-/// The version that the captures of OSF/1 and Digital UNIX bear, whose records are those of 2.2.
+/// The version in captures of OSF/1 and Digital UNIX, whose records are those of 2.2.
 const DIGITAL_UNIX: (u16, u16) = (543, 0);
 
 /// Order of the two lengths in a record header.
@@ -27,7 +27,7 @@ enum Lengths {
     CapturedFirst,
     /// The length on the wire comes first: before version 2.3.
     WireFirst,
-    /// Either may come first; the captured length is never the greater one: version 2.3.
+    /// Either may come first, and the captured length is never greater: version 2.3.
     Either,
 }
 
@@ -36,7 +36,7 @@ pub(super) struct Pcap {
     order: ByteOrder,
     link: LinkType,
     nanoseconds: bool,
-    /// The record header's length: 16, or 24 in the format that Kuznetsov's patched libpcap wrote.
+    /// The record header's length: 16, or 24 in the format of Kuznetsov's patched libpcap.
     record_header: usize,
     lengths: Lengths,
 }
@@ -146,7 +146,7 @@ impl Pcap {
     }
 }
 
-/// Returns the first bytes of a file that is not a capture, and its kind where that helps.
+/// Returns the first bytes of a file that is not a capture, and its kind if that helps.
 fn describe(bytes: &[u8]) -> String {
     let hex: Vec<String> = bytes
         .iter()

@@ -27,10 +27,10 @@ const SHORTEST_BLOCK: usize = 12;
 const PACKET_DATA: usize = 28;
 /// Offset of the data in a simple packet block.
 const SIMPLE_PACKET_DATA: usize = 12;
-/// The longest section header or interface description that is read: 1 MiB. Their options are
-/// collected in memory.
+/// Maximum length of a section header or interface description: 1 MiB. Their options are collected
+/// in memory.
 const MAX_DESCRIPTION: usize = 1 << 20;
-/// The most interfaces that a section may describe.
+/// Maximum number of interfaces of a section.
 const MAX_INTERFACES: usize = 1 << 16;
 
 /// Unit of an interface's timestamps (draft-ietf-opsawg-pcapng, section 4.2).
@@ -43,8 +43,8 @@ struct Clock {
 }
 
 impl Clock {
-    /// Returns the time of a timestamp since the Unix epoch; before it, the epoch, and what is too
-    /// late, [`Duration::MAX`].
+    /// Returns the time of a timestamp since the Unix epoch. A time before the epoch becomes the
+    /// epoch, and a time that is too late becomes [`Duration::MAX`].
     fn time(self, ticks: u64) -> Duration {
         const NANOS: u128 = 1_000_000_000;
         let ticks = u128::from(ticks);
@@ -79,7 +79,7 @@ struct Interface {
     clock: Clock,
 }
 
-/// A pcapng whose first section header has been read: the state of the section at hand.
+/// A pcapng whose first section header has been read, with the state of the current section.
 pub(super) struct Pcapng {
     order: ByteOrder,
     interfaces: Vec<Interface>,
@@ -158,8 +158,8 @@ impl Pcapng {
         Ok(None)
     }
 
-    /// Brings the next block into the window as a whole and checks its frame; `None` at the end of
-    /// the file.
+    /// Reads the whole next block into the window and checks its frame; `None` at the end of the
+    /// file.
     fn block(&self, window: &mut Window) -> Result<Option<Block>, Fault> {
         let offset = window.offset();
         if !window.fill(SHORTEST_BLOCK)? {
@@ -238,7 +238,7 @@ impl Pcapng {
         Ok(())
     }
 
-    /// Takes note of an interface description block.
+    /// Records an interface description block.
     fn describe(&mut self, block: &Block, bytes: &[u8]) -> Result<(), Fault> {
         let parsed = match self.order {
             ByteOrder::Big => parse_interfacedescriptionblock_be(bytes),
@@ -267,7 +267,7 @@ impl Pcapng {
         Ok(())
     }
 
-    /// `if_tsoffset` in the section's byte order; `pcap_parser` reads it as little endian always.
+    /// `if_tsoffset` in the section's byte order; `pcap_parser` always reads it as little endian.
     fn time_offset(&self, described: &InterfaceDescriptionBlock<'_>) -> i64 {
         let option = described
             .options
@@ -279,9 +279,9 @@ impl Pcapng {
             .unwrap_or(0)
     }
 
-    /// Locates the packet in an enhanced or an obsolete packet block. The two differ
-    /// in the width of the interface number. Read here and not by `pcap_parser`, which collects
-    /// every packet's options.
+    /// Locates the packet in an enhanced or an obsolete packet block. The two differ in the width
+    /// of the interface number. This code does not use `pcap_parser`, which collects every packet's
+    /// options.
     fn packet(&self, block: &Block, bytes: &[u8]) -> Result<Packet, Fault> {
         let fields = || {
             let interface = if block.kind == PACKET_BLOCK {
@@ -324,7 +324,7 @@ impl Pcapng {
     }
 
     /// Locates the packet in a simple packet block: of interface 0, with as many bytes as its snap
-    /// length and the block leave.
+    /// length and the block allow.
     fn simple_packet(&self, block: &Block, bytes: &[u8]) -> Result<Packet, Fault> {
         let parsed = match self.order {
             ByteOrder::Big => parse_simplepacketblock_be(bytes),
@@ -360,7 +360,7 @@ impl Pcapng {
     }
 }
 
-/// Returns the byte order of the section header block that `bytes` begin with.
+/// Returns the byte order of the section header block at the start of `bytes`.
 fn section_order(offset: u64, bytes: &[u8]) -> Result<ByteOrder, Fault> {
     match bytes.get(8..12) {
         Some([0x1a, 0x2b, 0x3c, 0x4d]) => Ok(ByteOrder::Big),

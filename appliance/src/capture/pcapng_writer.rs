@@ -9,7 +9,7 @@ use super::limits::{LINKTYPE_RAW, MAX_PACKET};
 const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const INTERFACE: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
-/// Shows the byte order of a section.
+/// Indicates the byte order of a section.
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 /// Options: a comment, the program that wrote the section, the resolution of an interface's times.
 const COMMENT: u16 = 1;
@@ -40,8 +40,8 @@ pub(super) fn header(out: &mut impl Write) -> io::Result<()> {
     block(out, INTERFACE, &interface)
 }
 
-/// Writes a packet with a comment; none if the comment is empty. Times after the year 2554 are
-/// written as the last one that fits.
+/// Writes a packet with a comment, unless the comment is empty. Times after the year 2554 are
+/// written as the last time that fits.
 pub(super) fn packet(
     out: &mut impl Write,
     time: Duration,
@@ -78,7 +78,7 @@ fn block(out: &mut impl Write, kind: u32, body: &[u8]) -> io::Result<()> {
     out.write_all(&len)
 }
 
-/// Appends an option; a value above 64 KiB is cut.
+/// Appends an option; a value above 64 KiB is truncated.
 fn option(body: &mut Vec<u8>, code: u16, value: &[u8]) {
     let value = value.get(..usize::from(u16::MAX)).unwrap_or(value);
     body.extend(code.to_le_bytes());

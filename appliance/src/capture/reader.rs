@@ -19,9 +19,9 @@ pub(crate) struct Frame<'a> {
     pub(crate) number: u64,
     /// Time since the Unix epoch, to the nanosecond.
     ///
-    /// The time is taken from the file unchecked, and saturates: times may run backwards, and may
-    /// be anything up to [`Duration::MAX`]. Use saturating differences, and never add one to an
-    /// `Instant` unchecked. A pcapng simple packet has no time of its own and carries that of the
+    /// The time is taken from the file unchecked, and saturates: times may run backward, and may be
+    /// anything up to [`Duration::MAX`]. Use saturating differences, and never add a time to an
+    /// `Instant` unchecked. A pcapng simple packet has no time of its own and gets that of the
     /// frame before it.
     pub(crate) time: Duration,
     /// Link type: the header at the start of `bytes`.
@@ -50,8 +50,7 @@ enum Format {
 ///
 /// Reads pcap of the versions 2.0 to 2.4 in both byte orders with microseconds or nanoseconds, and
 /// pcapng with any number of sections, in either byte order, and interfaces. Both may be compressed
-/// with gzip or Zstandard. A pcap's time zone correction, which every writer leaves 0, is not
-/// applied.
+/// with gzip or Zstandard. A pcap's time zone correction, which all writers set to 0, is ignored.
 pub(crate) struct CaptureReader {
     name: String,
     total_len: Option<u64>,
@@ -65,8 +64,8 @@ impl CaptureReader {
     /// Opens the capture at `path`, or standard input if `path` is `-`, and reads the file header.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if the file cannot be opened, and those of [`CaptureReader::next`] for
-    /// its header; [`CaptureError::NotACapture`] if it does not begin like a capture.
+    /// Returns [`CaptureError::Io`] if the file cannot be opened, [`CaptureError::NotACapture`] if
+    /// it does not begin like a capture, and the errors of [`CaptureReader::next`] for its header.
     pub(crate) fn open(path: &Path) -> Result<Self, CaptureError> {
         if path.as_os_str() == "-" {
             return Self::new("standard input".to_owned(), Box::new(io::stdin()), None);
@@ -84,7 +83,7 @@ impl CaptureReader {
         Self::new(name, Box::new(file), total_len)
     }
 
-    /// Returns a reader of `source`, which errors call `name`.
+    /// Returns a reader of `source`; errors refer to it as `name`.
     pub(super) fn new(
         name: String,
         source: Box<dyn Read + Send>,
@@ -116,8 +115,9 @@ impl CaptureReader {
     /// Returns the next frame; `None` at the end of the capture.
     ///
     /// # Errors
-    /// [`CaptureError::Truncated`], [`CaptureError::Broken`] or [`CaptureError::Read`], once: the
-    /// reader cannot find the next record after a broken one, so every later call returns `None`.
+    /// Returns [`CaptureError::Truncated`], [`CaptureError::Broken`] or [`CaptureError::Read`]
+    /// once. The reader cannot find the next record after a broken one, so every later call returns
+    /// `None`.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
         if self.ended {
             return Ok(None);
@@ -151,8 +151,8 @@ impl CaptureReader {
         }))
     }
 
-    /// Returns the bytes consumed so far, after decompression: everything up to and including the
-    /// last frame that was returned.
+    /// Returns the number of bytes consumed so far, after decompression: everything up to and
+    /// including the last returned frame.
     pub(crate) fn offset(&self) -> u64 {
         self.window.offset()
     }

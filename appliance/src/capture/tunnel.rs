@@ -5,13 +5,13 @@ use portcullis::packet::{Checksums, Transport, parse};
 
 use super::link::{LinkType, NotIp, ip_packet};
 
-/// Reason why the packet of a tunnel cannot be extracted.
+/// Reason for which the packet of a tunnel cannot be extracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotInside {
     /// The GENEVE header is wrong.
     #[error(transparent)]
     Geneve(#[from] GeneveError),
-    /// The Ethernet frame in the tunnel carries something else than IP.
+    /// The Ethernet frame in the tunnel carries a protocol other than IP.
     #[error("in GENEVE: {0}")]
     Ethernet(NotIp),
 }

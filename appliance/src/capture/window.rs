@@ -5,16 +5,17 @@ use std::ops::Range;
 
 use super::error::Fault;
 
-/// The longest record or block that is read, its header included: 16 MiB, libpcap's own limit for a
-/// pcapng block.
+/// Maximum length of a record or block with its header: 16 MiB, libpcap's own limit for a pcapng
+/// block.
 pub(crate) const MAX_BLOCK: usize = 16 << 20;
 
-/// The buffer's size at the start, and for ever if no record is larger.
+/// The buffer's initial size, which stays unless a record is larger.
 const FIRST_CAPACITY: usize = 256 << 10;
 
 /// A sliding window over a stream of bytes, which grows on demand up to [`MAX_BLOCK`].
 ///
-/// It grows as bytes arrive, not as lengths are declared: a short file cannot make it large.
+/// The window grows with the bytes that arrive, not with declared lengths: a short file cannot make
+/// it large.
 pub(super) struct Window {
     source: Box<dyn Read + Send>,
     /// `memory[start..end]` holds the bytes that have been read and not consumed.
@@ -49,7 +50,7 @@ impl Window {
 
     /// Reads until the window holds `need` bytes, which is not more than [`MAX_BLOCK`].
     ///
-    /// `false`: the stream ended before; the window holds what there was.
+    /// Returns `false` if the stream ended first; the window then holds the remaining bytes.
     pub(super) fn fill(&mut self, need: usize) -> Result<bool, Fault> {
         while self.end - self.start < need {
             if self.end == self.memory.len() && !self.make_room() {
@@ -66,8 +67,8 @@ impl Window {
         Ok(true)
     }
 
-    /// Returns what a failed read means. A decompressor calls a stream truncated or invalid; no
-    /// file of the system does.
+    /// Returns the meaning of a failed read. Only a decompressor reports a stream as truncated or
+    /// invalid; a file of the system never does.
     fn failed(&self, source: io::Error) -> Fault {
         let offset = self.consumed;
         match source.kind() {
@@ -82,8 +83,8 @@ impl Window {
         }
     }
 
-    /// Moves the window past its first `count` bytes. Returns where in memory those bytes stay,
-    /// readable with [`Window::kept`] until the next [`Window::fill`].
+    /// Moves the window past its first `count` bytes. Returns the range of these bytes in memory,
+    /// which [`Window::kept`] can read until the next [`Window::fill`].
     pub(super) fn consume(&mut self, count: usize) -> Range<usize> {
         let begin = self.start;
         let count = count.min(self.end - self.start);

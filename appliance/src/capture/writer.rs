@@ -14,7 +14,7 @@ const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
 /// pcap's version, major and minor (draft-ietf-opsawg-pcap, section 4).
 const VERSION: (u16, u16) = (2, 4);
 
-/// The format of a capture that is written.
+/// The format of a written capture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Pcap,
@@ -23,9 +23,10 @@ enum Form {
 }
 
 /// Writes IP packets to a capture: little endian, nanoseconds, link type 101 (raw IP). A path that
-/// ends in `.pcapng` makes it a pcapng, whose packets have comments, any other a pcap.
+/// ends in `.pcapng` selects pcapng, whose packets have comments; any other path selects pcap.
 ///
-/// Writes are buffered. Only [`CaptureWriter::finish`] says that all of them reached the file.
+/// Writes are buffered. Only [`CaptureWriter::finish`] reports whether all of them reached the
+/// file.
 #[must_use = "a capture is whole only after `finish`"]
 pub(crate) struct CaptureWriter {
     name: String,
@@ -34,8 +35,8 @@ pub(crate) struct CaptureWriter {
 }
 
 impl CaptureWriter {
-    /// Creates the file, or empties it, and writes the file header. The path `-` stands for
-    /// standard output.
+    /// Creates the file, or empties it, and writes the file header. The path `-` means standard
+    /// output.
     ///
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be created or written.
@@ -62,15 +63,15 @@ impl CaptureWriter {
         self.form == Form::Pcapng
     }
 
-    /// Appends a packet seen at `time` since the Unix epoch, whose length on the wire was
-    /// `wire_len`: more than the bytes where it was cut.
+    /// Appends a packet captured at `time` since the Unix epoch, with `wire_len` bytes on the wire:
+    /// more than `packet` has if it was truncated.
     ///
     /// A pcap counts seconds in 32 bits: a time after February 2106 is written as the last second
-    /// that fits. It has no comments.
+    /// that fits. A pcap has no comments.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than
-    /// [`MAX_PACKET`]; such a packet leaves no trace in a pcap, and is cut in a pcapng.
+    /// Returns [`CaptureError::Io`] if the file cannot be written, or if the packet is longer than
+    /// [`MAX_PACKET`]. Such a packet is omitted from a pcap, and truncated in a pcapng.
     pub(crate) fn write(
         &mut self,
         time: Duration,
@@ -85,7 +86,7 @@ impl CaptureWriter {
     /// Flushes the buffer.
     ///
     /// # Errors
-    /// [`CaptureError::Io`] if the file does not take it, as on a full disk.
+    /// Returns [`CaptureError::Io`] if the file cannot be written, as on a full disk.
     pub(crate) fn finish(mut self) -> Result<(), CaptureError> {
         self.out.flush().map_err(|source| self.error(source))
     }
@@ -110,7 +111,7 @@ impl CaptureWriter {
         wire_len: usize,
         comment: &str,
     ) -> io::Result<()> {
-        // A packet that was not forwarded may be longer than any that is; it is cut.
+        // A packet that was not forwarded may exceed the maximum length, and is truncated.
         let ip_bytes = match self.form {
             Form::Pcapng => ip_bytes.get(..MAX_PACKET).unwrap_or(ip_bytes),
             Form::Pcap => ip_bytes,

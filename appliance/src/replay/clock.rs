@@ -14,7 +14,7 @@ pub(crate) struct CaptureClock {
 }
 
 impl CaptureClock {
-    /// Returns a clock. One that does not run gives the first frame's moment to all frames.
+    /// Returns a clock. A stopped clock gives all frames the time of the first one.
     pub(crate) fn new(runs: bool) -> Self {
         let origin = Instant::now();
         Self {
@@ -25,8 +25,9 @@ impl CaptureClock {
         }
     }
 
-    /// Returns the moment of a frame. A frame may be older than the first one (some captures are
-    /// out of order); a time that no `Instant` can hold counts as that of the frame before.
+    /// Returns the instant of a frame. A frame may be older than the first one, since some captures
+    /// are out of order. A time that no `Instant` can hold is replaced by that of the previous
+    /// frame.
     pub(crate) fn instant(&mut self, time: Duration) -> Instant {
         let first = *self.first.get_or_insert(time);
         if !self.runs {

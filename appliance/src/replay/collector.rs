@@ -20,17 +20,16 @@ pub(super) struct Collector<'a> {
     pub(super) frame: u64,
     pub(super) lines: Lines,
     pub(super) summary: &'a mut Summary,
-    /// RSTs that the engine has made since the last frame.
+    /// RSTs that the engine has created since the last frame.
     pub(super) resets: Vec<Reset>,
-    /// Fragments that wait no longer and are decided next.
+    /// Released fragments, which are decided next.
     pub(super) released: Vec<HoldId>,
     pub(super) notes: Notes,
     pub(super) failed: Option<ReplayError>,
 }
 
 impl Collector<'_> {
-    /// Adds a session to the summary, and writes its row. `end` is `None` for one that is still
-    /// open.
+    /// Adds a session to the summary, and writes its row. `end` is `None` for an open session.
     pub(super) fn session(&mut self, session: &SessionRecord, end: Option<EndReason>) {
         let row = SessionRow::new(
             session,

@@ -8,7 +8,7 @@ use super::explain::ExplainTarget;
 use crate::capture::CaptureError;
 use crate::config_file::ConfigFileError;
 
-/// Reason why a replay failed.
+/// Reason for which a replay failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplayError {
     /// The capture cannot be read to its end.
@@ -28,16 +28,16 @@ pub(crate) enum ReplayError {
         /// Error of the system.
         source: io::Error,
     },
-    /// A result would be written over the capture, or two results into one file.
+    /// A result would overwrite the capture, or two results would be written to one file.
     #[error("{0} and {1} are the same file")]
     SameFile(String, String),
-    /// `--explain` asks for a decision that did not occur.
-    #[error("--explain {0}: no packet of the capture was dropped or rejected for that")]
+    /// `--explain` requests a decision that did not occur.
+    #[error("--explain {0}: no packet of the capture was dropped or rejected for that reason")]
     NoSuchDrop(ExplainTarget),
-    /// `--explain` names a frame beyond the end of the capture.
+    /// `--explain` names a frame after the end of the capture.
     #[error("--explain {asked}: the capture has only {frames} frames")]
     NoSuchFrame {
-        /// The frame asked for.
+        /// The requested frame.
         asked: u64,
         /// Frames in the capture.
         frames: u64,

@@ -11,7 +11,7 @@ pub(crate) enum ExplainTarget {
     Frame(u64),
     /// The first packet that is not forwarded.
     FirstDrop,
-    /// The first packet that is not forwarded for a reason.
+    /// The first packet that is not forwarded for a given reason.
     Reason(DropReason),
 }
 

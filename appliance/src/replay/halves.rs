@@ -12,7 +12,7 @@ pub(crate) struct HalfRow {
     pub(crate) other_zone: Option<u16>,
     pub(crate) from: String,
     pub(crate) to: String,
-    /// Source and destination of the direction that does not come.
+    /// Source and destination of the missing direction.
     pub(crate) missing: Option<(String, String)>,
     pub(crate) evidence: &'static str,
     pub(crate) flows: u64,

@@ -1,4 +1,4 @@
-//! Findings of the helper of FTP in a replay, as the summary shows them.
+//! Findings of the FTP helper in a replay, as the summary shows them.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::rows::SessionRow;
 
-/// Control sessions that are shown one by one; all are counted.
+/// Maximum number of control sessions that are shown individually; all are counted.
 const SHOWN_SESSIONS: usize = 50;
 
-/// Events of a control session that are shown one by one; all are counted.
+/// Maximum number of events of a control session that are shown individually; all are counted.
 const SHOWN_EVENTS: usize = 20;
 
 /// Findings of the helper in all control sessions.
@@ -21,13 +21,13 @@ pub(crate) struct FtpSummary {
     announced: u64,
     /// Announced sessions that were opened.
     opened: u64,
-    /// Control sessions from which nothing is read any more.
+    /// Control sessions that are no longer read.
     opaque: u64,
     /// Announcements that were refused or could not be read, by reason.
     refused: BTreeMap<&'static str, u64>,
     /// Every event of the helper, by name.
     pub(crate) events: BTreeMap<&'static str, u64>,
-    /// The first control sessions in which there was any event.
+    /// The first control sessions with any event.
     sessions: Vec<ControlRow>,
 }
 
@@ -41,7 +41,7 @@ struct ControlRow {
     announced: u64,
     opened: u64,
     refused: BTreeMap<&'static str, u64>,
-    /// The frame after which nothing is read any more.
+    /// The frame after which the session is no longer read.
     opaque_since: Option<u64>,
     events: Vec<EventRow>,
 }
@@ -57,7 +57,7 @@ struct EventRow {
 }
 
 impl FtpSummary {
-    /// Adds what was found in a frame; `session` is the number of the control session.
+    /// Adds the findings in a frame; `session` is the number of the control session.
     pub(crate) fn note(&mut self, frame: u64, session: Option<u64>, note: &HelperNote) {
         let name = note.event.name();
         let is_announced = note.event == HelperEvent::ExpectationOpened;

@@ -1,4 +1,4 @@
-//! The decision on each frame, and the frames that are decided later than they came.
+//! The decision on each frame, and on frames that are decided after they arrived.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,15 @@ pub(super) struct Candidate<'b> {
     pub(super) time: Duration,
     /// The packet at its length on the wire.
     pub(super) bytes: &'b [u8],
-    /// Number of bytes that the capture lacks.
+    /// Number of bytes that are missing in the capture.
     pub(super) padded: usize,
     /// Whether the packet comes from a layer-3 tunnel.
     pub(super) tunneled: bool,
-    /// Whether the packet's header left its length to the frame, so that checksums are not computed
-    /// yet.
+    /// Whether the packet's header states no length, so that checksums are not computed yet.
     pub(super) unsegmented: bool,
 }
 
-/// A fragment that came before the first one of its datagram.
+/// A fragment that arrived before the first one of its datagram.
 #[derive(Debug)]
 struct Held {
     number: u64,
@@ -96,10 +95,10 @@ impl<'e> Judge<'e> {
         self.target = target;
     }
 
-    /// Flushes the results. Returns the explanation, if one was made.
+    /// Flushes the results. Returns the explanation, if any.
     ///
     /// # Errors
-    /// A result cannot be written.
+    /// Returns an error if a result cannot be written.
     pub(super) fn finish(self) -> Result<Option<String>, ReplayError> {
         self.verdicts.finish()?;
         if let Some(written) = self.written {
@@ -124,7 +123,7 @@ impl<'e> Judge<'e> {
         self.verdicts.row(&row)
     }
 
-    /// Decides a packet that has come, and after it those that have waited for it.
+    /// Decides a packet that has arrived, and then the packets that waited for it.
     pub(super) fn decide(
         &mut self,
         candidate: &Candidate<'_>,
@@ -137,7 +136,7 @@ impl<'e> Judge<'e> {
 
     /// Decides the fragments that were released.
     fn released(&mut self, now: Instant, collector: &mut Collector<'_>) -> Result<(), ReplayError> {
-        // What is decided here holds nothing, and so releases nothing.
+        // Fragments decided here are not held again, and release no others.
         for id in core::mem::take(&mut collector.released) {
             for held in self.held.take(id) {
                 self.judge(&held.candidate(), now, false, collector)?;
@@ -146,7 +145,7 @@ impl<'e> Judge<'e> {
         Ok(())
     }
 
-    /// Decides the fragments that have waited for too long.
+    /// Decides the fragments that have waited too long.
     pub(super) fn overdue(
         &mut self,
         now: Instant,
@@ -169,7 +168,7 @@ impl<'e> Judge<'e> {
     }
 
     /// Decides the segments that an interface makes of a frame. The frame's verdict is that on the
-    /// first segment that is not forwarded, else on the last one.
+    /// first segment that is not forwarded, or else on the last one.
     pub(super) fn decide_segments(
         &mut self,
         segments: &[Candidate<'_>],
@@ -215,7 +214,7 @@ impl<'e> Judge<'e> {
         self.resets(candidate.time, collector)
     }
 
-    /// Lets the engine decide a packet, and keeps the explanation if it is wanted.
+    /// Decides a packet, and stores the explanation if it was requested.
     fn process(
         &mut self,
         candidate: &Candidate<'_>,
@@ -268,7 +267,7 @@ impl<'e> Judge<'e> {
         }
     }
 
-    /// Writes the RSTs that the engine has made of its own accord.
+    /// Writes the RSTs that the engine has created unprompted.
     fn resets(&mut self, time: Duration, collector: &mut Collector<'_>) -> Result<(), ReplayError> {
         for reset in collector.resets.drain(..) {
             if let Some(written) = &mut self.written {
@@ -279,12 +278,12 @@ impl<'e> Judge<'e> {
     }
 }
 
-/// The comments on packets that the engine has made.
-const MADE_RESET: &str = "made: a RST for a session that has ended";
-const MADE_REPLY: &str = "made: the answer to the rejected packet";
+/// The comments on packets that the engine has created.
+const MADE_RESET: &str = "created: a RST for a session that has ended";
+const MADE_REPLY: &str = "created: the answer to the rejected packet";
 
-/// Writes a forwarded packet without its padding, and the reply to a rejected one. Where packets
-/// keep comments, those that are not forwarded are written, too.
+/// Writes a forwarded packet without its padding, and the reply to a rejected one. If packets keep
+/// comments, those that are not forwarded are written too.
 fn write_out(
     written: &mut CaptureWriter,
     verdict: &Verdict,
@@ -330,19 +329,20 @@ fn describe(candidate: &Candidate<'_>, session: Option<u64>, steps: &[Step]) -> 
     if candidate.padded > 0 {
         let _ = writeln!(
             text,
-            "   -  the capture has cut {} bytes: they stand as zeros, checksums are trusted",
+            "   -  the capture has truncated {} bytes: they are read as zeros, and checksums are \
+             trusted",
             candidate.padded
         );
     }
     if candidate.unsegmented {
         let _ = writeln!(
             text,
-            "   -  its header states no length (segmentation offload): it has that of the frame, \
-             checksums are trusted"
+            "   -  the header states no length (segmentation offload): the frame's length is used, \
+             and checksums are trusted"
         );
     }
     if let Some(session) = session {
-        let _ = writeln!(text, "   -  its session is number {session} of this replay");
+        let _ = writeln!(text, "   -  the session is number {session} of this replay");
     }
     for (number, step) in (1..).zip(steps) {
         let _ = writeln!(text, "{number:4}  {step}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::ReplayError;
 use crate::output;
 
-/// File of JSON lines; writes nothing if no path was given.
+/// File of JSON lines; writes nothing without a path.
 pub(super) struct Lines {
     name: String,
     out: Option<BufWriter<Box<dyn Write>>>,
@@ -16,7 +16,7 @@ impl Lines {
     /// Creates the file, if a path is given.
     ///
     /// # Errors
-    /// The file cannot be created.
+    /// Returns an error if the file cannot be created.
     pub(super) fn create(path: Option<&Path>) -> Result<Self, ReplayError> {
         let name = path.map(output::name).unwrap_or_default();
         let out = match path.map(output::create).transpose() {
@@ -29,7 +29,7 @@ impl Lines {
     /// Writes a row as a line.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub(super) fn row(&mut self, row: &impl serde::Serialize) -> Result<(), ReplayError> {
         let Some(out) = &mut self.out else {
             return Ok(());
@@ -46,7 +46,7 @@ impl Lines {
     /// Flushes the buffer.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub(super) fn finish(mut self) -> Result<(), ReplayError> {
         match &mut self.out {
             Some(out) => out.flush().map_err(|source| ReplayError::Output {

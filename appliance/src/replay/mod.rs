@@ -1,5 +1,5 @@
-//! `portcullis replay CAPTURE`: every packet of a capture through the engine, in the capture's own
-//! time.
+//! `portcullis replay CAPTURE`: passes every packet of a capture through the engine, in the
+//! capture's own time.
 
 mod clock;
 mod collector;
@@ -43,7 +43,7 @@ use summary::Summary;
 /// The hash seed of a replay: the same capture gives the same result every time.
 const SEED: [u64; 4] = [0; 4];
 
-/// Sessions that `expire` looks at in one call.
+/// Number of sessions that one call of `expire` visits.
 const EXPIRY_BUDGET: usize = 4_096;
 
 /// A progress bar appears for captures above this size, in bytes.
@@ -57,8 +57,8 @@ pub(crate) struct ReplayArgs {
     /// The configuration; without it: allow new sessions, strict TCP, default lifetimes
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Verify checksums, also require them of UDP over IPv6, or trust them as a capture taken at a
-    /// sender needs it [default: as the configuration says, or trust]
+    /// Verify checksums, also require them for UDP over IPv6, or trust them, as needed for a
+    /// capture taken at a sender [default: as in the configuration, or trust]
     #[arg(long, value_enum)]
     checksums: Option<ChecksumsArg>,
     /// Write a JSON line for every frame; `-`, here and below, is standard output, and the summary
@@ -68,22 +68,22 @@ pub(crate) struct ReplayArgs {
     /// Write a JSON line for every session, those still open at the end included
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
-    /// Write what was forwarded, and the packets that the engine made, to a pcap; to a pcapng if
-    /// FILE ends so: every packet then, with the verdict and its reason as a comment
+    /// Write forwarded packets, and those that the engine created, to a pcap file; or every packet,
+    /// with the verdict and its reason as a comment, if FILE ends in .pcapng
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
     /// Explain a decision step by step, instead of the summary: on frame N, on the first packet
     /// that was not forwarded (`first-drop`), or on the first one for a drop reason
     #[arg(long, value_name = "N|first-drop|REASON")]
     explain: Option<ExplainTarget>,
-    /// Decide the packets inside GENEVE (UDP port 6081) instead of those around them
+    /// Decide the packets inside GENEVE (UDP port 6081) instead of the outer packets
     #[arg(long)]
     decapsulate: bool,
-    /// Take frames that end before their IP length as cut by the capture, even if it calls them
-    /// whole
+    /// Treat frames that end before their IP length as truncated by the capture, even if it does
+    /// not mark them so
     #[arg(long)]
     pad_short: bool,
-    /// Let no time pass: sessions end by their packets alone
+    /// Stop the clock: sessions end by their packets alone
     #[arg(long)]
     no_lifetimes: bool,
     /// Print the summary as JSON
@@ -101,8 +101,8 @@ enum ChecksumsArg {
 /// Decides every packet of a capture.
 ///
 /// # Errors
-/// See [`ReplayError`]. A capture that is broken or cut is decided as far as it can be read, and
-/// the summary is printed, before the error is returned.
+/// See [`ReplayError`]. A broken or truncated capture is decided as far as it can be read, and the
+/// summary is printed, before the error is returned.
 pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     let config = configuration(args)?;
     refuse_same_files(args)?;
@@ -163,7 +163,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     }
 }
 
-/// Returns the configuration that the arguments ask for, adapted to a capture.
+/// Returns the configuration that the arguments select, adapted to a capture.
 fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
     let mut config = match &args.config {
         Some(path) => config_file::load(path)?,
@@ -185,7 +185,7 @@ fn configuration(args: &ReplayArgs) -> Result<Config, ReplayError> {
     Ok(config)
 }
 
-/// Extent of a capture that was read.
+/// Part of a capture that was read.
 struct ReadFrames {
     /// Number of the last frame.
     frames: u64,
@@ -193,7 +193,7 @@ struct ReadFrames {
     broken: Option<CaptureError>,
 }
 
-/// Decides all frames, or those up to the explained decision if nothing else is asked for.
+/// Decides all frames, or those up to the explained decision if no other result is requested.
 fn decide_all(
     args: &ReplayArgs,
     reader: &mut CaptureReader,
@@ -234,7 +234,7 @@ fn decide_all(
     Ok(ReadFrames { frames, broken })
 }
 
-/// Prints the summary or explanation: on standard error if a result has standard output.
+/// Prints the summary or explanation: on standard error if a result goes to standard output.
 fn print(args: &ReplayArgs, text: &str) -> Result<(), ReplayError> {
     let is_taken = args.outputs().any(output::is_standard);
     let (name, written) = if is_taken {
@@ -282,7 +282,7 @@ fn decide(
         return judge.decide(&candidate, now, collector);
     }
     collector.summary.without_length();
-    // What the capture lacks is at the end, perhaps of several segments.
+    // The missing bytes are at the end, possibly of several segments.
     let mut lacking = whole.padded;
     let of_segment = |bytes| {
         let payload =
@@ -332,7 +332,7 @@ fn packet_of<'b>(
 }
 
 impl ReplayArgs {
-    /// Returns the files that results are written to.
+    /// Returns the files to which results are written.
     fn outputs(&self) -> impl Iterator<Item = &Path> {
         [&self.verdicts, &self.sessions, &self.write]
             .into_iter()
@@ -340,8 +340,8 @@ impl ReplayArgs {
     }
 }
 
-/// Refuses results that are the capture, the configuration, or another result: opening a result
-/// empties it.
+/// Rejects results that are the capture, the configuration, or another result, since opening a
+/// result empties the file.
 fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     let mut before: Vec<&Path> = args.config.as_deref().into_iter().collect();
     if !output::is_standard(&args.capture) {
@@ -349,7 +349,7 @@ fn refuse_same_files(args: &ReplayArgs) -> Result<(), ReplayError> {
     }
     for output in args.outputs() {
         let is_standard = output::is_standard(output);
-        // Devices such as /dev/null take anything.
+        // Devices such as /dev/null accept any number of results.
         let is_device = !is_standard && std::fs::metadata(output).is_ok_and(|data| !data.is_file());
         for other in &before {
             // Files that do not exist yet, or cannot be examined, are compared by name.

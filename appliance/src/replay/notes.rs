@@ -1,7 +1,8 @@
-//! Oddities of a capture: time that runs backwards, and answers before their questions.
+//! Anomalies of a capture: time that runs backward, and answers before their questions.
 //!
-//! Both come of captures that are merged, or taken at several queues or interfaces. The engine sees
-//! the packets in the order of the file, and so drops what was healthy on the wire.
+//! Both occur in captures that are merged, or taken at several queues or interfaces. The engine
+//! processes the packets in the order of the file, and so drops packets that were healthy on the
+//! wire.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use portcullis::{Class, Verdict};
 use serde::Serialize;
 
-/// The most answers that are remembered while their questions may follow.
+/// Maximum number of answers that are remembered while their questions may follow.
 const MAX_ANSWERS: usize = 4_096;
 /// A question belongs to an answer that was captured within this time before or after it.
 const NEAR: Duration = Duration::from_secs(1);
@@ -37,7 +38,7 @@ pub(crate) struct AnswersFirst {
     pub(crate) question_frame: u64,
 }
 
-/// An exchange of two packets, named by the question.
+/// An exchange of two packets, identified by the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Exchange {
     protocol: u8,
@@ -69,7 +70,7 @@ pub(super) struct Notes {
 }
 
 impl Notes {
-    /// Looks at a frame's time.
+    /// Records a frame's time.
     pub(super) fn frame(&mut self, number: u64, time: Duration) {
         if let Some(before) = self.before.replace(time)
             && time < before
@@ -85,14 +86,14 @@ impl Notes {
         }
     }
 
-    /// Looks at a packet and the verdict on it.
+    /// Records a packet and its verdict.
     pub(super) fn packet(&mut self, number: u64, time: Duration, bytes: &[u8], verdict: &Verdict) {
         match role(bytes) {
             Some(Role::Answer(exchange)) => {
                 let has_session =
                     matches!(verdict.tracked().class, Class::Established | Class::Related);
                 let is_odd = !has_session && !self.denied.contains(&exchange);
-                // Where not all denied questions are known, an answer may be that of any.
+                // If not all denied questions are known, an answer may belong to any of them.
                 if is_odd && self.answers.len() < MAX_ANSWERS && self.denied.len() < MAX_ANSWERS {
                     self.answers.entry(exchange).or_insert((number, time));
                 }
@@ -117,8 +118,8 @@ impl Notes {
     }
 }
 
-/// Returns what a packet is: of SYN and SYN-ACK, an ICMP request and its reply, a query of DNS or
-/// NTP and its response. `None` for all else.
+/// Returns the role of a packet: SYN or SYN-ACK, ICMP request or reply, query or response of DNS or
+/// NTP. `None` for all others.
 fn role(bytes: &[u8]) -> Option<Role> {
     let parsed = parse(bytes, Checksums::Trust).ok()?;
     let ip = parsed.ip;
@@ -159,7 +160,7 @@ fn role(bytes: &[u8]) -> Option<Role> {
             let (is_query, number) = query(parsed.payload(bytes), src_port, dst_port)?;
             Some(exchange(is_query, [src_port, dst_port], number))
         }
-        // Of ICMP both packets have the identifier; the sequence number follows it in both.
+        // Both ICMP packets carry the identifier, followed by the sequence number.
         Transport::IcmpQuery(query) => {
             let header = bytes.get(usize::from(ip.header_len)..)?;
             let sequence = u16::from_be_bytes(*header.get(6..)?.first_chunk()?);

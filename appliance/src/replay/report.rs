@@ -51,7 +51,7 @@ impl fmt::Display for Summary {
             let held = self.fragments_held;
             writeln!(
                 f,
-                "{held} fragments held, since they came before the first one of their datagram"
+                "{held} fragments held, since they arrived before the first one of their datagram"
             )?;
         }
         self.write_drops(f)?;
@@ -61,14 +61,14 @@ impl fmt::Display for Summary {
             let sent = self.resets_sent;
             writeln!(
                 f,
-                "{sent} RSTs made at the end of sessions and for late packets, {unsent} not made"
+                "{sent} RSTs sent at the end of sessions and for late packets, {unsent} not sent"
             )?;
         }
         self.write_ftp(f)?;
         if self.sessions_adopted + self.sessions_bypassed > 0 {
             writeln!(
                 f,
-                "{} sessions adopted in their middle, {} bypassed since half of them is missing",
+                "{} sessions adopted midstream, {} bypassed since one direction is missing",
                 self.sessions_adopted, self.sessions_bypassed
             )?;
         }
@@ -112,20 +112,20 @@ impl Summary {
         writeln!(f, "{verdicts}")
     }
 
-    /// Writes oddities of the capture.
+    /// Writes anomalies of the capture.
     fn write_notes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.without_length > 0 {
             let packets = self.without_length;
             writeln!(
                 f,
-                "{packets} packets state no length (segmentation offload at the sender): they have \
-                 that of their frame"
+                "{packets} packets state no length (segmentation offload at the sender): the \
+                 frame's length is used"
             )?;
         }
         if let Some(note) = &self.time_backwards {
             writeln!(
                 f,
-                "note: time runs backwards in {} frames, first in frame {}, by up to {} s",
+                "note: time runs backward in {} frames, first in frame {}, by up to {} s",
                 note.frames, note.first_frame, note.seconds
             )?;
         }
@@ -228,13 +228,13 @@ impl Summary {
         writeln!(f, "{controls}")
     }
 
-    /// Writes the paths of which one direction is missing.
+    /// Writes the paths with a missing direction.
     fn write_asymmetry(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.asymmetry.is_empty() {
             return Ok(());
         }
         let head = [
-            "paths seen in part",
+            "one-way paths",
             "flows",
             "packets",
             "seconds",

@@ -14,7 +14,7 @@ use crate::session_view::{SessionNames, SessionView};
 pub(crate) struct Names {
     numbers: HashMap<SessionId, u64>,
     last: u64,
-    /// Ended, but perhaps still named by the verdict on the packet that ended them.
+    /// Ended sessions, which the verdict on the packet that ended them may still name.
     ended: Vec<SessionId>,
 }
 
@@ -45,11 +45,11 @@ pub(crate) struct VerdictRow {
     /// The frame, from 1.
     pub(crate) n: u64,
     /// `forward`, `drop`, `reject`, or `skip` for a frame without an IP packet. `hold` for a
-    /// fragment that came before the first one of its datagram: a later row has its verdict.
+    /// fragment that arrived before the first one of its datagram: a later row has its verdict.
     pub(crate) verdict: &'static str,
     pub(crate) class: Option<&'static str>,
     pub(crate) direction: Option<&'static str>,
-    /// Reason why the packet was not forwarded, or why the frame has no IP packet.
+    /// Reason for which the packet was not forwarded, or for which the frame has no IP packet.
     pub(crate) reason: Option<&'static str>,
     pub(crate) session: Option<u64>,
     /// Delay in seconds after the end of the session, and the reason of that end, for a late
@@ -74,7 +74,7 @@ impl VerdictRow {
         }
     }
 
-    /// Returns the verdict in words, as a comment on the packet.
+    /// Returns the verdict as text, for a comment on the packet.
     pub(crate) fn comment(&self) -> String {
         let parts = [Some(self.verdict), self.reason, self.class, self.direction];
         let parts: Vec<_> = parts.into_iter().flatten().collect();

@@ -31,13 +31,14 @@ pub(crate) struct Summary {
     /// The first [`FIRST_FRAMES`] frames of each drop reason.
     pub(super) first_frames: BTreeMap<&'static str, Vec<u64>>,
     pub(super) skips: BTreeMap<&'static str, u64>,
-    /// Packets whose header left their length to the frame (segmentation offload).
+    /// Packets whose header states no length (segmentation offload).
     pub(super) without_length: u64,
     /// Frames whose time is before that of the frame before them.
     pub(super) time_backwards: Option<Backwards>,
     /// Answers that the capture stores before their questions.
     pub(super) answers_first: Option<AnswersFirst>,
-    /// Fragments that were held until the first one of their datagram came, or their time was over.
+    /// Fragments that were held until the first one of their datagram arrived, or their time
+    /// expired.
     pub(super) fragments_held: u64,
     pub(super) sessions: u64,
     pub(super) sessions_open: u64,
@@ -46,14 +47,14 @@ pub(crate) struct Summary {
     pub(super) sessions_by_end: BTreeMap<&'static str, u64>,
     pub(super) rules: Vec<RuleHits>,
     pub(super) talkers: Vec<Talker>,
-    /// RSTs that the engine has made of its own accord.
+    /// RSTs that the engine has created unprompted.
     pub(super) resets_sent: u64,
     pub(super) resets_unsent: BTreeMap<&'static str, u64>,
     pub(super) sessions_adopted: u64,
     pub(super) sessions_bypassed: u64,
-    /// Findings of the helper of FTP.
+    /// Findings of the FTP helper.
     pub(crate) ftp: FtpSummary,
-    /// Paths of which one direction is missing.
+    /// Paths with a missing direction.
     pub(super) asymmetry: Vec<HalfRow>,
     #[serde(skip)]
     collecting: Talkers,
@@ -65,9 +66,9 @@ pub(crate) struct Summary {
 pub(super) struct RuleHits {
     pub(super) name: String,
     pub(super) hits: u64,
-    /// Packets of its sessions, in both directions.
+    /// Packets of the rule's sessions, in both directions.
     pub(super) packets: u64,
-    /// IP bytes of its sessions, in both directions.
+    /// IP bytes of the rule's sessions, in both directions.
     pub(super) bytes: u64,
     /// Time of the rule's last decision about a new session, in seconds since the Unix epoch.
     pub(super) last_match: Option<f64>,
@@ -86,12 +87,12 @@ impl Summary {
         self.fragments_held += 1;
     }
 
-    /// Counts a packet whose header left its length to the frame.
+    /// Counts a packet whose header states no length.
     pub(crate) fn without_length(&mut self) {
         self.without_length += 1;
     }
 
-    /// Adds the oddities of the capture's order.
+    /// Adds the anomalies of the capture's order.
     pub(super) fn note(&mut self, notes: Notes) {
         self.time_backwards = notes.backwards;
         self.answers_first = notes.answers_first;

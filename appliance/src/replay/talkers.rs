@@ -1,4 +1,4 @@
-//! The conversations that sent the most, kept in bounded memory.
+//! The conversations with the most traffic, kept in bounded memory.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! Parts of a running appliance that its threads share outside the packet path.
 //!
-//! Locks: `newest`, then `settings`; a file is read while neither is held. `settings` is held for
-//! moments only.
+//! Locks: `newest`, then `settings`; a file is read while neither is held. `settings` is held only
+//! briefly.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Appliance {
     /// Puts the parts together. `config` and `settings` are in force; both come from `file`.
     ///
     /// # Errors
-    /// The configuration does not compile.
+    /// Returns an error if the configuration does not compile.
     pub(super) fn new(
         data_path: Arc<DataPath>,
         config: &Config,

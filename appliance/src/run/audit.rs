@@ -42,6 +42,7 @@ pub(super) fn order(request: &Request) -> Option<String> {
         | Request::Expectations
         | Request::Asymmetry { clear: false }
         | Request::Stats
+        | Request::Store
         | Request::Health => return None,
     })
 }
@@ -139,6 +140,7 @@ mod tests {
         }
         for question in [
             Request::Stats,
+            Request::Store,
             Request::Health,
             Request::Expectations,
             Request::Explain { id: 1 },

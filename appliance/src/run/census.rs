@@ -1,8 +1,7 @@
 //! Sessions by zone, protocol and state, counted in the background while metrics are read.
 //!
-//! A count walks the whole table, in slices that hold a shard's lock for microseconds. A thread of
-//! its own does it: neither a scrape nor a health check waits, and nothing is counted unless
-//! metrics are read.
+//! A count walks the whole table, in slices that hold a shard's lock for microseconds. A separate
+//! thread counts: no scrape or health check waits, and nothing is counted unless metrics are read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -17,9 +16,9 @@ use portcullis::{SessionCount, Zone};
 
 use super::shared::Shared;
 
-/// The least time between two counts.
+/// Minimum time between two counts.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// The least time between two counts, in durations of the last one: at most a twentieth of a
+/// Minimum time between two counts, in durations of the last one: at most a twentieth of a
 /// processor is spent.
 const REST: u32 = 20;
 /// Time for which sessions are counted after the last scrape.
@@ -31,14 +30,14 @@ const MAX_ZONES: usize = 64;
 /// Protocols with series of their own.
 const PROTOCOLS: [u8; 10] = [1, 6, 17, 33, 47, 50, 51, 58, 132, 136];
 
-/// Labels of a series: zone, protocol and state. The zone is `None` beyond the bound, the protocol
-/// if it is a rare one.
+/// Labels of a series: zone, protocol and state. The zone is `None` above the bound, and the
+/// protocol if it is rare.
 pub(super) type Kind = (Option<Zone>, Option<u8>, &'static str);
 
 /// Last count, and the time of the last scrape.
 #[derive(Debug, Default)]
 struct State {
-    /// Every kind that was ever counted, so that no series disappears.
+    /// All kinds that were ever counted, so that no series disappears.
     counts: BTreeMap<Kind, u64>,
     zones: BTreeSet<Zone>,
     /// End of the last count, and its duration.
@@ -79,7 +78,7 @@ impl State {
 /// Sessions at the last count.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
-    /// The number of sessions of each kind that there ever was.
+    /// The number of sessions of each kind that ever occurred.
     pub(super) sessions: Vec<(Kind, u64)>,
     /// Age of the last count, if there was one.
     pub(super) age: Option<Duration>,
@@ -106,7 +105,7 @@ impl Census {
         }
     }
 
-    /// Counts, if it is time to.
+    /// Counts, if a count is due.
     fn turn(&self, shared: &Shared) {
         let begin = Instant::now();
         if !self.0.lock().is_due(begin) {
@@ -128,7 +127,7 @@ pub(super) fn protocol_label(protocol: Option<u8>) -> String {
 /// Starts the thread that counts; it ends with `stop`.
 ///
 /// # Errors
-/// The system refuses a thread.
+/// Returns an error if the system refuses a thread.
 pub(super) fn start(
     census: Arc<Census>,
     shared: Arc<Shared>,
@@ -161,7 +160,7 @@ mod tests {
         assert!(!state.is_due(now + 9 * second));
         assert!(state.is_due(now + 10 * second));
         assert!(!state.is_due(now + 120 * second), "nobody asks any more");
-        // A table that takes long is counted less often.
+        // A table that takes long to count is counted less often.
         state.last = Some((now, 2 * second));
         assert!(!state.is_due(now + 39 * second));
         assert!(state.is_due(now + 40 * second));

@@ -1,9 +1,9 @@
 //! Sessions that are saved while packets flow, for a start after a crash.
 //!
 //! A thread of its own writes one checkpoint after the other, so none begins while another one is
-//! written. The file is whole at any time: it is written beside its place, synced, and renamed.
-//! Once the appliance ends, none takes its place any more: the sessions that are saved then are
-//! newer.
+//! written. The file is complete at any time: it is written under another name, synced, and
+//! renamed. Once the appliance ends, no checkpoint is put in place any more, since the sessions
+//! that are saved then are newer.
 
 use std::io;
 use std::path::Path;
@@ -23,16 +23,16 @@ use crate::output::notice;
 /// Interval at which the thread checks whether a checkpoint is due.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Results of checkpoints, and whether others may be written.
+/// Results of checkpoints, and permission for further ones.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
     written: AtomicU64,
     failed: AtomicU64,
-    /// Start of the last checkpoint that was written.
+    /// Start of the last written checkpoint.
     newest: Mutex<Option<Instant>>,
-    /// Stops one that is being written.
+    /// Stops a checkpoint that is being written.
     stop: AtomicBool,
-    /// Set when none may take its place any more. Held while one does.
+    /// Set when no checkpoint may be put in place any more. Held while one is.
     ended: Mutex<bool>,
 }
 
@@ -47,13 +47,13 @@ impl Checkpoints {
         self.failed.load(Ordering::Relaxed)
     }
 
-    /// Returns the age of the newest one, if there is one of this run.
+    /// Returns the age of the newest checkpoint of this run, if there is one.
     pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
         let newest = *self.newest.lock();
         newest.map(|begun| now.saturating_duration_since(begun))
     }
 
-    /// Ends checkpoints: none takes its place after this, and one that is being written stops soon.
+    /// Ends checkpoints: none is put in place after this, and one that is being written stops soon.
     pub(crate) fn end(&self) {
         self.stop.store(true, Ordering::Relaxed);
         *self.ended.lock() = true;
@@ -72,7 +72,7 @@ impl Checkpoints {
         }
         written?;
         saved::replace(&temporary, &place)?;
-        // What an end saved and the start did not take is older than this.
+        // A file that an end saved and the start did not restore is older than this one.
         saved::set_aside(path)?;
         *self.newest.lock() = Some(begun);
         Ok(true)
@@ -87,8 +87,8 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Returns whether a checkpoint is due: at once at the start, then at every interval, but so
-    /// that they take at most half of the time.
+    /// Returns whether a checkpoint is due: immediately at the start, then at every interval, but
+    /// so that checkpoints take at most half of the time.
     fn is_due(&self, interval: Duration, now: Instant) -> bool {
         self.last.is_none_or(|(begun, ended)| {
             let took = ended.saturating_duration_since(begun);
@@ -106,11 +106,11 @@ pub(super) struct CheckpointWriter<F> {
 }
 
 impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
-    /// Starts the thread. It writes checkpoints as the settings in force ask for, once all workers
-    /// have begun, and ends with `stop`.
+    /// Starts the thread. It writes checkpoints by the settings in force, once all workers have
+    /// begun, and ends with `stop`.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// Returns an error if the system refuses a thread.
     pub(super) fn start(self, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
         thread::Builder::new()
             .name("checkpoint".to_owned())

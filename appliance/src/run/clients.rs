@@ -1,4 +1,4 @@
-//! Places at the control socket. Idle clients cannot keep a new client out.
+//! Slots at the control socket. Idle clients cannot block a new client.
 
 use std::io;
 use std::net::Shutdown;
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// State of a client. A new client evicts one in the least state.
+/// State of a client. A new client evicts one in the lowest state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Activity {
-    /// No request has come yet.
+    /// No request has arrived yet.
     Silent,
     /// The last request is answered.
     Idle,
@@ -37,7 +37,7 @@ struct ClientPlaces {
     threads: usize,
 }
 
-/// Clients in a bounded number of places.
+/// Clients in a bounded number of slots.
 #[derive(Debug)]
 pub(super) struct Clients {
     max: usize,
@@ -46,7 +46,7 @@ pub(super) struct Clients {
     places: Mutex<ClientPlaces>,
 }
 
-/// A place that was given; returned when it is dropped.
+/// A slot of a client, which is returned when dropped.
 #[derive(Debug)]
 pub(super) struct ClientPlace {
     clients: Arc<Clients>,
@@ -63,12 +63,12 @@ impl Clients {
         }
     }
 
-    /// Gives a place to a client. If all places are taken, evicts the client that has been silent
-    /// for longest, else the one that has been idle for longest, else the one that has been
-    /// answered for longest, beyond the patience. Returns `None` if no client can be evicted.
+    /// Gives a slot to a client. If all slots are taken, evicts the client without a request for
+    /// the longest time, or else the idlest one, or else the one whose answer has taken longest,
+    /// above the patience. Returns `None` if no client can be evicted.
     ///
     /// # Errors
-    /// No descriptor is left.
+    /// Returns an error if no descriptor is left.
     pub(super) fn admit(
         self: &Arc<Self>,
         stream: &UnixStream,
@@ -96,7 +96,7 @@ impl Clients {
                 return Ok(None);
             };
             let evicted = places.clients.swap_remove(place);
-            // Where this fails, the client has gone already.
+            // If this fails, the client is already gone.
             let _ = evicted.stream.shutdown(Shutdown::Both);
         }
         let number = places.next;
@@ -116,12 +116,12 @@ impl Clients {
 }
 
 impl ClientPlace {
-    /// Notes that the client has asked.
+    /// Records a request of the client.
     pub(super) fn note_request(&self) {
         self.set_activity(Activity::Asking);
     }
 
-    /// Notes that the client has its answer.
+    /// Records the end of the client's answer.
     pub(super) fn note_answer(&self) {
         self.set_activity(Activity::Idle);
     }
@@ -180,7 +180,7 @@ mod tests {
     fn the_client_that_has_asked_nothing_for_longest_makes_room() {
         let (clients, now) = (clients(), Instant::now());
         let mut guests: Vec<Guest> = Vec::new();
-        // Each newcomer gets a place, however many keep silent.
+        // Each new client gets a slot, regardless of the number of idle ones.
         for second in 0..4 {
             guests.push(Guest::new(&clients, now + Duration::from_secs(second)));
             assert!(

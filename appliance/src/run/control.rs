@@ -1,6 +1,6 @@
 //! Control socket: a Unix socket that answers its owner and root, see [`super::protocol`].
 //!
-//! Each client has a thread, and at most [`MAX_CLIENTS`] have a place; a new one evicts an idle
+//! Each client has a thread, and at most [`MAX_CLIENTS`] have a slot; a new one evicts an idle
 //! client, see [`super::clients`]. A client that does not read is dropped after [`PATIENCE`], and
 //! one that sends no request after [`FIRST`]. No request holds more than one shard's lock, and only
 //! for as long as copying its sessions takes. Orders are logged with the peer's user, see
@@ -35,18 +35,18 @@ use crate::output::notice;
 
 /// Clients at once.
 const MAX_CLIENTS: usize = 16;
-/// Longest time that a client may take to read a part of an answer.
+/// Maximum time for a client to read a part of an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest time from a connection to its first request.
+/// Maximum time from a connection to its first request.
 const FIRST: Duration = Duration::from_secs(5);
-/// Longest time from an answer to the next request.
+/// Maximum time from an answer to the next request.
 const SILENCE: Duration = Duration::from_secs(300);
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 /// Listens at a path until `stop` is set; the socket is removed then.
 ///
 /// # Errors
-/// The socket cannot be made, or another appliance answers at it.
+/// Returns an error if the socket cannot be created, or another appliance answers at it.
 pub(crate) fn serve(
     path: &Path,
     appliance: Arc<Appliance>,
@@ -64,7 +64,7 @@ pub(crate) fn serve(
 /// each boot. Its parent must exist.
 ///
 /// # Errors
-/// The directory is missing and cannot be created.
+/// Returns an error if the directory is missing and cannot be created.
 pub(crate) fn make_directory(of: &Path) -> io::Result<()> {
     let Some(directory) = of.parent().filter(|directory| !directory.exists()) else {
         return Ok(());
@@ -95,7 +95,7 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     let _ = std::fs::remove_file(&temporary);
     let listener = UnixListener::bind(&temporary)?;
     std::fs::set_permissions(&temporary, PermissionsExt::from_mode(0o600))?;
-    // Replaces the socket that a crashed appliance has left.
+    // Replaces the socket that a crashed appliance left.
     std::fs::rename(&temporary, path)?;
     Ok(listener)
 }
@@ -121,7 +121,7 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
             continue;
         };
         let appliance = Arc::clone(appliance);
-        // Errors of a client end its connection alone. Its place is free once the thread has ended,
+        // Errors of a client end its connection alone. Its slot is free once the thread has ended,
         // or could not be started.
         let client = move || converse(stream, peer, &appliance, &place);
         let _ = thread::Builder::new()
@@ -131,8 +131,8 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
     let _ = std::fs::remove_file(path);
 }
 
-/// Gives a client a place, if need be after a moment: the thread of an evicted client takes a while
-/// to end.
+/// Gives a client a slot, after a short wait if necessary: the thread of an evicted client takes a
+/// while to end.
 fn admit(clients: &Arc<Clients>, stream: &UnixStream) -> Option<ClientPlace> {
     let until = Instant::now() + LOOK;
     loop {

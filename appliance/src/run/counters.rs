@@ -27,7 +27,7 @@ impl Count {
     }
 }
 
-/// Reason why a datagram could not be sent.
+/// Reason for which a datagram could not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SendFault {
     /// The datagram is longer than the outgoing interface's MTU.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use portcullis::geneve::front::Scratch;
+use portcullis::geneve::front::{Answer, Scratch};
 use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
@@ -19,9 +19,11 @@ use super::shared::Shared;
 use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
 
-/// Socket for RSTs that no worker sends.
+/// Socket for RSTs, and for held packets after an answer of the store, that no worker sends.
 struct Sender {
     outlet: Outlet,
+    /// Nothing: no received datagram is sent here.
+    inlet: Inlet,
     scratch: Scratch,
 }
 
@@ -42,6 +44,7 @@ impl DataPath {
     pub(crate) fn new(shared: Arc<Shared>, overrides: Overrides) -> Result<Self, SocketError> {
         let sender = Sender {
             outlet: Outlet::new(&[])?,
+            inlet: Inlet::without_sockets(),
             scratch: Scratch::new(&shared.front),
         };
         Ok(Self {
@@ -92,23 +95,37 @@ impl DataPath {
         self.with_sink(|sink| self.shared.engine.end_sessions(filter, now, sink))
     }
 
-    fn with_sink<R>(&self, work: impl FnOnce(&mut EventSink<'_>) -> R) -> R {
+    /// Lets `work` use the engine with a sink, and sends the RSTs that follow. With a store, also
+    /// sends the datagrams that were held and wait no longer.
+    pub(super) fn with_sink<R>(&self, work: impl FnOnce(&mut EventSink<'_>) -> R) -> R {
         let mut sink = EventSink::new(&self.shared);
         let done = work(&mut sink);
         let Some(sender) = &self.sender else {
             return done;
         };
         let mut sender = sender.lock();
-        let Sender { outlet, scratch } = &mut *sender;
+        let Sender {
+            outlet,
+            inlet,
+            scratch,
+        } = &mut *sender;
+        let Shared { engine, front, .. } = &*self.shared;
+        if self.shared.store.is_some() {
+            let now = Instant::now();
+            while let Some(answer) = front.next_released(engine, now, scratch, &mut sink) {
+                if let Answer::Send(outgoing) = answer {
+                    outlet.put_made(&outgoing.tunnel, outgoing.payload);
+                }
+            }
+        }
         for reset in &sink.resets {
-            match self.shared.front.reset(reset, scratch) {
+            match front.reset(reset, scratch) {
                 Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
                 None => self.sent.resets_without_tunnel.add(1),
             }
         }
         if !outlet.is_empty() {
-            // Only RSTs are in line: no received datagram is needed.
-            outlet.flush(&Inlet::without_sockets(), &self.sent);
+            outlet.flush(inlet, &self.sent);
         }
         done
     }

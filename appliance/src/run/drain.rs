@@ -1,5 +1,5 @@
 //! End of a run: after a first request, packets are served for the drain time; a second request
-//! ends at once.
+//! ends the run immediately.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 pub(crate) struct Ending(Mutex<Option<Instant>>);
 
 impl Ending {
-    /// Requests the end. It comes after the drain time, or at once if that runs already. Returns
-    /// the time left.
+    /// Requests the end, which occurs after the drain time, or immediately if the drain is already
+    /// running. Returns the remaining time.
     pub(crate) fn ask(&self, drain: Duration, now: Instant) -> Duration {
         let mut due = self.0.lock();
         let at = match *due {
@@ -22,7 +22,7 @@ impl Ending {
         at.saturating_duration_since(now)
     }
 
-    /// Returns whether the end has come.
+    /// Returns whether the run must end now.
     pub(crate) fn has_come(&self, now: Instant) -> bool {
         self.0.lock().is_some_and(|due| due <= now)
     }

@@ -46,7 +46,7 @@ pub(crate) struct LostEvents {
 }
 
 impl EventQueue {
-    /// Wraps the sending end of a channel of `settings.queue` places.
+    /// Wraps the sending end of a channel of `settings.queue` slots.
     pub(crate) fn new(sender: SyncSender<SessionEvent>, settings: &LogSettings) -> Self {
         Self {
             sender,
@@ -69,7 +69,7 @@ impl EventQueue {
         }
     }
 
-    /// Releases the place of an event that has left the queue.
+    /// Releases the slot of an event that has left the queue.
     pub(crate) fn took(&self, event: &SessionEvent) {
         if matches!(event, SessionEvent::Denied(_)) {
             self.denied_waiting.fetch_sub(1, Ordering::Relaxed);

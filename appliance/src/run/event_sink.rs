@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use portcullis::event::HelperNote;
 use portcullis::policy::CompiledPolicy;
-use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord, Sink};
+use portcullis::{
+    DeniedSession, EndReason, HoldId, LimitReached, Question, Reset, SessionRecord, Sink,
+};
 
 use super::event_queue::{EventQueue, SessionEvent};
 use super::shared::Shared;
@@ -82,8 +85,9 @@ impl<'s> EventSender<'s> {
     }
 }
 
-/// Sends events to the session log, and collects the RSTs that the engine makes.
+/// Sends events to the session log and to the store, and collects the RSTs that the engine makes.
 pub(crate) struct EventSink<'s> {
+    shared: &'s Shared,
     pub(super) log: EventSender<'s>,
     /// RSTs that are not sent yet.
     pub(super) resets: Vec<Reset>,
@@ -93,6 +97,7 @@ impl<'s> EventSink<'s> {
     /// Returns a sink without RSTs.
     pub(crate) fn new(shared: &'s Shared) -> Self {
         Self {
+            shared,
             log: EventSender::new(shared),
             resets: Vec::new(),
         }
@@ -106,6 +111,9 @@ impl Sink for EventSink<'_> {
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.log.ended(session, reason);
+        if let Some(store) = &self.shared.store {
+            store.ended(session, reason);
+        }
     }
 
     fn session_denied(&mut self, denied: &DeniedSession) {
@@ -118,6 +126,22 @@ impl Sink for EventSink<'_> {
 
     fn limit_reached(&mut self, reached: &LimitReached) {
         self.log.limited(reached);
+    }
+
+    fn helper_event(&mut self, note: &HelperNote) {
+        if let Some(store) = &self.shared.store {
+            store.helper(&self.shared.engine, note);
+        }
+    }
+
+    fn question(&mut self, question: &Question) {
+        if let Some(store) = &self.shared.store {
+            store.ask(&self.shared.engine, question);
+        }
+    }
+
+    fn released(&mut self, id: HoldId) {
+        self.shared.front.release(id);
     }
 
     fn reset(&mut self, reset: &Reset) {

@@ -1,5 +1,5 @@
-//! The two text formats of metrics: OpenMetrics 1.0 for clients that ask for it, and the older text
-//! format of Prometheus for everybody else.
+//! The two text formats of metrics: OpenMetrics 1.0 for clients that request it, and the older text
+//! format of Prometheus for all others.
 
 /// A text format of metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) enum Format {
 
 impl Format {
     /// Returns the format that an `Accept` header prefers: OpenMetrics only if the header names it
-    /// in a version that is written here, and nothing that would do for plain text has a higher
+    /// in a version that is written here, and no alternative that covers plain text has a higher
     /// quality (RFC 9110 12.5.1).
     pub(super) fn of(accept: &str) -> Self {
         let (mut open, mut plain) = (0, 0);
@@ -79,8 +79,8 @@ impl<'a> MediaRange<'a> {
     }
 }
 
-/// Turns OpenMetrics text into Prometheus' text format: a family of counters has the name of its
-/// series, an info is a gauge, and units and the end are left out.
+/// Converts OpenMetrics text to Prometheus' text format: a family of counters has the name of its
+/// series, an info is a gauge, and units and the end are omitted.
 pub(super) fn to_prometheus(open_metrics: &str) -> String {
     let mut plain = String::with_capacity(open_metrics.len());
     let mut help = None;

@@ -53,7 +53,7 @@ pub(crate) enum Unhealthy {
     },
     /// New sessions find no room, at any fill.
     SessionsRefused(Refusals),
-    /// The configuration file was refused, and the settings say that this is a reason.
+    /// The configuration file was rejected, and the settings make this a reason.
     FailedReload,
 }
 
@@ -154,7 +154,7 @@ impl Health {
         }
     }
 
-    /// Returns all reasons why the appliance is unhealthy now; none if it is healthy.
+    /// Returns all reasons for which the appliance is unhealthy now; none if it is healthy.
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
         let judgement = *self.judgement.lock();
@@ -210,7 +210,7 @@ impl Health {
         self.settings.read().full_table
     }
 
-    /// Takes over a judgement of the counters.
+    /// Takes over an evaluation of the counters.
     pub(crate) fn judged(&self, judgement: Judgement) {
         *self.judgement.lock() = judgement;
     }
@@ -241,11 +241,11 @@ impl Health {
     }
 }
 
-/// Starts the thread that reads the counters every [`watch::INTERVAL`] and judges them. The thread
-/// ends with `stop`.
+/// Starts the thread that reads the counters every [`watch::INTERVAL`] and evaluates them. The
+/// thread ends with `stop`.
 ///
 /// # Errors
-/// The system refuses a thread.
+/// Returns an error if the system refuses a thread.
 pub(crate) fn watch_counters(
     health: Arc<Health>,
     stop: Arc<AtomicBool>,
@@ -266,11 +266,11 @@ pub(crate) fn watch_counters(
 /// Keeps a port for TCP checks open while the appliance is healthy, and closed while it is not.
 /// Returns the address, and a thread that ends with `stop`.
 ///
-/// The system completes a connection before its source can be looked at, so a source that is not
-/// allowed sees the port open, and a RST.
+/// The system completes a connection before its source can be checked, so a disallowed source finds
+/// the port open, and gets a RST.
 ///
 /// # Errors
-/// The address is not available.
+/// Returns an error if the address is not available.
 pub(crate) fn follow_with_port(
     listener: HttpListener,
     health: Arc<Health>,
@@ -282,7 +282,7 @@ pub(crate) fn follow_with_port(
     let follow = move || {
         while !stop.load(Ordering::Relaxed) {
             if health.verdict(Instant::now()).is_empty() {
-                // A port that cannot be opened again is tried again at the next turn.
+                // A port that cannot be reopened is retried at the next turn.
                 socket = socket.take().or_else(|| http::listen(address).ok());
             } else {
                 socket = None;
@@ -321,7 +321,7 @@ fn accept_for(time: Duration, socket: &TcpListener, listener: &HttpListener) {
                     thread::sleep(left);
                 }
             }
-            // No descriptor is left, or the client has gone.
+            // No descriptor is left, or the client is gone.
             Err(_) => thread::sleep(left.min(FOLLOW / 10)),
         }
     }

@@ -1,7 +1,8 @@
-//! A small HTTP/1.1 server for health and metrics: one thread of its own, one request a connection.
+//! A small HTTP/1.1 server for health and metrics: one thread of its own, and one request per
+//! connection.
 //!
-//! No client can block it: a connection has [`LIFETIME`] for everything, and when there are
-//! [`MAX_CONNECTIONS`], a new one evicts the oldest of the source address that holds the most.
+//! No client can block it: a connection has [`LIFETIME`] for everything, and at
+//! [`MAX_CONNECTIONS`], a new one evicts the oldest of the source address with the most.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -25,13 +26,13 @@ use super::sharing::Sharing;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
-/// Longest lifetime of a connection, with its request and its answer.
+/// Maximum lifetime of a connection, with its request and its answer.
 const LIFETIME: Duration = Duration::from_secs(5);
-/// Longest time that a client may take for the head of its request.
+/// Maximum time for a client to send the head of its request.
 const HEAD: Duration = Duration::from_secs(3);
-/// The longest head of a request, in bytes; 8 KiB is the least that hyper knows.
+/// Maximum length of the head of a request, in bytes; 8 KiB is the minimum of hyper.
 const MAX_HEAD: usize = 8 << 10;
-/// Connections that may wait to be accepted, as far as the system grants it.
+/// Number of connections that may wait to be accepted, if the system grants it.
 const BACKLOG: i32 = 4_096;
 /// Interval at which the server checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -72,19 +73,19 @@ pub(crate) type SourceFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 /// Counters of a listener.
 #[derive(Debug, Default)]
 pub(crate) struct ListenerCounters {
-    /// Connections from sources that are not allowed.
+    /// Connections from disallowed sources.
     refused: AtomicU64,
     /// Connections that made room for others.
     evicted: AtomicU64,
 }
 
 impl ListenerCounters {
-    /// Counts a connection from a source that is not allowed.
+    /// Counts a connection from a disallowed source.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections from sources that are not allowed.
+    /// Connections from disallowed sources.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -135,9 +136,9 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Closes a connection with a RST, so that nothing of it remains in the system.
+/// Closes a connection with a RST, so that no state of it remains in the system.
 pub(crate) fn refuse(connection: SockRef<'_>) {
-    // Where this fails, the connection ends with a FIN.
+    // If this fails, the connection ends with a FIN.
     let _ = connection.set_linger(Some(Duration::ZERO));
 }
 
@@ -145,7 +146,7 @@ pub(crate) fn refuse(connection: SockRef<'_>) {
 /// address, whose port may have been left open.
 ///
 /// # Errors
-/// The address is not available, or the system refuses a thread.
+/// Returns an error if the address is not available, or the system refuses a thread.
 pub(crate) fn serve(
     name: &str,
     listener: HttpListener,
@@ -169,7 +170,7 @@ pub(crate) fn serve(
 /// A connection that is served.
 struct Served {
     task: AbortHandle,
-    /// A second handle to its socket; nothing if there was no descriptor left.
+    /// A second handle to its socket; `None` if no descriptor was left.
     socket: Option<Socket>,
 }
 
@@ -197,7 +198,7 @@ async fn accept(
             Err(_) => continue,
             Ok(Ok(accepted)) => accepted,
             Ok(Err(_)) => {
-                // No descriptor is left, or the client has gone: a moment later there may be one.
+                // No descriptor is left, or the client is gone: one may be available later.
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
@@ -213,7 +214,7 @@ async fn accept(
             listener.counters.evicted.fetch_add(1, Ordering::Relaxed);
             evicted.evict();
         }
-        // The tasks, aborted ones included, get their turn before the next connection comes.
+        // The tasks, including aborted ones, run before the next connection.
         tokio::task::yield_now().await;
     }
     Ok(())
@@ -237,7 +238,7 @@ fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let page = if matches!(*request.method(), Method::GET | Method::HEAD) {
         let accept = request.headers().get_all(ACCEPT).iter();
-        // A header that is not text asks for nothing.
+        // A header that is not text requests nothing.
         let accept: Vec<_> = accept.filter_map(|value| value.to_str().ok()).collect();
         handler(HttpRequest {
             path: request.uri().path(),

@@ -25,17 +25,17 @@ const ROOM: usize = 65_536 + 64;
 pub(super) struct QueueBounds {
     /// Requested size of each queue, in bytes.
     pub(super) bytes: usize,
-    /// Longest time that a datagram may wait in a queue; 0 for no bound.
+    /// Maximum time that a datagram may wait in a queue; 0 for no bound.
     pub(super) delay: Duration,
 }
 
 impl QueueBounds {
     /// Datagrams that have waited for this part of `delay` may not open sessions. The queue of a
-    /// worker that is not overloaded is empty after each turn, so it never sees 2.5 ms; and the
-    /// other three parts are left to packets of sessions.
+    /// worker that is not overloaded is empty after each turn, so its datagrams never wait 2.5 ms;
+    /// and the other three parts are left to packets of sessions.
     const LONG: u32 = 4;
 
-    /// Judges a datagram that waited for so long.
+    /// Classifies a datagram by its waiting time.
     fn judge(self, age: Duration) -> Waited {
         if age > self.delay {
             Waited::TooLong
@@ -47,12 +47,13 @@ impl QueueBounds {
     }
 }
 
-/// Opens a socket at a port of an address that workers share: the system distributes the flows.
+/// Opens a socket at a shared port of an address: the system distributes the flows among the
+/// workers.
 pub(super) fn listen(address: Ipv4Addr, port: u16, bounds: QueueBounds) -> io::Result<UdpSocket> {
     let queue = bounds.bytes;
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_port(true)?;
-    // Beyond the system's limit with CAP_NET_ADMIN, up to it without.
+    // Above the system's limit with CAP_NET_ADMIN, up to the limit without.
     if setsockopt(&socket, sockopt::RcvBufForce, &queue).is_err() {
         let _ = setsockopt(&socket, sockopt::RcvBuf, &queue);
     }
@@ -75,7 +76,7 @@ pub(super) fn receive_queue(socket: &UdpSocket) -> Option<usize> {
         .map(|bytes| bytes / 2)
 }
 
-/// Received datagram, in its room.
+/// Received datagram, in its buffer.
 #[derive(Debug, Clone, Copy)]
 struct Outside {
     source: Ipv4Addr,
@@ -88,8 +89,8 @@ struct Outside {
 /// Control messages of a datagram.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
-    /// The address of ours that it was sent to; 0.0.0.0 if it was sent to a broadcast address or a
-    /// multicast group, which no answer can leave from.
+    /// The local destination address; 0.0.0.0 if the datagram was sent to a broadcast address or a
+    /// multicast group, which cannot be the source of an answer.
     destination: Option<Ipv4Addr>,
     /// Time at which the system received the datagram, by the wall clock, since the Unix epoch.
     arrived: Option<Duration>,
@@ -98,7 +99,7 @@ struct Control {
 impl Control {
     fn of(message: &RecvMsg<'_, '_, SockaddrIn>) -> Self {
         let mut control = Self::default();
-        // Truncated messages are an error, and say nothing.
+        // Truncated messages are an error, and carry no information.
         for each in message.cmsgs().into_iter().flatten() {
             match each {
                 ControlMessageOwned::Ipv4PacketInfo(info) => {
@@ -122,19 +123,19 @@ impl Control {
 /// Clocks after a call.
 #[derive(Debug, Clone, Copy)]
 struct Clocks {
-    /// The wall clock, of which the system's timestamps are, since the Unix epoch.
+    /// The wall clock, on which the system's timestamps are based, since the Unix epoch.
     wall: Duration,
     /// Time for which the worker has read the queue without emptying it.
     behind: Duration,
 }
 
 impl Clocks {
-    /// Returns the waiting time of a datagram that arrived at a time of the wall clock, but no more
-    /// than the worker has been behind.
+    /// Returns the waiting time of a datagram that arrived at a time of the wall clock, but at most
+    /// the time for which the worker has not emptied the queue.
     ///
-    /// So a datagram that waited because the worker could not run is not dropped, as long as the
-    /// worker catches up. Setting the wall clock makes no datagram old, and neither does a time in
-    /// the future.
+    /// A datagram that waited because the worker could not run is therefore not dropped, as long as
+    /// the worker catches up. Setting the wall clock makes no datagram old, and neither does a time
+    /// in the future.
     fn age(&self, arrived: Duration) -> Duration {
         self.wall.saturating_sub(arrived).min(self.behind)
     }
@@ -158,9 +159,9 @@ impl Listener {
     /// Returns headers for one call, with room for all control messages that the socket is set to
     /// send.
     ///
-    /// They are not reused: a call leaves in each the length of the control messages that it wrote,
-    /// the next call would take this length for the room there is, and nix offers no way to set it
-    /// back.
+    /// The headers are not reused: a call stores in each the length of the control messages that it
+    /// wrote. The next call would use this length as the available room, and nix offers no way to
+    /// reset it.
     fn headers<const N: usize>(&self) -> MultiHeaders<SockaddrIn> {
         use nix::libc::{in_pktinfo, timespec};
         let control = match (self.is_wildcard(), self.bounds.delay.is_zero()) {
@@ -188,11 +189,11 @@ impl Listener {
         Some(Clocks { wall, behind })
     }
 
-    /// Writes what a call has taken to `received`, where it had room for `room` datagrams. Returns
-    /// how many lack the address that they were sent to.
+    /// Writes the datagrams of a call with room for `room` datagrams to `received`. Returns the
+    /// number of those without a destination address.
     ///
-    /// Datagrams come in the order of their arrival: where the first has not waited long, none has,
-    /// and of the others no time is read.
+    /// Datagrams are in the order of their arrival: if the first has not waited long, none has, and
+    /// the times of the others are not read.
     fn outsides(
         &mut self,
         messages: MultiResults<'_, SockaddrIn>,
@@ -214,8 +215,8 @@ impl Listener {
             if waited == Waited::Briefly {
                 clocks = None;
             }
-            // Without its address a datagram of a wildcard socket is refused by the front end: an
-            // answer could only leave from a guessed one.
+            // The front end refuses a datagram of a wildcard socket without its destination
+            // address: the source of an answer would be a guess.
             let destination = if self.is_wildcard() {
                 unaddressed += usize::from(control.destination.is_none());
                 control.destination.unwrap_or(Ipv4Addr::UNSPECIFIED)
@@ -257,7 +258,7 @@ pub(super) struct Inlet {
     next: usize,
     rooms: Vec<u8>,
     received: Vec<Outside>,
-    /// Number of datagrams that the next call asks for: twice as many as the last one returned.
+    /// Number of datagrams that the next call requests: twice as many as the last one returned.
     ask: usize,
 }
 
@@ -270,7 +271,7 @@ pub(super) struct Port {
 /// Opens sockets at port 6081 of addresses.
 ///
 /// # Errors
-/// The system reports an error.
+/// Returns the error of the system.
 pub(super) fn ports(addresses: &[Ipv4Addr], bounds: QueueBounds) -> Result<Vec<Port>, SocketError> {
     addresses
         .iter()
@@ -314,10 +315,10 @@ impl Inlet {
         Self::new(Vec::new(), bounds)
     }
 
-    /// Receives the waiting datagrams. If asked, waits for them, at most [`PATIENCE`].
+    /// Receives the waiting datagrams. If requested, waits for them, at most [`PATIENCE`].
     ///
     /// # Errors
-    /// The system reports an error. No datagram is not an error.
+    /// Returns the error of the system. The absence of datagrams is not an error.
     pub(super) fn receive(&mut self, wait: bool) -> io::Result<Received> {
         if self.ask <= FEW {
             self.receive_some::<FEW>(wait)
@@ -354,7 +355,7 @@ impl Inlet {
         );
         let unaddressed = match result {
             Ok(messages) => listener.outsides(messages, self.ask, &mut self.received),
-            // A refused connection is what an ICMP error about an earlier datagram looks like.
+            // An ICMP error about an earlier datagram appears as a refused connection.
             Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::ECONNREFUSED) => {
                 listener.behind_since = None;
                 0
@@ -368,8 +369,8 @@ impl Inlet {
         })
     }
 
-    /// Waits, if asked, until one of several sockets is readable, and makes it the next one.
-    /// Returns whether one is.
+    /// Waits, if requested, until one of several sockets is readable, and makes it the next one.
+    /// Returns whether one is readable.
     fn wait(&mut self, wait: bool) -> io::Result<bool> {
         let mut polled: Vec<_> = self
             .listeners
@@ -400,14 +401,14 @@ impl Inlet {
         Ok(turn.is_some())
     }
 
-    /// Returns the first `len` bytes of the room of a received datagram.
+    /// Returns the first `len` bytes of the buffer of a received datagram.
     #[inline]
     pub(super) fn payload(&self, number: usize, len: usize) -> Option<&[u8]> {
         let start = number * ROOM;
         self.rooms.get(start..start + len)
     }
 
-    /// Returns the datagrams of the last call, in their order.
+    /// Returns the datagrams of the last call, in order.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = Queued<'_>> {
         let rooms = self.rooms.chunks_exact(ROOM);
         self.received

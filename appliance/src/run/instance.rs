@@ -1,11 +1,11 @@
 //! Exclusive claim of an appliance on the tunnel port of an address.
 //!
-//! Workers share that port (`SO_REUSEPORT`), so the system would share it with the workers of a
-//! second appliance of the same user as well, which would then get a part of the first one's flows.
+//! Workers share that port (`SO_REUSEPORT`), so the system would also share it with the workers of
+//! a second appliance of the same user, which would then get a part of the first one's flows.
 //! Before any port is bound, each address is therefore claimed by an abstract Unix socket of its
 //! name: exclusive within the network namespace, without a file, and released with the process. A
-//! program that has the port without a claim, or has it for all addresses, is found by binding the
-//! port alone for a moment.
+//! program that uses the port without a claim, or uses it for all addresses, is found by briefly
+//! binding the port exclusively.
 
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
@@ -54,7 +54,7 @@ fn claim(address: Ipv4Addr) -> io::Result<UnixListener> {
     let claim = UnixListener::bind_addr(&name)?;
     match UdpSocket::bind((address, PORT)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-        // What else is wrong with the address, the workers say when they bind it.
+        // Other errors of the address are reported by the workers when they bind it.
         _ => Ok(claim),
     }
 }

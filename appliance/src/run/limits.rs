@@ -1,4 +1,4 @@
-//! The system's limit of open files: each worker has sockets, each client has one.
+//! The system's limit of open files: each worker has several sockets, and each client has one.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors that are not the workers': two to a connection of health, metrics and control, and
 /// files.
 const AROUND: u64 = 320;
-/// Addresses from which a worker that listens at all of them is thought to send.
+/// Assumed number of addresses from which a worker that listens at all addresses sends.
 const UNSPECIFIED: u64 = 16;
 
 /// Raises the soft limit of open files to the hard one. Returns a warning if it may not suffice for

@@ -32,6 +32,7 @@ mod appliance;
 mod engine;
 pub(super) mod families;
 mod readings;
+mod store;
 
 use self::families::Families;
 pub(crate) use self::readings::AllListenerCounters;
@@ -155,6 +156,7 @@ impl Collector for Readings {
         self.resets_and_helpers(&mut to)?;
         self.traffic(&mut to)?;
         self.appliance(&mut to)?;
+        self.store(&mut to)?;
         self.process.encode(&mut to)
     }
 }

@@ -38,6 +38,7 @@ mod shared;
 mod sharing;
 mod signals;
 mod socket;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
@@ -69,6 +70,7 @@ use self::overrides::Overrides;
 use self::settings::{RunSettings, Settings};
 use self::shared::Shared;
 use self::socket::SocketError;
+use self::store::{StoreError, StoreHandle};
 use self::worker::Worker;
 use self::worker_stats::WorkerStats;
 use crate::config_file::{self, ConfigFileError};
@@ -130,6 +132,9 @@ pub(crate) enum RunError {
     /// Sessions cannot be restored, or not be saved.
     #[error(transparent)]
     Sessions(#[from] SessionsFileError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The system refuses a thread or a signal handler.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
@@ -153,7 +158,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         .log
         .is_on()
         .then(|| EventQueue::new(sender, &settings.log));
-    let shared = Arc::new(Shared::new(config.clone(), settings.run.clone(), queue)?);
+    let (store, store_threads) = match settings.store.is_on() {
+        true => {
+            let (store, threads) = StoreHandle::new(&settings.store)?;
+            (Some(store), Some(threads))
+        }
+        false => (None, None),
+    };
+    let shared = Shared::new(config.clone(), settings.run.clone(), queue)?.with_store(store);
+    let shared = Arc::new(shared);
     announce(&shared, &settings, args.file.is_none());
     if let Some(warning) = limits::raise_open_files(shared.workers.len(), &config.geneve.listen) {
         notice(&format!("warning: {warning}"));
@@ -169,6 +182,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         settings,
         file: args.file.clone(),
         events,
+        store: store_threads,
     })?;
     // All sockets first: either every worker works, or none.
     let workers = (0..shared.workers.len())

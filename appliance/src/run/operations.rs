@@ -29,6 +29,7 @@ use super::http::{self, HttpListener, HttpRequest, Page, SourceFilter};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{AllListenerCounters, Metrics};
 use super::settings::{Listen, Settings};
+use super::store::{HandOver, StoreThreads};
 use super::{census, control, saved, signals};
 use crate::output::notice;
 
@@ -92,6 +93,8 @@ pub(crate) struct Start {
     pub(crate) file: Option<PathBuf>,
     /// The receiving end of the queue of the session log; nothing is sent if the log is off.
     pub(crate) events: Receiver<SessionEvent>,
+    /// The threads of the store, if there is one.
+    pub(crate) store: Option<StoreThreads>,
 }
 
 /// Addresses of the parts, for messages.
@@ -137,6 +140,8 @@ pub(crate) struct Operations {
     appliance: Arc<Appliance>,
     pub(crate) addresses: Addresses,
     control: Option<PathBuf>,
+    /// Hand-over of all sessions to the store at the end, if there is one.
+    hand_over: Option<Arc<HandOver>>,
     /// Whether the file of saved sessions was renamed, since they are restored.
     has_taken: AtomicBool,
     /// Held for its end.
@@ -156,6 +161,7 @@ impl Operations {
             settings,
             file,
             events,
+            store,
         } = start;
         let appliance = Arc::new(Appliance::new(data_path, &config, settings.clone(), file)?);
         let mut parts = Parts {
@@ -202,10 +208,21 @@ impl Operations {
             let thread = log.start(events, output, Arc::clone(&parts.stop));
             parts.threads.push(thread.map_err(part("log", "a thread"))?);
         }
+        let hand_over = match store {
+            Some(store) => {
+                let hand_over = Arc::default();
+                let threads = store.start(&appliance.data_path, &hand_over, &parts.stop);
+                let threads = threads.map_err(part("store", "a thread"))?;
+                parts.threads.extend(threads);
+                Some(hand_over)
+            }
+            None => None,
+        };
         Ok(Self {
             appliance,
             addresses,
             control,
+            hand_over,
             has_taken: AtomicBool::new(false),
             _parts: parts,
         })
@@ -330,6 +347,10 @@ impl Operations {
     /// The sessions are not saved.
     pub(crate) fn finish(self, hangs: bool) -> Result<(), SessionsFileError> {
         self.appliance.checkpoints.end();
+        // A worker that hangs may hold a lock that the sweep waits for.
+        if let Some(hand_over) = self.hand_over.as_ref().filter(|_| !hangs) {
+            notice(&format!("store: {}", hand_over.run()));
+        }
         let Some(path) = self.sessions_file() else {
             return Ok(());
         };

@@ -15,23 +15,23 @@ use super::sends::SendPath;
 use super::socket::{BATCH, FEW, SocketError};
 use super::worker_stats::WorkerStats;
 
-/// Longest time that the system may take to accept datagrams.
+/// Maximum time for the system to accept datagrams.
 const SEND_PATIENCE: Duration = Duration::from_millis(100);
 /// Requested size of the send queue, in bytes.
 const SEND_QUEUE: usize = 8 << 20;
 /// Length of a UDP header.
 const OUTER: usize = 8;
-/// Most source addresses of the appliance.
+/// Maximum number of source addresses of the appliance.
 const EXITS: usize = 256;
-/// Most peers whose addresses are kept.
+/// Maximum number of peers whose addresses are kept.
 const PEERS: usize = 64;
 
 /// Location of the payload of a datagram to send.
 #[derive(Debug, Clone, Copy)]
 enum Payload {
-    /// Unchanged, in the room of this received datagram.
+    /// Unchanged, in the buffer of this received datagram.
     Received(usize),
-    /// Made by the appliance, at this offset.
+    /// Created by the appliance, at this offset.
     Made(usize),
 }
 
@@ -66,8 +66,8 @@ pub(super) struct Outlet {
     peers: Vec<(Ipv4Addr, SocketAddrAny)>,
 }
 
-/// Opens a raw socket that sends from an address. It receives only what this address would send to
-/// itself.
+/// Opens a raw socket that sends from an address. The socket receives only datagrams that this
+/// address would send to itself.
 fn exit(source: Ipv4Addr) -> io::Result<Exit> {
     let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::UDP))?;
     // The system need not copy datagrams that the socket does not receive.
@@ -85,11 +85,11 @@ fn exit(source: Ipv4Addr) -> io::Result<Exit> {
 }
 
 impl Outlet {
-    /// Opens an exit for each of these addresses. If none is named, checks that raw sockets are
-    /// permitted.
+    /// Opens an exit for each address. Without addresses, checks that raw sockets are permitted.
     ///
     /// # Errors
-    /// The system refuses a raw socket, for example because a capability is missing.
+    /// Returns an error if the system refuses a raw socket, for example because a capability is
+    /// missing.
     pub(super) fn new(addresses: &[Ipv4Addr]) -> Result<Self, SocketError> {
         let open = |address| {
             exit(address).map_err(|error| match error.raw_os_error() {
@@ -112,12 +112,12 @@ impl Outlet {
         })
     }
 
-    /// Puts a received datagram in line, unchanged.
+    /// Queues a received datagram, unchanged.
     pub(super) fn put_back(&mut self, tunnel: &Tunnel, number: usize, len: usize) {
         self.put(tunnel, Payload::Received(number), len);
     }
 
-    /// Puts a payload of the appliance's own in line.
+    /// Queues a payload of the appliance's own.
     pub(super) fn put_made(&mut self, tunnel: &Tunnel, payload: &[u8]) {
         let start = self.made.len();
         self.made.extend_from_slice(payload);
@@ -165,12 +165,12 @@ impl Outlet {
         }
     }
 
-    /// Returns whether no datagram waits.
+    /// Returns whether the queue is empty.
     pub(super) const fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Sends all datagrams in line; `inlet` holds the rooms of received datagrams.
+    /// Sends all queued datagrams; `inlet` holds the buffers of received datagrams.
     pub(super) fn flush(&mut self, inlet: &Inlet, stats: &WorkerStats) {
         for of_one_exit in self.waiting.chunk_by(|one, next| one.exit == next.exit) {
             for batch in of_one_exit.chunks(BATCH) {

@@ -1,6 +1,5 @@
-//! Counts of the datagrams that found a receive queue full, as the kernel keeps them for each
-//! socket. Its count includes datagrams whose UDP checksum is wrong, which it finds when they are
-//! received.
+//! The kernel's counts of the datagrams that found a socket's receive queue full. Its count
+//! includes datagrams whose UDP checksum is wrong, which it finds when they are received.
 //!
 //! The kernel also sends its count with the next datagram that it queues (`SO_RXQ_OVFL`), but no
 //! datagram may follow a flood, and the count would take control space from the datagram's
@@ -20,7 +19,7 @@ const INODE: usize = 9;
 /// The column with its count of dropped datagrams.
 const DROPS: usize = 12;
 
-/// The kernel's counts at one moment, by the socket's inode number.
+/// The kernel's counts at one time, by the socket's inode number.
 #[derive(Debug, Default)]
 pub(crate) struct KernelDrops(HashMap<u64, u32>);
 
@@ -28,7 +27,7 @@ impl KernelDrops {
     /// Reads the counts of all UDP sockets over IPv4.
     ///
     /// # Errors
-    /// The table cannot be read.
+    /// Returns an error if the table cannot be read.
     pub(crate) fn read() -> io::Result<Self> {
         std::fs::read_to_string(TABLE).map(|table| Self::parse(&table))
     }
@@ -48,7 +47,7 @@ impl KernelDrops {
 #[derive(Debug)]
 struct Queue {
     inode: u64,
-    /// The kernel's count when it was last read. It wraps at 2^32.
+    /// The kernel's count at the last reading. It wraps at 2^32.
     read: u32,
     dropped: u64,
 }
@@ -61,7 +60,7 @@ impl QueueDrops {
     /// Adds the queue of a new socket.
     ///
     /// # Errors
-    /// The system does not identify the socket.
+    /// Returns an error if the system does not identify the socket.
     pub(crate) fn watch(&self, socket: &UdpSocket) -> io::Result<()> {
         self.0.lock().push(Queue {
             inode: fstat(socket)?.st_ino,
@@ -71,8 +70,7 @@ impl QueueDrops {
         Ok(())
     }
 
-    /// Takes over what the kernel has counted since the last call. Sockets that are closed keep
-    /// their last count.
+    /// Adds the kernel's counts since the last call. Sockets that are closed keep their last count.
     pub(crate) fn update(&self, kernel: &KernelDrops) {
         for queue in self.0.lock().iter_mut() {
             if let Some(now) = kernel.0.get(&queue.inode) {

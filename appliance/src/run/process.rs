@@ -1,5 +1,4 @@
-//! Readings of the system about this process, under the names that Prometheus' client libraries
-//! use.
+//! Readings of the system about this process, under the names of Prometheus' client libraries.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +10,7 @@ use prometheus_client::registry::Unit;
 
 use super::metrics::families::{Families, Family};
 
-/// Readings of the system about this process; `None` where it has none.
+/// Readings of the system about this process; `None` for those that it lacks.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct ProcessReading {
     /// Processor time, of user and system.
@@ -28,7 +27,7 @@ pub(super) struct ProcessReading {
 }
 
 impl ProcessReading {
-    /// Reads it; `started` is the wall-clock time of the start.
+    /// Takes the readings; `started` is the wall-clock time of the start.
     pub(super) fn take(started: SystemTime) -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let kibibytes = |key: &str| field(&status, key)?.checked_mul(1024);
@@ -40,7 +39,7 @@ impl ProcessReading {
             resident: kibibytes("VmRSS"),
             virtual_memory: kibibytes("VmSize"),
             threads: field(&status, "Threads"),
-            // One of the files is the directory that is being read.
+            // One of the descriptors is the directory that is being read.
             open_files: fs::read_dir("/proc/self/fd")
                 .ok()
                 .map(|files| (files.count() as u64).saturating_sub(1)),

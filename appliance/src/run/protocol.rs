@@ -9,6 +9,7 @@ use portcullis::session::{DatagramState, DccpState, SctpState, TcpState};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::store::StoreView;
 use super::view::{ListedSession, ZoneNames};
 
 /// The longest request, in bytes: a configuration file fits.
@@ -58,6 +59,8 @@ pub(crate) enum Request {
     Reload,
     /// The verdict of the health checks.
     Health,
+    /// The state of the store that appliances share.
+    Store,
 }
 
 /// A line of an answer.
@@ -81,6 +84,8 @@ pub(crate) enum Reply {
     Stats(Box<StatsView>),
     /// A rule, and what it has done.
     Rule(Box<RuleView>),
+    /// The state of the store.
+    Store(Box<StoreView>),
     /// The answer is complete: how many things were found or done, and what was done, in words.
     Done {
         count: u64,

@@ -13,7 +13,7 @@ use super::settings::{Settings, default_warnings};
 use crate::config_file;
 use crate::output::notice;
 
-/// A configuration that can be taken over.
+/// A configuration that can be applied.
 struct Prepared {
     config: Config,
     settings: Settings,
@@ -28,7 +28,7 @@ pub(crate) struct Preview {
 }
 
 impl Preview {
-    /// Returns the effect of a reload on `sessions`, in words.
+    /// Returns the effect of a reload on `sessions`, as text.
     pub(crate) fn text(&self, sessions: usize) -> String {
         let text = format!("{} of {sessions} sessions would end", self.would_end.len());
         with_waiting(text, &self.waiting)
@@ -47,11 +47,11 @@ fn with_waiting(text: String, waiting: &[&str]) -> String {
 }
 
 impl Appliance {
-    /// Reads the configuration file again, and logs what became of it. Returns what was done, in
-    /// words. If the file is refused, the old configuration stays in force as a whole.
+    /// Reads the configuration file again, and logs the outcome. Returns the outcome as text. If
+    /// the file is rejected, the old configuration stays in force as a whole.
     ///
     /// # Errors
-    /// Why the file was refused.
+    /// Returns the reason for which the file was rejected.
     pub(crate) fn reload(&self) -> Result<String, String> {
         let outcome = self.reload_in_turn();
         match &outcome {
@@ -75,9 +75,9 @@ impl Appliance {
         outcome
     }
 
-    /// Takes the running configuration over again if a rule has expired since: its sessions are
-    /// judged by the others. No file is read. Returns what was done, in words; `None` if nothing
-    /// was.
+    /// Applies the running configuration again if a rule has expired since: its sessions are
+    /// evaluated by the other rules. No file is read. Returns the outcome as text; `None` if
+    /// nothing was done.
     pub(crate) fn expire_rules(&self, now: SystemTime) -> Option<Result<String, String>> {
         let _one_at_a_time = self.newest.lock();
         let mut config = {
@@ -103,7 +103,7 @@ impl Appliance {
         Some(outcome)
     }
 
-    /// Returns how long to wait for the next rule to expire; at most a few seconds, since the
+    /// Returns the time to wait for the next rule to expire; at most a few seconds, since the
     /// system's clock may be set meanwhile.
     pub(crate) fn until_next_expiry(&self, now: SystemTime) -> Duration {
         const MOST: Duration = Duration::from_secs(5);
@@ -137,11 +137,11 @@ impl Appliance {
         .inspect_err(|error| self.reloads.refuse(error))
     }
 
-    /// Effect that a reload of a file with this text would have. Nothing changes. `name` is for
+    /// Returns the effect of a reload of a file with this text. Nothing changes. `name` is for
     /// messages. Files of sets are read here, relative to the appliance's own configuration file.
     ///
     /// # Errors
-    /// Why the file would be refused.
+    /// Returns the reason for which the file would be rejected.
     pub(crate) fn preview(&self, name: &str, text: &str, now: Instant) -> Result<Preview, String> {
         let (mut config, settings) =
             config_file::parse(text, name).map_err(|errors| config_file::summary(&errors))?;
@@ -161,7 +161,7 @@ impl Appliance {
     fn prepare(&self, name: &str, config: Config, settings: Settings) -> Result<Prepared, String> {
         let mut config = self.data_path.adapt(config);
         let mut waiting = config.keep_running(&self.data_path.shared.config.read());
-        // The file itself is right. What is kept may not fit it.
+        // The file itself is valid, but the kept values may not fit it.
         config.validate().map_err(|error| {
             with_waiting(
                 format!("{error}, as long as running values are kept"),
@@ -180,7 +180,7 @@ impl Appliance {
         })
     }
 
-    /// Takes a configuration over. One at a time: `newest` is held.
+    /// Applies a configuration. One at a time: `newest` is held.
     fn apply(&self, prepared: Prepared) -> Result<String, String> {
         let Prepared {
             config,

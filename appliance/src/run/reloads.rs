@@ -15,7 +15,7 @@ pub(crate) struct Reloads {
 /// State after the last reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ReloadState {
-    /// Reason why the last file was refused; `None` once a file is applied.
+    /// Reason for which the last file was rejected; `None` once a file is applied.
     pub(crate) failed: Option<String>,
     /// Keys of the file whose values wait for a restart.
     pub(crate) waiting: Vec<&'static str>,
@@ -27,7 +27,7 @@ impl Reloads {
         self.applied.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of files that were refused.
+    /// Returns the number of rejected files.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -37,18 +37,18 @@ impl Reloads {
         self.state.lock().clone()
     }
 
-    /// Returns whether the last file was refused: the configuration in force is an older one.
+    /// Returns whether the last file was rejected: the configuration in force is an older one.
     pub(crate) fn has_failed(&self) -> bool {
         self.state.lock().failed.is_some()
     }
 
-    /// Counts a file that was refused.
+    /// Counts a rejected file.
     pub(super) fn refuse(&self, error: &str) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         self.state.lock().failed = Some(error.to_owned());
     }
 
-    /// Counts a file that was applied; `waiting` are its keys that wait for a restart.
+    /// Counts an applied file; `waiting` are its keys that wait for a restart.
     pub(super) fn apply(&self, waiting: Vec<&'static str>) {
         self.applied.fetch_add(1, Ordering::Relaxed);
         *self.state.lock() = ReloadState {

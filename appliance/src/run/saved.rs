@@ -10,25 +10,26 @@ use std::time::{Instant, SystemTime};
 
 use portcullis::{Engine, RestoreError, RestoreOptions, Restored, Saved};
 
-/// The largest file that is read: 2^28 sessions do not fit, but more than any machine saves.
+/// Maximum size of a file that is read: 2^28 sessions do not fit, but more than any machine saves
+/// do.
 const MAX_FILE: u64 = 64 << 30;
 
 /// The ending of a file that is being written.
 const NEW: &str = ".new";
 /// The ending of a file whose sessions were restored.
 const RESTORED: &str = ".restored";
-/// The ending of a file that a start did not take and that is older than a checkpoint by now.
+/// The ending of a file that a start did not restore and that is now older than a checkpoint.
 const REFUSED: &str = ".refused";
 /// The ending of a checkpoint.
 const CHECKPOINT: &str = ".checkpoint";
 
-/// Reason why sessions cannot be restored.
+/// Reason for which sessions cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RestoreFileError {
     /// The file cannot be read.
     #[error("{0}")]
     Read(#[from] io::Error),
-    /// The path is not a regular file, or the file is larger than any saved one.
+    /// The path is not a regular file, or the file is larger than any saved file.
     #[error("not a file of saved sessions")]
     NotAFile,
     /// The file does not hold saved sessions.
@@ -42,7 +43,7 @@ pub(crate) enum RestoreFileError {
 /// Checks that sessions can be saved in a file.
 ///
 /// # Errors
-/// The directory is missing or not writable, or the path is not a regular file.
+/// Returns an error if the directory is missing or not writable, or the path is not a regular file.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(about) if !about.is_file() => return Err(io::Error::other("not a regular file")),
@@ -71,11 +72,11 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Saves all sessions of an engine, and replaces the file. The file is complete at any time, and
-/// only its owner can read it. The sessions are written as they are read, without a copy of all in
-/// memory.
+/// only its owner can read it. The sessions are written as they are read, without a complete copy
+/// in memory.
 ///
 /// # Errors
-/// The file cannot be written; its old contents remain.
+/// Returns an error if the file cannot be written; its old contents remain.
 pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
     let temporary = beside(path, NEW);
     let saved = write(engine, &temporary, &AtomicBool::new(false))?;
@@ -83,11 +84,11 @@ pub(crate) fn save(engine: &Engine, path: &Path) -> io::Result<Saved> {
     Ok(saved)
 }
 
-/// Writes all sessions to a new file, until it is whole or `stop` is set. A file that is not whole
-/// is removed.
+/// Writes all sessions to a new file, until it is complete or `stop` is set. An incomplete file is
+/// removed.
 ///
 /// # Errors
-/// The file cannot be written, or `stop` is set.
+/// Returns an error if the file cannot be written, or `stop` is set.
 pub(super) fn write(engine: &Engine, temporary: &Path, stop: &AtomicBool) -> io::Result<Saved> {
     // An interrupted save may have left a file.
     let _ = fs::remove_file(temporary);
@@ -105,10 +106,10 @@ pub(super) fn write(engine: &Engine, temporary: &Path, stop: &AtomicBool) -> io:
     })
 }
 
-/// Puts a whole file in the place of another one. Where that fails, the new file is removed.
+/// Replaces a file by a complete one. If that fails, the new file is removed.
 ///
 /// # Errors
-/// The file cannot be renamed, or its directory cannot be written.
+/// Returns an error if the file cannot be renamed, or its directory cannot be written.
 pub(super) fn replace(temporary: &Path, path: &Path) -> io::Result<()> {
     fs::rename(temporary, path).inspect_err(|_| {
         let _ = fs::remove_file(temporary);
@@ -138,18 +139,18 @@ impl Write for Stoppable<'_> {
     }
 }
 
-/// Returns the checkpoint of a file of saved sessions, and the file that it is written to first.
+/// Returns the checkpoint of a file of saved sessions, and the file to which it is written first.
 pub(super) fn checkpoint_of(path: &Path) -> [PathBuf; 2] {
     let checkpoint = beside(path, CHECKPOINT);
     let temporary = beside(&checkpoint, NEW);
     [checkpoint, temporary]
 }
 
-/// Restores the sessions of a checkpoint, if it is there. It stays there until the next one takes
-/// its place: a start that fails early must not lose it.
+/// Restores the sessions of a checkpoint, if it exists. The checkpoint stays until the next one
+/// replaces it: a start that fails early must not lose it.
 ///
 /// # Errors
-/// Reasons for which the file cannot be used. Nothing has been restored then.
+/// Returns the reason for which the file cannot be used. Nothing has been restored then.
 pub(crate) fn restore_checkpoint(
     engine: &Engine,
     path: &Path,
@@ -159,11 +160,11 @@ pub(crate) fn restore_checkpoint(
     read(engine, &checkpoint, options)
 }
 
-/// Gives a file that the start did not take the ending `.refused`, so that no later start prefers
-/// it to a newer checkpoint.
+/// Gives a file that the start did not restore the ending `.refused`, so that no later start
+/// prefers it to a newer checkpoint.
 ///
 /// # Errors
-/// The file is there and cannot be renamed.
+/// Returns an error if the file exists and cannot be renamed.
 pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
     match fs::rename(path, beside(path, REFUSED)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -171,7 +172,7 @@ pub(crate) fn set_aside(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a checkpoint that newer sessions have taken the place of.
+/// Removes a checkpoint that newer sessions have replaced.
 pub(crate) fn remove_checkpoint(path: &Path) {
     for file in checkpoint_of(path) {
         let _ = fs::remove_file(file);
@@ -195,12 +196,12 @@ fn read(
     Ok(Some(restored))
 }
 
-/// Restores the sessions of a file, if it is there, and takes the file away, so that no later start
-/// restores them again: it gets the ending `.restored`.
+/// Restores the sessions of a file, if it exists, and gives it the ending `.restored`, so that no
+/// later start restores them again.
 ///
 /// # Errors
-/// Reasons for which the file cannot be used. The file stays then, and nothing has been restored
-/// but for [`RestoreFileError::NotTaken`].
+/// Returns the reason for which the file cannot be used. The file stays then, and nothing has been
+/// restored except with [`RestoreFileError::NotTaken`].
 pub(crate) fn restore(
     engine: &Engine,
     path: &Path,
@@ -213,10 +214,10 @@ pub(crate) fn restore(
     Ok(restored)
 }
 
-/// Puts the file back that [`restore`] has renamed, since the start has failed.
+/// Renames the file back that [`restore`] has renamed, since the start has failed.
 ///
 /// # Errors
-/// The file cannot be renamed.
+/// Returns an error if the file cannot be renamed.
 pub(crate) fn put_back(path: &Path) -> io::Result<()> {
     fs::rename(beside(path, RESTORED), path)
 }
@@ -299,7 +300,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sessions");
         save(&engine(), &path).unwrap();
-        // Nothing is renamed over a directory.
+        // No file is renamed over a directory.
         fs::create_dir(beside(&path, RESTORED)).unwrap();
         let error = take(&path).unwrap_err();
         assert!(matches!(error, RestoreFileError::NotTaken(_)), "{error}");

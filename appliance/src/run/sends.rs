@@ -1,9 +1,9 @@
 //! Record of the workers' sends for the health check: failures that a sender cannot cause.
 //!
-//! Anyone who may send tunnels can forge one from an address that has no route, or to a broadcast
-//! address that no answer can leave from. Such a send fails and says nothing about the appliance.
-//! So a failure counts only between two addresses that have worked before, or while nothing has
-//! been sent at all.
+//! Any host that may send tunnels can forge one from an address without a route, or to a broadcast
+//! address, which cannot be the source of an answer. Such a send fails without a fault of the
+//! appliance. A failure therefore counts only between two addresses that have worked before, or
+//! while nothing has been sent.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::counters::{Count, SendFault};
 
-/// Pairs of addresses that are remembered. A load balancer has one address in each zone.
+/// Number of pairs of addresses that are remembered. A load balancer has one address in each zone.
 const PATHS: usize = 64;
 
 /// Source and destination of a datagram that is sent.
@@ -24,15 +24,14 @@ pub(crate) struct SendPath {
 }
 
 impl SendPath {
-    /// Returns both addresses as a number, which is never 0: no datagram goes from 0.0.0.0 to
+    /// Returns both addresses as a number, which is never 0: no datagram is sent from 0.0.0.0 to
     /// 0.0.0.0.
     fn bits(self) -> u64 {
         u64::from(self.source.to_bits()) << 32 | u64::from(self.destination.to_bits())
     }
 }
 
-/// The paths on which a datagram was sent, shared by the workers. A new one takes the place of the
-/// oldest.
+/// The paths on which a datagram was sent, shared by the workers. A new one replaces the oldest.
 #[derive(Debug)]
 pub(crate) struct ProvenPaths {
     paths: [AtomicU64; PATHS],
@@ -98,8 +97,8 @@ impl Sends {
         }
     }
 
-    /// Records that the system did not take a datagram. One that is too long for the interface
-    /// says nothing about others.
+    /// Records that the system did not accept a datagram. One that is too long for the interface is
+    /// no evidence about others.
     pub(crate) fn failed(&self, path: SendPath, fault: SendFault) {
         let path = path.bits();
         let is_proven = || {

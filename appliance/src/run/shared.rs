@@ -15,6 +15,7 @@ use portcullis::{Config, ConfigError, Engine, Reload, Sink};
 use super::event_queue::{EventQueue, LostEvents, SessionEvent};
 use super::overflow::KernelDrops;
 use super::settings::RunSettings;
+use super::store::StoreHandle;
 use super::worker_stats::WorkerStats;
 
 /// State that the threads of `portcullis run` share.
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Queue of the session log, if there is one.
     pub(crate) events: Option<EventQueue>,
+    /// Store that the appliances of a group share, if there is one.
+    pub(crate) store: Option<StoreHandle>,
 }
 
 impl Shared {
@@ -67,7 +70,13 @@ impl Shared {
             stop: Arc::default(),
             started: Instant::now(),
             events,
+            store: None,
         })
+    }
+
+    /// Returns this state with a store.
+    pub(crate) fn with_store(self, store: Option<StoreHandle>) -> Self {
+        Self { store, ..self }
     }
 
     /// Replaces the configuration of engine and front end, or changes nothing. `sink` receives the

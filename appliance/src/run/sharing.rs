@@ -1,10 +1,10 @@
-//! A bounded number of places, shared fairly between source addresses.
+//! A bounded number of slots, shared fairly between source addresses.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 
-/// Returns the source that a place is counted for: an IPv4 address, or an IPv6 prefix of 64 bits,
-/// since a host has all addresses of one.
+/// Returns the source to which a slot is counted: an IPv4 address, or an IPv6 prefix of 64 bits,
+/// since a host can use all addresses of one.
 fn source(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -15,12 +15,12 @@ fn source(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Holders of places in the order of their coming.
+/// Holders of slots in the order of their arrival.
 #[derive(Debug)]
 pub(super) struct Sharing<T> {
     max: usize,
     holders: VecDeque<(IpAddr, T)>,
-    /// Number of places of each source; none has 0.
+    /// Number of slots of each source; never 0.
     counts: HashMap<IpAddr, usize>,
 }
 
@@ -34,8 +34,9 @@ impl<T> Sharing<T> {
         }
     }
 
-    /// Gives a place to a newcomer. If there is none left, returns the oldest holder of the source
-    /// that has the most with the newcomer; among several such sources, the oldest of all theirs.
+    /// Gives a slot to a new holder. If none is left, returns the oldest holder of the source that
+    /// has the most, including the new one; among several such sources, the oldest of all their
+    /// holders.
     pub(super) fn admit(&mut self, address: IpAddr, holder: T) -> Option<T> {
         let newcomer = source(address);
         self.holders.push_back((newcomer, holder));
@@ -53,7 +54,7 @@ impl<T> Sharing<T> {
         Some(evicted)
     }
 
-    /// Takes back the places of those for whom `holds` is not true.
+    /// Takes back the slots of holders for which `holds` is false.
     pub(super) fn retain(&mut self, holds: impl Fn(&T) -> bool) {
         let counts = &mut self.counts;
         self.holders.retain(|(of, holder)| {

@@ -1,6 +1,6 @@
-//! Signals: SIGTERM and SIGINT end the appliance after its drain time, a second one at once; SIGHUP
-//! reloads the configuration file. The thread that reloads also takes rules out of force when they
-//! expire.
+//! Signals: SIGTERM and SIGINT end the appliance after its drain time, a second one immediately;
+//! SIGHUP reloads the configuration file. The thread that reloads also takes rules out of force
+//! when they expire.
 //!
 //! Reading a file may block, so a thread of its own reads them: the thread that takes the signals
 //! never waits.
@@ -20,12 +20,13 @@ use crate::output::notice;
 /// Delay before another attempt to take an expired rule out of force.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// Takes the signals from now on, on threads that end when the handle is closed.
+/// Handles the signals from now on, on threads that end when the handle is closed.
 ///
 /// # Errors
-/// The system refuses a signal handler or a thread.
+/// Returns an error if the system refuses a signal handler or a thread.
 pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHandle<()>; 2])> {
-    // One reload at work and one that waits: the waiting one reads every later change of the file.
+    // One reload in progress and one that waits: the waiting one reads every later change of the
+    // file.
     let (ask, asked) = sync_channel(1);
     let reloader = {
         let appliance = Arc::clone(appliance);
@@ -54,12 +55,12 @@ pub(crate) fn start(appliance: &Arc<Appliance>) -> io::Result<(Handle, [JoinHand
 fn reload(appliance: &Appliance, asked: &Receiver<()>) {
     let mut wait = appliance.until_next_expiry(SystemTime::now());
     loop {
-        // The appliance logs what became of it.
+        // The appliance logs the outcome.
         match asked.recv_timeout(wait) {
             Ok(()) => drop(appliance.reload()),
             Err(RecvTimeoutError::Timeout) => {
                 if let Some(Err(_)) = appliance.expire_rules(SystemTime::now()) {
-                    // The cause will not go away at once.
+                    // The cause will not disappear immediately.
                     wait = RETRY;
                     continue;
                 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use portcullis::geneve::PORT;
 
-/// Most datagrams of one call.
+/// Maximum number of datagrams of one call.
 pub(super) const BATCH: usize = 64;
-/// Datagrams that a call prepares for while few arrive.
+/// Number of datagrams for which a call prepares while few arrive.
 pub(super) const FEW: usize = 8;
-/// Longest time that a worker waits for a datagram before its next turn.
+/// Maximum time that a worker waits for a datagram before its next turn.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(20);
 
-/// Reason why a socket cannot be opened.
+/// Reason for which a socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SocketError {
     /// The socket at port 6081 cannot be opened.
@@ -24,7 +24,7 @@ pub(crate) enum SocketError {
         /// Error of the system.
         source: io::Error,
     },
-    /// The system permits no raw socket to send from.
+    /// The system does not permit a raw socket for sending.
     #[error(
         "the capability CAP_NET_RAW is missing: replies leave from the UDP source port with which \
          the load balancer has sent, \
@@ -33,7 +33,7 @@ pub(crate) enum SocketError {
          AmbientCapabilities=CAP_NET_RAW in a systemd unit, or start as root"
     )]
     NotPermitted,
-    /// The socket that sends cannot be opened for another reason.
+    /// The sending socket cannot be opened for another reason.
     #[error("cannot send: {0}")]
     Send(io::Error),
 }

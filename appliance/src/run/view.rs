@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::data_path::{DataPath, TunnelView};
 use crate::session_view::{SessionNames, SessionView};
 
-/// Map from the engine's moments to wall-clock time.
+/// Map from the engine's instants to wall-clock time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WallClock {
     instant: Instant,
@@ -27,7 +27,7 @@ impl WallClock {
         }
     }
 
-    /// Returns the time of a moment since the Unix epoch.
+    /// Returns the time of an instant since the Unix epoch.
     pub(crate) fn at(&self, moment: Instant) -> Duration {
         let time = match self.instant.checked_duration_since(moment) {
             Some(ago) => self.time.checked_sub(ago),
@@ -39,7 +39,7 @@ impl WallClock {
             .unwrap_or_default()
     }
 
-    /// Returns the time of a moment in seconds since the Unix epoch.
+    /// Returns the time of an instant in seconds since the Unix epoch.
     pub(crate) fn seconds(&self, moment: Instant) -> f64 {
         // The engine's resolution is a microsecond.
         self.at(moment).as_micros() as f64 / 1e6
@@ -54,12 +54,12 @@ impl ZoneNames {
     /// Returns the names in a configuration.
     ///
     /// # Errors
-    /// The configuration does not compile.
+    /// Returns an error if the configuration does not compile.
     pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         Ok(Self(RwLock::new(config.compile()?.zones)))
     }
 
-    /// Replaces the names by those of another configuration, if it compiles.
+    /// Replaces the names with those of another configuration, if it compiles.
     pub(crate) fn replace(&self, config: &Config) {
         if let Ok(compiled) = config.compile() {
             *self.0.write() = compiled.zones;
@@ -83,7 +83,7 @@ impl ZoneNames {
     }
 }
 
-/// Live session as the listing and the log show it.
+/// Live session, as the listing and the log show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ListedSession {
     /// Number of the session while it lives.
@@ -91,7 +91,7 @@ pub(crate) struct ListedSession {
     #[serde(flatten)]
     pub(crate) session: SessionView,
     pub(crate) assured: bool,
-    /// Seconds until the session ends if no other packet comes.
+    /// Seconds until the session ends if no other packet arrives.
     pub(crate) left: f64,
     /// Tunnels of the newest packet of each direction, the original direction first.
     #[serde(default, skip_serializing_if = "nothing_known")]

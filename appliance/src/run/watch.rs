@@ -1,8 +1,8 @@
-//! Judges from counters, read at intervals, whether the data path works.
+//! Evaluation of the data path from counters that are read at intervals.
 //!
 //! A single failure is not evidence: trouble counts once it has persisted for [`PERSISTS`] without
-//! evidence to the contrary. Without traffic there is no new evidence; the last judgement then
-//! stands for [`FORGET`], so that an appliance that gets no packets while it is unhealthy can be
+//! evidence to the contrary. Without traffic there is no new evidence; the last evaluation then
+//! applies for [`FORGET`], so that an appliance that gets no packets while it is unhealthy can be
 //! tried again.
 
 use std::collections::VecDeque;
@@ -13,17 +13,17 @@ use super::worker_stats::WorkerStats;
 
 /// Interval at which the counters are read.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(250);
-/// Duration of trouble from which on it counts.
+/// Duration from which trouble counts.
 pub(crate) const PERSISTS: Duration = Duration::from_secs(2);
-/// Time for which the last evidence of trouble counts when no other follows.
+/// Time for which the last evidence of trouble counts if no other follows.
 pub(crate) const FORGET: Duration = Duration::from_secs(60);
 /// Window in which new sessions that found no room are counted.
 const REFUSALS: Duration = Duration::from_secs(5);
-/// Fewest of these sessions that count, and only if they are at least a tenth of all new sessions.
-/// Shards fill unevenly: a few sessions are refused while others would find room.
+/// Minimum number of these sessions that counts, if they are at least a tenth of all new sessions.
+/// Shards fill unevenly: a few sessions are refused while others still find room.
 const FEW_REFUSALS: u64 = 10;
 
-/// A worker's counters at one moment. All may wrap.
+/// A worker's counters at one time. All may wrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct WorkerReading {
     turns: u64,
@@ -59,13 +59,13 @@ impl WorkerReading {
     }
 }
 
-/// State and counters of one moment.
+/// State and counters at one time.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Reading {
     workers: Vec<WorkerReading>,
     opened: u64,
     refused: u64,
-    /// Sessions that no new one can evict; nothing if there are too few sessions to ask.
+    /// Sessions that no new one can evict; `None` if there are too few sessions to check.
     assured: Option<usize>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn is_filled(sessions: usize, max: usize, percent: u8) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
-    /// So many failures, and nearly nothing else.
+    /// This many failures, and nearly nothing else.
     Bad(u64),
     Good,
 }
@@ -103,7 +103,7 @@ enum Evidence {
 /// Something that may fail persistently.
 #[derive(Debug, Clone, Copy, Default)]
 struct Trouble {
-    /// The first and the last evidence without anything to the contrary.
+    /// The first and the last evidence, with no evidence to the contrary in between.
     span: Option<Span>,
     failures: u64,
 }
@@ -195,16 +195,16 @@ pub(crate) struct Refusals {
     pub(crate) opened: u64,
 }
 
-/// Judgement of the counters.
+/// Evaluation of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Judgement {
     /// Time at which the counters were read.
     pub(crate) at: Instant,
-    /// Workers of which nearly no send succeeds.
+    /// Workers whose sends nearly all fail.
     pub(crate) sending: Option<Failing>,
     /// Workers whose calls to receive fail.
     pub(crate) receiving: Option<Failing>,
-    /// Workers that the system does not report destination addresses to, so that they answer no
+    /// Workers that get no destination addresses from the system, and so cannot answer any
     /// datagram.
     pub(crate) addressing: Option<Failing>,
     /// New sessions are refused.
@@ -214,7 +214,7 @@ pub(crate) struct Judgement {
 }
 
 impl Judgement {
-    /// Returns the judgement before anything was read.
+    /// Returns the evaluation before anything was read.
     pub(crate) const fn none(at: Instant) -> Self {
         Self {
             at,
@@ -236,7 +236,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Takes a reading into account. The first one says only where the counters begin.
+    /// Evaluates a reading. The first one only provides the initial values of the counters.
     pub(crate) fn judge(&mut self, reading: &Reading, now: Instant) -> Judgement {
         if self.last.len() == reading.workers.len() {
             let readings = reading.workers.iter().zip(&self.last);
@@ -263,7 +263,7 @@ impl Watch {
             opened: reading.opened,
         };
         self.openings.push_back((now, at_present));
-        // One reading that is older than the window is its beginning.
+        // One reading before the window is its beginning.
         while let Some((at, _)) = self.openings.get(1)
             && now.saturating_duration_since(*at) >= REFUSALS
         {
@@ -279,19 +279,19 @@ impl Watch {
     }
 }
 
-/// Bad if nine of ten datagrams or more were not sent; nothing if there were none.
+/// Bad if at least nine of ten datagrams were not sent; `None` without datagrams.
 fn of_sends(since: WorkerReading) -> Option<Evidence> {
     of_most(since.unsent, since.sent.saturating_add(since.unsent))
 }
 
-/// Bad if nine of ten datagrams or more came without the address that they were sent to; nothing if
-/// none came.
+/// Bad if at least nine of ten datagrams arrived without their destination address; `None` without
+/// datagrams.
 fn of_addresses(since: WorkerReading) -> Option<Evidence> {
-    // The two are not counted at one moment.
+    // The two are not counted at one time.
     of_most(since.unaddressed, since.received.max(since.unaddressed))
 }
 
-/// Bad if nine of ten or more of all have failed; nothing if there were none.
+/// Bad if at least nine of ten have failed; `None` if there were none.
 fn of_most(failed: u64, all: u64) -> Option<Evidence> {
     match all {
         0 => None,
@@ -300,7 +300,7 @@ fn of_most(failed: u64, all: u64) -> Option<Evidence> {
     }
 }
 
-/// Bad if half of the calls or more have failed. A worker calls with and without traffic.
+/// Bad if at least half of the calls have failed. A worker calls with and without traffic.
 fn of_receives(since: WorkerReading) -> Evidence {
     if since.receive_failed > 0 && since.receive_failed.saturating_mul(2) >= since.turns {
         Evidence::Bad(since.receive_failed)
@@ -349,7 +349,8 @@ mod tests {
             self.watch.judge(&self.reading, self.now)
         }
 
-        /// Worker 1 sends and fails to send so much in each of `intervals`; worker 0 works.
+        /// Worker 1 sends and fails to send these numbers of datagrams in each of `intervals`;
+        /// worker 0 works.
         fn send(&mut self, sent: u64, unsent: u64, intervals: u32) -> Option<Failing> {
             let mut found = None;
             for _ in 0..intervals {

@@ -21,9 +21,9 @@ const EXPIRY_BUDGET: usize = 256;
 const MAX_FAILURES: u32 = 100;
 /// Under load, a worker waits for more datagrams after a batch of fewer than this.
 const SMALL: usize = 16;
-/// Longest time between two batches that count as load.
+/// Maximum time between two batches that count as load.
 const CLOSE: Duration = Duration::from_micros(250);
-/// Number of close batches in a row that make load.
+/// Number of close batches in a row that count as load.
 const STREAK: u32 = 8;
 /// Pause after a socket has failed, so that a persistent failure does not occupy a processor.
 const REST: Duration = Duration::from_millis(10);
@@ -40,7 +40,7 @@ impl Worker {
     /// Opens the sockets of a worker.
     ///
     /// # Errors
-    /// A socket cannot be opened.
+    /// Returns an error if a socket cannot be opened.
     pub(crate) fn new(number: usize, shared: &Shared) -> Result<Self, SocketError> {
         let config = shared.config.read();
         let bounds = QueueBounds {
@@ -62,7 +62,7 @@ impl Worker {
         })
     }
 
-    /// Returns the size of the smallest receive queue in bytes, if it is less than was asked for.
+    /// Returns the size of the smallest receive queue in bytes, if it is less than requested.
     pub(crate) fn short_queue(&self, asked: usize) -> Option<usize> {
         self.ports
             .iter()
@@ -74,7 +74,7 @@ impl Worker {
     /// Works until the appliance stops.
     ///
     /// # Errors
-    /// The socket that receives fails [`MAX_FAILURES`] times in a row.
+    /// Returns an error if the receiving socket fails [`MAX_FAILURES`] times in a row.
     pub(crate) fn run(self, shared: &Shared) -> io::Result<()> {
         let Some(stats) = shared.workers.get(self.number) else {
             return Ok(());
@@ -128,10 +128,10 @@ struct Turns<'s> {
 }
 
 impl Turns<'_> {
-    /// Receives a batch, and waits for it if asked. Returns the number of datagrams.
+    /// Receives a batch, and waits for it if requested. Returns the number of datagrams.
     ///
     /// # Errors
-    /// Receiving has failed [`MAX_FAILURES`] times in a row.
+    /// Returns an error if receiving has failed [`MAX_FAILURES`] times in a row.
     #[inline]
     fn receive(&mut self, wait: bool) -> io::Result<usize> {
         match self.inlet.receive(wait) {
@@ -194,7 +194,7 @@ impl Turns<'_> {
             && engine.expire_with(now, EXPIRY_BUDGET, &mut self.sink).more
     }
 
-    /// Puts the datagrams in line that were held and wait no longer.
+    /// Queues the held datagrams that no longer wait.
     #[inline]
     fn put_released(&mut self, now: Instant) {
         let shared = self.shared;
@@ -209,7 +209,7 @@ impl Turns<'_> {
         }
     }
 
-    /// Sends everything that is in line, and the RSTs.
+    /// Sends all queued datagrams, and the RSTs.
     #[inline]
     fn send(&mut self) {
         for reset in self.sink.resets.drain(..) {

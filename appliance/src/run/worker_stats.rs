@@ -24,26 +24,25 @@ pub(crate) struct WorkerStats {
     pub(crate) received: Count,
     /// See `received`.
     pub(crate) received_bytes: Count,
-    /// Datagrams handed to the system as they came.
+    /// Datagrams handed to the system unchanged.
     pub(crate) returned: Count,
-    /// Datagrams of our own handed to the system: replies, errors, RSTs, rewritten SYNs, and
-    /// fragments that were held.
+    /// The appliance's own datagrams handed to the system: replies, errors, RSTs, rewritten SYNs,
+    /// and fragments that were held.
     pub(crate) made: Count,
     /// UDP payload bytes handed to the system.
     pub(crate) sent_bytes: Count,
-    /// Datagrams that the system did not take, by [`SendFault`].
+    /// Datagrams that the system did not accept, by [`SendFault`].
     pub(crate) send_faults: [Count; SendFault::ALL.len()],
     /// Record of sends for the health check.
     pub(crate) sends: Sends,
-    /// Calls that received something, by how many datagrams they brought: class `n` is 2^n to
-    /// 2^(n+1) - 1.
+    /// Calls that received datagrams, by the number of datagrams: class `n` is 2^n to 2^(n+1) - 1.
     pub(crate) batches: [Count; BATCH_CLASSES],
     /// Datagrams that found no room in the receive queues, as of the last reading of the kernel's
     /// counts.
     pub(crate) receive_overflow: QueueDrops,
     /// Calls to receive that have failed.
     pub(crate) receive_failed: Count,
-    /// Datagrams that came without the address that they were sent to.
+    /// Datagrams that arrived without their destination address.
     pub(crate) unaddressed: Count,
     /// RSTs whose tunnel is no longer known.
     pub(crate) resets_without_tunnel: Count,
@@ -58,7 +57,7 @@ impl WorkerStats {
         }
     }
 
-    /// Notes that the worker turns, at this time since the start.
+    /// Records a turn of the worker, at a time since the start.
     pub(crate) fn turn(&self, since_start: Duration) {
         self.turns.add(1);
         self.last_turn_us
@@ -70,7 +69,7 @@ impl WorkerStats {
         Duration::from_micros(self.last_turn_us.value())
     }
 
-    /// Notes a call that brought `datagrams`, 1 or more.
+    /// Records a call that received `datagrams`, 1 or more.
     pub(crate) fn batch(&self, datagrams: usize) {
         let class = (datagrams.max(1).ilog2() as usize).min(BATCH_CLASSES - 1);
         if let Some(count) = self.batches.get(class) {
@@ -78,7 +77,7 @@ impl WorkerStats {
         }
     }
 
-    /// Notes a datagram that the system did not take.
+    /// Records a datagram that the system did not accept.
     pub(crate) fn send_failed(&self, error: &io::Error, path: SendPath) {
         let fault = match error.raw_os_error() {
             Some(nix::libc::EMSGSIZE) => SendFault::TooLong,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::error::SessionsError;
 use crate::run::protocol::{Reply, Request};
 
-/// Longest time that the appliance may take for the next line of its answer.
+/// Maximum time for the appliance to send the next line of its answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a running appliance.
@@ -21,7 +21,7 @@ impl Client {
     /// Connects to a control socket.
     ///
     /// # Errors
-    /// No appliance answers, or the user may not connect.
+    /// Returns an error if no appliance answers, or the user may not connect.
     pub(crate) fn connect(path: &Path) -> Result<Self, SessionsError> {
         let connect = || -> io::Result<Self> {
             let stream = UnixStream::connect(path)?;
@@ -52,7 +52,7 @@ impl Client {
     /// Returns the next line of the answer.
     ///
     /// # Errors
-    /// The connection is broken, or the line cannot be read.
+    /// Returns an error if the connection is broken, or the line cannot be read.
     pub(crate) fn receive(&mut self) -> Result<Reply, SessionsError> {
         let mut line = String::new();
         if self
@@ -69,7 +69,8 @@ impl Client {
     /// Sends a request, and collects the whole answer.
     ///
     /// # Errors
-    /// The connection is broken, a line cannot be read, or the appliance refuses.
+    /// Returns an error if the connection is broken, a line cannot be read, or the appliance
+    /// refuses.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Vec<Reply>, SessionsError> {
         self.send(request)?;
         let mut replies = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Reason why a request failed.
+/// Reason for which a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SessionsError {
     /// No appliance answers.
@@ -13,7 +13,7 @@ pub(crate) enum SessionsError {
         /// Error of the system.
         source: io::Error,
     },
-    /// A filter or a limit stands before the command, which would ignore it.
+    /// A filter or a limit precedes the command, which would ignore it.
     #[error(
         "a filter or limit before the command has no effect: put the options of `{0}` after it"
     )]

@@ -93,6 +93,9 @@ enum Command {
     Reload,
     /// Show the verdict of the health checks
     Health,
+    /// Show the store that appliances share: its connections, and what became of records and
+    /// questions
+    Store,
 }
 
 /// Filter of sessions: those that match all of its parts.
@@ -187,6 +190,7 @@ impl Command {
             Self::Adopt { .. } => "adopt",
             Self::Reload => "reload",
             Self::Health => "health",
+            Self::Store => "store",
         }
     }
 }
@@ -226,6 +230,7 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
         Some(Command::Adopt { seconds }) => Request::Adopt { seconds: *seconds },
         Some(Command::Reload) => Request::Reload,
         Some(Command::Health) => Request::Health,
+        Some(Command::Store) => Request::Store,
     })
 }
 

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::run::protocol::{Reply, RuleView, StatsView};
+use crate::run::store::StoreView;
 use crate::run::view::ListedSession;
 
 /// The head of a list of sessions.
@@ -47,6 +48,7 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
             format!("zone {zone}: {}; last {} ago", line.text, span(line.last))
         }
         Reply::Stats(view) => stats(view),
+        Reply::Store(view) => store(view),
         Reply::Rule(view) => first(RULES_HEAD, rule(view, now())),
         Reply::Done {
             text: Some(text), ..
@@ -145,6 +147,49 @@ pub(super) fn amount(number: f64) -> String {
     format!("{number:.0}P")
 }
 
+fn store(view: &StoreView) -> String {
+    let mut lines: Vec<String> = view
+        .connections
+        .iter()
+        .map(|link| {
+            let state = if link.is_up { "up" } else { "down" };
+            let why = link.error.iter().map(|error| format!(": {error}"));
+            let why: String = why.collect();
+            let label = format!("connection {}", link.name);
+            format!("{label:<22}{state} for {}{why}", span(link.since))
+        })
+        .collect();
+    lines.extend([
+        format!("owner                 {}", view.owner),
+        format!("records waiting       {}", view.waiting),
+        format!("bytes written         {}", view.written_bytes),
+        format!(
+            "last answer           {} us, longest {} us",
+            view.answer_us, view.longest_answer_us
+        ),
+        format!("packets held          {}", view.packets_held),
+        format!("questions timed out   {}", view.timed_out),
+    ]);
+    for (name, counts) in [
+        ("records, questions and connections", &view.events),
+        ("questions", &view.questions),
+        ("answers", &view.answers),
+        ("packets without a question", &view.unasked),
+    ] {
+        push_counts(&mut lines, name, counts);
+    }
+    lines.join("\n")
+}
+
+/// Adds a group of counts, if it has any.
+fn push_counts(lines: &mut Vec<String>, name: &str, counts: &[(String, u64)]) {
+    if !counts.is_empty() {
+        lines.push(format!("{name}:"));
+        let counts = counts.iter();
+        lines.extend(counts.map(|(name, count)| format!("  {name:<34} {count}")));
+    }
+}
+
 fn stats(view: &StatsView) -> String {
     let mut lines = vec![
         format!("up for                {}", span(view.uptime)),
@@ -207,14 +252,7 @@ fn stats(view: &StatsView) -> String {
         ("SYN challenges", &view.challenge_events),
     ];
     for (name, counts) in groups {
-        if !counts.is_empty() {
-            lines.push(format!("{name}:"));
-            lines.extend(
-                counts
-                    .iter()
-                    .map(|(name, count)| format!("  {name:<34} {count}")),
-            );
-        }
+        push_counts(&mut lines, name, counts);
     }
     lines.join("\n")
 }

@@ -176,7 +176,7 @@ fn lines(sessions: &[ListedSession], found: u64, look: &Look, last: &Look) -> Ve
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64());
     let moved = |view: &ListedSession| {
-        // All bytes of a session that is new since the last update count.
+        // All bytes of a session that is new since the last update are counted.
         view.session
             .bytes()
             .saturating_sub(last.bytes.get(&view.id).copied().unwrap_or(0))

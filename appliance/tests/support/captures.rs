@@ -19,15 +19,16 @@ pub(crate) struct Capture {
     pub(crate) packets: usize,
 }
 
-/// Captures whose every packet is a martian, with the reason for which each is dropped.
+/// Captures in which every packet is a martian, with the reason for which each is dropped.
 pub(crate) const MARTIANS: [(&str, &str); 1] = [(
     // The traffic of a generator that writes no TTL.
     "tcp-loss/zeek_tcp__retransmit-fast009.pcap",
     "ttl_zero",
 )];
 
-/// Writes the configuration by which comparisons with other trackers replay a capture, if it needs
-/// one: those judge no addresses, and what they say of a martian connection is worth comparing.
+/// Writes the configuration with which comparisons with other trackers replay a capture, if it
+/// needs one: other trackers do not check addresses, and their results for martian connections are
+/// useful for comparison.
 pub(crate) fn configuration(capture: &Path, scratch: &Path) -> Option<PathBuf> {
     let is_martian = MARTIANS.iter().any(|(file, _)| capture.ends_with(file));
     is_martian.then(|| {

@@ -32,7 +32,7 @@ pub(crate) fn path(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 path")
 }
 
-/// Reads the verdicts of a replay, one for each frame in their order: what became of it in the end.
+/// Reads the verdicts of a replay, in the order of the frames: the final verdict on each.
 pub(crate) fn decided(file: &Path) -> Vec<Value> {
     let mut rows = rows(file);
     rows.retain(|row| row["verdict"] != "hold");

@@ -6,7 +6,7 @@ use super::super::report::Report;
 use super::super::verdict;
 use super::*;
 
-/// Decides all packets of some rounds; returns how many sessions there were.
+/// Decides all packets of some rounds, and returns the number of sessions.
 fn decide(load: Load, rounds: u64) -> usize {
     let mut config = Config::allow_all();
     config.engine.checksums = Checksums::Verify;
@@ -82,7 +82,7 @@ fn packets_have_the_size_asked_for_and_no_two_with_data_are_the_same() {
     assert_eq!(from_clients, 50 + 99 * 25, "a first round, then half");
 }
 
-/// Returns the outcome of a run in which `lost` of 200 packets do not come back.
+/// Returns the outcome of a run in which `lost` of 200 packets do not return.
 fn outcome(lost: usize, max_loss: Option<f64>) -> Result<(), String> {
     let mut lb = Rig::new(1_000, false);
     for number in 0..200u8 {

@@ -98,14 +98,14 @@ fn after_a_refused_packet_the_other_directions_header_is_counted_apart() {
     let mut lb = Rig::new(10, true);
     let there = lb.pass(Side::Client, &tcp(Side::Client, "S", 1));
     lb.pass(Side::Server, &tcp(Side::Server, "SA", 1));
-    // The appliance has forgotten the flow, and takes this for its middle.
+    // The appliance has forgotten the flow, and treats this as a midstream packet.
     let refused = lb.send(Side::Client, &tcp(Side::Client, "A", 2));
     let rst = there.with_inner(&tcp(Side::Server, "R", 7));
     assert_eq!(lb.reply(&rst).unwrap().side, Side::Client);
     let counters = &lb.balancer.counters;
     assert_eq!((counters.made_rst, counters.other_header), (1, 1));
     assert_eq!(lb.wrong(), [0; 3]);
-    // What comes back of the way shows that its header is known.
+    // Packets that return in this direction show that its header is known.
     assert!(lb.reply(&refused).is_some());
     lb.pass(Side::Server, &tcp(Side::Server, "A", 3));
     assert_eq!(lb.reply(&rst), None);

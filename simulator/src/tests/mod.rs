@@ -35,7 +35,7 @@ const GREEN: Endpoint = Endpoint {
     attachment: 6,
 };
 
-/// A datagram as the appliance sees it, and as it sends it back.
+/// A datagram as the appliance receives it, and as it returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Datagram {
     port: u16,
@@ -62,7 +62,7 @@ impl Datagram {
     }
 }
 
-/// Settings of targets as they are by default.
+/// Default settings of targets.
 fn group() -> GroupSettings {
     GroupSettings {
         stickiness: Stickiness::FiveTuple,
@@ -143,7 +143,7 @@ impl Rig {
         self.balancer.receive(self.now, source, &datagram.payload)
     }
 
-    /// Sends a packet and brings it back.
+    /// Sends a packet and returns it.
     fn pass(&mut self, side: Side, inner: &[u8]) -> Datagram {
         let datagram = self.send(side, inner);
         assert!(self.reply(&datagram).is_some());

@@ -82,7 +82,7 @@ fn the_header_of_the_other_endpoint_is_wrong() {
 fn altered_bytes_under_a_right_header_are_wrong_bytes() {
     let mut lb = Rig::new(10, false);
     let sent = lb.send(Side::Client, &udp(Side::Client, b"question"));
-    // Also where the packet seems to be of another flow, is cut, or is none.
+    // Also if the packet appears to be of another flow, is truncated, or is not a packet.
     for altered in [
         udp(Side::Client, b"Question"),
         udp(Side::Server, b"question"),

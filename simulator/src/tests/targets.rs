@@ -100,7 +100,7 @@ impl Rig {
         self.report(target).state
     }
 
-    /// Sends a packet of a connection and brings it back; returns its target.
+    /// Sends a packet of a connection, returns it, and returns its target.
     fn go(&mut self, port: u16, flags: &str) -> Ipv4Addr {
         self.go_by(Side::Client, port, flags)
     }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 impl Rig {
-    /// Offers a packet of the capture, and sends it if it is its turn.
+    /// Offers a packet of the capture, and sends it in its turn.
     fn offer(&mut self, inner: &[u8]) -> Option<Datagram> {
         match self.balancer.offer(self.now, 0, inner) {
             Offer::Now(turn) => Some(self.put(inner, turn)),
@@ -13,7 +13,7 @@ impl Rig {
         }
     }
 
-    /// Sends a packet that was kept, if it is the turn of one.
+    /// Sends a kept packet whose turn has come, if there is one.
     fn kept(&mut self) -> Option<Datagram> {
         let (turn, inner) = self.balancer.next_in_turn(self.now)?;
         Some(self.put(&inner, Some(turn)))
@@ -149,7 +149,7 @@ fn a_beginning_waits_for_what_is_kept_before_it_in_another_flow() {
 }
 
 proptest! {
-    /// Whatever is lost: all is sent, each flow in its order, and nothing is left behind.
+    /// With any losses, all packets are sent, each flow in order, and no state is left.
     #[test]
     fn every_packet_has_its_turn(
         packets in prop::collection::vec((any::<bool>(), any::<bool>(), 0u8..8), 1..60),

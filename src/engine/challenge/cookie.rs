@@ -19,7 +19,7 @@ const GRACE: u64 = 8_000_000;
 /// The bit in which the two cookies of a slot differ.
 const HALF: u32 = 1 << 31;
 
-/// Conversation that a cookie is computed from, with the initiator as the sender.
+/// Conversation from which a cookie is computed, with the initiator as the sender.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject {
     pub(super) zone: Zone,
@@ -64,9 +64,9 @@ impl Subject {
 ///
 /// Of the slot's two numbers, this is the one in the half of the sequence space before the SYN's
 /// own number `syn`. A stack in SYN-SENT must answer it with a RST (RFC 9293 3.10.7.3: "SEG.ACK =<
-/// ISS"), however much data this SYN or an earlier one carries. A conntrack in front of that stack
-/// takes the number for an old acknowledgment. A number in the other half would acknowledge data
-/// that was never sent.
+/// ISS"), however much data this SYN or an earlier one carries. A connection tracker in front of
+/// that stack treats the number as an old acknowledgment. A number in the other half would
+/// acknowledge data that was never sent.
 pub(super) fn cookie(key: Key, subject: &Subject, syn: SeqNum, now: Micros) -> SeqNum {
     let number = subject.hash(key, now.0 / SLOT);
     if syn.0.wrapping_sub(number) < HALF {
@@ -113,7 +113,7 @@ mod tests {
         for number in 0..100_000_u32 {
             let syn = SeqNum(number.wrapping_mul(0x9e37_79b9));
             let cookie = cookie(KEY, &subject(number), syn, at(u64::from(number)));
-            // RFC 9293 3.10.7.3: SEG.ACK =< ISS is refused, and no number beyond SND.NXT is close.
+            // RFC 9293 3.10.7.3: SEG.ACK =< ISS is rejected, and no number after SND.NXT is close.
             assert!(!cookie.after(syn), "{number}");
             assert!(is_cookie(
                 KEY,

@@ -2,8 +2,9 @@
 //! source's own stack proves that the source is real.
 //!
 //! The challenge is a SYN-ACK that acknowledges a wrong number, the cookie. A host that has sent
-//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3). It then retransmits its
-//! SYN, which is forwarded unchanged. No state is kept of a source that has not answered.
+//! the SYN answers with a RST that carries this number (RFC 9293 3.10.7.3). The host then
+//! retransmits its SYN, which is forwarded unchanged. No state is kept for a source that has not
+//! answered.
 
 mod cookie;
 mod siphash;
@@ -54,8 +55,8 @@ pub(super) fn known_source_bytes(max: usize) -> usize {
 }
 
 impl Engine {
-    /// Decides whether the source of a SYN that the policy allows must prove itself first; returns
-    /// the verdict if so. No session and no other state is created for the SYN.
+    /// Decides whether the source of an allowed SYN must be validated first; returns the verdict if
+    /// so. No session and no other state is created for the SYN.
     pub(super) fn challenge<T: Trace>(
         &self,
         settings: &Settings,
@@ -79,17 +80,19 @@ impl Engine {
         }
         if self.is_known(settings, candidate) {
             self.counters.challenge(ChallengeEvent::Passed);
-            trace.step(|| Step::Note("its source has proven itself lately: it is not challenged"));
+            trace.step(|| Step::Note("the source was validated recently: it is not challenged"));
             return None;
         }
         if !settings.challenge.take(zone, candidate.now) {
-            trace.step(|| Step::Note("its source is unknown, and there were too many challenges"));
+            trace.step(|| {
+                Step::Note("the source is unknown, and the budget of challenges is used up")
+            });
             return Some(Verdict::Drop(DropReason::SynChallengeBudget, tracked));
         }
         trace.step(|| {
             Step::Note(
-                "its source is unknown: a SYN-ACK that acknowledges a cookie asks whether \
-                        it is there",
+                "the source is unknown: a SYN-ACK that acknowledges a cookie checks whether it \
+                 exists",
             )
         });
         let subject = Subject::new(zone, ip, *src_port, *dst_port);
@@ -126,10 +129,11 @@ impl Engine {
         let subject = Subject::new(zone, &candidate.parsed.ip, src_port, dst_port);
         if !cookie::is_cookie(self.challenges.key, &subject, segment.seq, now) {
             self.counters.challenge(ChallengeEvent::Ignored);
-            trace.step(|| Step::Note("its number is no cookie of a challenge, or too old a one"));
+            trace.step(|| Step::Note("the number is not the cookie of a challenge, or is too old"));
             return None;
         }
-        trace.step(|| Step::Note("it returns the cookie of a challenge: its source is there"));
+        trace
+            .step(|| Step::Note("the packet returns the cookie of a challenge: its source exists"));
         let source = source_of(
             settings,
             zone,
@@ -164,11 +168,11 @@ impl Engine {
         self.note_source(settings, &source, now);
     }
 
-    /// Returns whether a packet of an overloaded caller may open a session nevertheless: a SYN may,
+    /// Returns whether a packet may open a session although the caller is overloaded: a SYN may,
     /// unless SYNs flood its zone and its source is unknown.
     ///
-    /// Where sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
-    /// and no packet may.
+    /// If sources are never challenged, a flood of SYNs cannot be distinguished from other SYNs,
+    /// and no packet may open a session.
     pub(super) fn passes_under_overload(
         &self,
         settings: &Settings,
@@ -190,7 +194,7 @@ impl Engine {
             .collect()
     }
 
-    /// Returns the number of sources that were known when the most recent one proved itself.
+    /// Returns the number of sources that were known when the most recent one was validated.
     pub(super) fn known_sources(&self, settings: &Settings) -> usize {
         self.challenges.sources.len(settings.challenge.lifetime)
     }

@@ -1,12 +1,12 @@
 //! The sources that are known to be real: a bounded, set-associative, lock-free table.
 //!
 //! A source enters the table by an act that only a real host can perform: it returns a cookie, or
-//! completes a handshake. A spoofed source does neither, and cannot take a place. A source whose
+//! completes a handshake. A spoofed source does neither, and cannot take a slot. A source whose
 //! entry was displaced is challenged again.
 //!
 //! Half of the table is divided among the zones, and each part belongs to its zone alone. An entry
-//! displaced there moves to the other half, which all zones share. So a zone can use places that
-//! others leave free, but cannot take the reserved part of another.
+//! displaced there moves to the other half, which all zones share. A zone can therefore use slots
+//! that others leave free, but cannot take the reserved part of another.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +21,8 @@ const WAYS: usize = 8;
 #[repr(align(64))]
 struct Set([Entry; WAYS]);
 
-/// A fingerprint in the upper half, the second of the proof in the lower half; 0 for a free place.
+/// A fingerprint in the upper half, the time of the proof in seconds in the lower half; 0 for a
+/// free slot.
 #[derive(Debug, Default)]
 struct Entry(AtomicU64);
 
@@ -48,19 +49,19 @@ pub(super) struct Sources {
     hasher: ahash::RandomState,
 }
 
-/// Returns the second of a moment, never 0.
+/// Returns a time in whole seconds, never 0.
 const fn second(now: Micros) -> u32 {
     (now.0 / 1_000_000) as u32 + 1
 }
 
-/// Returns whether a source is still known: for `lifetime` seconds, and up to one more, since the
-/// moment of its proof is stored as a whole second.
+/// Returns whether a source is still known: for `lifetime` seconds and up to one more, since the
+/// time of its proof is stored in whole seconds.
 const fn lives(proof: u32, lifetime: u32, now: u32) -> bool {
     now.saturating_sub(proof) <= lifetime
 }
 
 impl Set {
-    /// Returns the second of the last proof of a fingerprint.
+    /// Returns the time of the last proof of a fingerprint, in seconds.
     fn find(&self, fingerprint: u32) -> Option<u32> {
         let words = self.0.iter().map(|entry| entry.0.load(Ordering::Relaxed));
         let found = words.filter(|word| (word >> 32) as u32 == fingerprint && *word != 0);
@@ -68,7 +69,7 @@ impl Set {
     }
 
     /// Writes an entry in place of an older one of its source, or else of the oldest, and returns
-    /// the displaced one. Two threads may choose the same place; then one source is challenged once
+    /// the displaced one. If two threads choose one slot, one of the sources is challenged once
     /// more.
     fn put(&self, word: u64) -> Option<u64> {
         let same = |entry: &&Entry| entry.0.load(Ordering::Relaxed) >> 32 == word >> 32;
@@ -113,7 +114,7 @@ impl Sources {
         let count = zone.count.max(1);
         let first = zone.index * half / count;
         let own = (first + hash as usize % (half / count).max(1)) % half;
-        // A fingerprint is never 0, so that no entry equals a free place.
+        // A fingerprint is never 0, so that no entry equals a free slot.
         let fingerprint = (hash >> 32) as u32 | 1;
         // Only the fingerprint of a displaced entry is stored, so its next set must follow from
         // that alone.
@@ -126,7 +127,7 @@ impl Sources {
         }
     }
 
-    /// Returns whether a source has proven itself within `lifetime` seconds.
+    /// Returns whether a source was validated within the last `lifetime` seconds.
     pub(super) fn is_known(
         &self,
         source: &Source,
@@ -142,7 +143,7 @@ impl Sources {
         places.own.is_some_and(is_in) || places.shared.is_some_and(is_in)
     }
 
-    /// Records a source that has proven itself.
+    /// Records a source as validated.
     pub(super) fn note(&self, source: &Source, zone: ZonePlace, lifetime: u32, now: Micros) {
         let places = self.places(source, zone);
         let word = u64::from(places.fingerprint) << 32 | u64::from(second(now));

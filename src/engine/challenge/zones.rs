@@ -12,8 +12,8 @@ use crate::session::Micros;
 /// Time after the last challenge of a zone during which a RST may return its cookie, in seconds.
 const ANSWERED: u32 = 72;
 
-/// The fewest half-open sessions at which challenges begin. A few clients of a server that is down
-/// are not a flood, however small the zone's part of the table is.
+/// Minimum number of half-open sessions at which challenges begin. A few clients of a server that
+/// is down are not a flood, even if the zone's part of the table is small.
 const LEAST_START: u32 = 64;
 
 /// State of a zone that packets change.
@@ -22,7 +22,7 @@ struct State {
     /// The zone's half-open sessions have reached the start threshold, and have not dropped below
     /// the end threshold since.
     is_flooded: AtomicBool,
-    /// The second of the last challenge, counted from 1; 0 for none.
+    /// The time of the last challenge in seconds, counted from 1; 0 for none.
     last: AtomicU32,
     /// The zone's own part of the budget.
     rate: Rate,
@@ -35,7 +35,7 @@ struct States {
     shared: Rate,
 }
 
-/// Numbers of half-open sessions of a zone at which challenges begin, and below which they end.
+/// Numbers of half-open sessions of a zone at which challenges begin and below which they end.
 #[derive(Debug, Clone, Copy)]
 struct Threshold {
     start: u32,
@@ -43,7 +43,7 @@ struct Threshold {
 }
 
 impl Threshold {
-    /// Returns the threshold of a zone with `places` places.
+    /// Returns the threshold of a zone with `places` slots.
     fn new(config: &SynChallengeConfig, places: u64) -> Self {
         let share = |percent: u32| (places * u64::from(percent) / 100) as u32;
         let start = share(config.start).max(LEAST_START);
@@ -125,7 +125,7 @@ impl ChallengeSettings {
         self.mode(zone) != ChallengeMode::Off
     }
 
-    /// Returns the place of a zone. A zone that the configuration does not name shares the place of
+    /// Returns the index of a zone. A zone that the configuration does not name shares the index of
     /// another zone.
     pub(super) fn place(&self, zone: Zone) -> ZonePlace {
         let count = self.zones.len().max(1);

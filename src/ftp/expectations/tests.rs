@@ -142,7 +142,7 @@ fn a_session_without_lifetime_is_refused() {
 
 #[test]
 fn both_bounds_hold_and_are_counted() {
-    // One source leaves as many places as it takes: three of six.
+    // One source leaves as many slots as it takes: three of six.
     let (table, now) = (table(6, 2), Instant::now());
     for port in [5000, 5001] {
         table.insert(&passive(0, port), now).unwrap();

@@ -135,7 +135,7 @@ pub(super) fn of_reply(form: Form, text: &[u8]) -> Result<AnnouncedAddress, Flaw
     }
 }
 
-/// Returns whether an address can be that of a host as others see it, or stands for any (0.0.0.0).
+/// Returns whether an address can be a host's public address, or means any address (0.0.0.0).
 pub(super) fn is_host(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -146,7 +146,7 @@ pub(super) fn is_host(address: IpAddr) -> bool {
     }
 }
 
-/// Announcement of the lines of one reply together.
+/// Announcement in all lines of one reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum ReplyAnnouncement {
     /// No data so far.
@@ -154,7 +154,7 @@ pub(super) enum ReplyAnnouncement {
     Nothing,
     /// One address, unless it is a 229, and port.
     One { address: Option<IpAddr>, port: u16 },
-    /// Something that cannot be read, or several addresses or ports.
+    /// Unreadable text, or several addresses or ports.
     Flawed(Flaw),
 }
 

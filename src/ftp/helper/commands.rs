@@ -102,8 +102,8 @@ impl Ftp {
         }
     }
 
-    /// Returns the port that PORT or EPRT announces, opened if it opens now. Refused ones have
-    /// none.
+    /// Returns the port that PORT or EPRT announces, and opens it if it opens now. `None` if it is
+    /// refused.
     fn announced_by(&mut self, command: &Command<'_>, sink: &mut dyn HelperSink) -> Option<u16> {
         match self.active_port(command) {
             Ok(port) => {
@@ -148,7 +148,7 @@ impl Ftp {
         asked(false)
     }
 
-    /// Returns the port of the client that the server shall call, by PORT or EPRT.
+    /// Returns the client's port for the server's connection, from PORT or EPRT.
     fn active_port(&self, command: &Command<'_>) -> Result<u16, HelperEvent> {
         if self.greeting != Greeting::Seen {
             return Err(HelperEvent::NotGreeted);
@@ -156,7 +156,7 @@ impl Ftp {
         self.client_port(command)
     }
 
-    /// Returns the port of the client that the server shall call, whether or not the server has
+    /// Returns the client's port for the server's connection, whether or not the server has
     /// greeted.
     pub(super) fn client_port(&self, command: &Command<'_>) -> Result<u16, HelperEvent> {
         if self.only_extended != OnlyExtended::No {

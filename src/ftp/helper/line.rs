@@ -1,4 +1,4 @@
-//! Lines of both directions, as far as they matter to the helper.
+//! The parts of lines of both directions that the helper needs.
 
 /// TELNET's "interpret as command" (RFC 854).
 const IAC: u8 = 0xff;
@@ -64,8 +64,8 @@ const METHODS: [&str; 15] = [
 ];
 
 /// Returns whether a client's line belongs to HTTP: a request line, whose method a page may choose
-/// freely, or the header that each request of a browser has. Its end need not be known. The HOST of
-/// FTP (RFC 7151) has no colon.
+/// freely, or the header that each request of a browser has. The end of the line need not be known.
+/// The HOST of FTP (RFC 7151) has no colon.
 pub(super) fn is_http(line: &[u8]) -> bool {
     let command = Command::of(line);
     let start = line.len().saturating_sub(9);
@@ -92,14 +92,15 @@ pub(super) fn is_binary(line: &[u8]) -> bool {
     begins || has_nul
 }
 
-/// Returns whether a client's line has no command: it is empty but for blanks and TELNET commands.
+/// Returns whether a client's line has no command: it is empty except for blanks and TELNET
+/// commands.
 pub(super) fn is_blank(line: &[u8]) -> bool {
     without_telnet(line).iter().all(|byte| *byte == b' ')
 }
 
 /// Returns the line after its leading TELNET commands.
 ///
-/// The urgent byte of a TELNET signal may be taken out of the stream before others read it, so
+/// The urgent byte of a TELNET signal may be removed from the stream before others read it, so
 /// parts of a signal are skipped as well: no command and no reply begins with such a byte.
 fn without_telnet(mut line: &[u8]) -> &[u8] {
     loop {
@@ -112,7 +113,7 @@ fn without_telnet(mut line: &[u8]) -> &[u8] {
     }
 }
 
-/// A line of a server that begins with a code.
+/// A server's line that begins with a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Reply<'a> {
     /// 100 to 699.

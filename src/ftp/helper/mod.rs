@@ -1,15 +1,15 @@
 //! The helper of FTP (RFC 959, RFC 1123, RFC 2428, RFC 4217).
 //!
-//! A client announces with PORT and EPRT the address that the server shall call. A server announces
-//! in its 227 and 229, the replies to PASV and EPSV, the address that the client shall call. An
-//! announced address becomes an [`Expectation`] if
+//! A client announces with PORT and EPRT the address to which the server is to connect. A server
+//! announces in its 227 and 229, the replies to PASV and EPSV, the address to which the client is
+//! to connect. An announced address becomes an [`Expectation`] if
 //!
-//! 1. it stands in a whole line at its place in the stream, and comes from the end that may say it;
+//! 1. it is in a complete line in the order of the stream, and comes from the end that may send it;
 //! 2. the server has greeted with 220;
 //! 3. a reply answers a PASV or EPSV, in either form. Preliminary replies and lines within a
 //!    multi-line reply of another code do not count as replies, padded or not (CERT VU#288905);
 //! 4. no octet exceeds 255 and no port 65535, and the port is not below the floor;
-//! 5. the address is one that may be announced.
+//! 5. the address may be announced.
 //!
 //! The session is expected at the announcing end's own address, which is that of its packets (RFC
 //! 2577: bounce). Servers behind NAT announce their public address, so a 227 may announce any
@@ -20,8 +20,8 @@
 //! One announcement for each of the two modes may wait at a time; the next one replaces it. ABOR,
 //! REIN, QUIT and USER withdraw them. EPSV ALL bars PORT, EPRT and PASV until REIN. With AUTH
 //! answered by 234, with ADAT answered by 235 or with a TLS record in place of a command the helper
-//! stops reading. After a 234 it follows the records of TLS, and reads plain text after them (CCC).
-//! Records that do not come in order may hide that place.
+//! stops reading. After a 234 it tracks the records of TLS, and reads plain text after them (CCC).
+//! Records that arrive out of order may hide the position of plain text.
 //!
 //! An HTTP request, or too many refused announcements of the client, ends inspection permanently: a
 //! page in a browser can send both (NAT slipstreaming).
@@ -31,7 +31,7 @@
 //! refused line. After ADAT, which does not end plain commands, the helper continues.
 //!
 //! When lines are lost, commands and replies can no longer be paired. Then no reply counts, until a
-//! command comes while the last line of the server was the end of a reply.
+//! command arrives after the end of a reply.
 
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -72,7 +72,7 @@ enum Replying {
     /// In a multi-line reply with this code; `bare_lf` if its first line has ended with a line feed
     /// alone.
     Within { code: u16, bare_lf: bool },
-    /// Lines are lost: perhaps in a multi-line reply.
+    /// Lines are lost, possibly in a multi-line reply.
     Unknown,
 }
 
@@ -89,7 +89,7 @@ enum OnlyExtended {
 enum Greeting {
     /// Not yet: nothing opens.
     Awaited,
-    /// The beginning was not seen: any reply counts as the greeting.
+    /// The beginning is unknown: any reply counts as the greeting.
     Missed,
     /// The greeting was seen.
     Seen,
@@ -128,15 +128,15 @@ pub struct Ftp {
     /// Ports that the expectations which may still be open have announced.
     active: Option<u16>,
     passive: Option<u16>,
-    /// The listed address at which the client is expected to call as well.
+    /// The listed address to which the client is also expected to connect.
     passive_address: Option<IpAddr>,
     client_records: Records,
     server_records: Records,
 }
 
 impl Ftp {
-    /// Creates the helper of a session whose initiator is the client. A session that is picked up
-    /// mid-stream begins the same way: its streams show it.
+    /// Creates the helper of a session whose initiator is the client. A session that is adopted
+    /// midstream begins in the same way, as its streams show.
     #[must_use]
     pub fn new(rules: Arc<Rules>, session: SessionEnds) -> Self {
         Self {
@@ -188,13 +188,12 @@ impl Ftp {
         }
     }
 
-    /// Returns whether nothing of the session may pass unread.
+    /// Returns whether all data of the session must be read.
     pub const fn set_guarded(&mut self, on: bool) {
         self.guarded = on;
     }
 
-    /// Returns whether the server ends its lines with a line feed alone. It says so with its
-    /// greeting.
+    /// Returns whether the server ends its lines with a line feed alone. The greeting shows it.
     #[must_use]
     pub const fn has_bare_lf(&self) -> bool {
         self.ends_lf
@@ -218,8 +217,8 @@ impl Ftp {
         self.opaque && self.silenced
     }
 
-    /// Returns whether an expectation was announced here and not withdrawn since, as far as the
-    /// session itself says.
+    /// Returns whether an expectation was announced in this session and not withdrawn since by the
+    /// session itself.
     #[must_use]
     pub fn still_announces(&self, expectation: &Expectation) -> bool {
         let own = self.called(expectation.direction);
@@ -278,7 +277,7 @@ impl Ftp {
         Ok(port)
     }
 
-    /// Returns the own address of the end that is called.
+    /// Returns the responder's own address.
     const fn called(&self, caller: Direction) -> IpAddr {
         self.session.sender(caller.opposite()).ip()
     }
@@ -390,12 +389,12 @@ impl Ftp {
         sink.event(why, Direction::Original);
     }
 
-    /// Follows the records of TLS that the server sends from `next` on.
+    /// Tracks the records of TLS that the server sends from `next` on.
     fn follow_server(&mut self, next: SeqNum) {
         self.server_records = Records::from(Some(next));
     }
 
-    /// Reads on: the client has sent plain text, and so will the server.
+    /// Continues to read: the client has sent plain text, and so will the server.
     fn read_on(&mut self, sink: &mut dyn HelperSink) {
         self.opaque = false;
         self.asked = false;
@@ -502,7 +501,7 @@ impl Helper for Ftp {
         };
         match from {
             Direction::Original if self.server_records.are_followed() => self.read_on(sink),
-            // The server would not begin: the client's plain text was not seen.
+            // The server does not begin plain text: the client's was not detected.
             _ if self.opaque => {
                 self.client_records = Records::default();
                 return Plain::Nothing;

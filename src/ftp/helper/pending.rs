@@ -1,10 +1,10 @@
-//! Commands that wait for their replies, and which reply belongs to which command.
+//! Commands that wait for their replies, and the pairing of replies and commands.
 //!
 //! Replies come in the order of their commands (RFC 959, section 5.4), but healthy sessions
-//! deviate: an empty line is answered or not, ABOR has no reply, one or two beside that of the
-//! transfer, and late replies come while another command waits. So a reply belongs to the first
-//! command that can have it, and a 227 or 229 to a passive command wherever it waits. Commands that
-//! wait before the answered one get no reply any more.
+//! deviate: an empty line is answered or not, ABOR has no reply, or one or two beside that of the
+//! transfer, and late replies arrive while another command waits. A reply therefore belongs to the
+//! first command that can have it, and a 227 or 229 to a passive command at any position. Commands
+//! that wait before the answered one get no reply.
 
 use std::collections::VecDeque;
 
@@ -37,7 +37,7 @@ pub(super) enum Pending {
     Active(Option<u16>),
     /// PASV or EPSV.
     Passive {
-        /// The form that was asked for. Some servers answer in the other one.
+        /// The requested form. Some servers answer in the other one.
         form: Form,
         /// Whether the reply may announce anything.
         allowed: bool,
@@ -72,7 +72,7 @@ impl Pending {
     const fn can_have(self, code: u16) -> bool {
         match self {
             Self::Empty => false,
-            // 500 and the like are more likely an answer to a later command.
+            // 500 and similar codes are more likely an answer to a later command.
             Self::Abort => matches!(code, 225 | 226 | 425 | 426 | 451),
             // 426 belongs to an aborted transfer.
             Self::Passive { .. } => code != 426 && matches!(code, 400..=599),
@@ -115,8 +115,8 @@ impl Queue {
         has_room
     }
 
-    /// Takes the passive command that a 227 or 229 answers, with all that waits before it. Returns
-    /// whether its reply may announce anything, or `None` if no passive command waits.
+    /// Takes the passive command that a 227 or 229 answers, with all commands that wait before it.
+    /// Returns whether its reply may announce anything, or `None` if no passive command waits.
     pub(super) fn take_passive(&mut self, form: Form) -> Option<bool> {
         let asked_for =
             |waiting: &Pending| matches!(waiting, Pending::Passive { form: of, .. } if *of == form);
@@ -128,8 +128,8 @@ impl Queue {
         }
     }
 
-    /// Takes the command that a final reply answers, with all that waits before it but passive
-    /// commands: a late reply to an earlier command does not answer these. Returns `None` for a
+    /// Takes the command that a final reply answers, with all commands that wait before it except
+    /// passive ones, which a late reply to an earlier command does not answer. Returns `None` for a
     /// reply that no waiting command can have.
     pub(super) fn answer(&mut self, code: u16) -> Option<Pending> {
         let likely = self.0.iter().position(|waiting| waiting.can_have(code));
@@ -156,7 +156,7 @@ impl Queue {
             .is_some_and(|waiting| waiting.is_passive())
     }
 
-    /// Notes a 125 or 150: a transfer has begun, so commands before it have no reply any more.
+    /// Notes a 125 or 150: a transfer has begun, so commands before it no longer get a reply.
     pub(super) fn transfer_begins(&mut self) {
         let place = self.0.iter().position(|waiting| {
             !matches!(waiting, Pending::Other | Pending::Abort | Pending::Empty)
@@ -168,7 +168,7 @@ impl Queue {
         }
     }
 
-    /// Returns how many commands wait.
+    /// Returns the number of waiting commands.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
@@ -188,7 +188,7 @@ impl Queue {
         self.0.front().copied()
     }
 
-    /// Returns whether nothing waits but the server's greeting.
+    /// Returns whether only the server's greeting is awaited.
     pub(super) fn is_new(&self) -> bool {
         self.0.len() == 1 && self.first() == Some(Pending::Connection)
     }

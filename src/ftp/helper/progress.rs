@@ -1,4 +1,4 @@
-//! Position of a helper between commands and replies, for another engine to go on from.
+//! Position of a helper between commands and replies, from which another engine can continue.
 
 use core::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{Ftp, Greeting, OnlyExtended, Replying, Rules, reason};
 use crate::flow::Direction;
 use crate::ftp::{HelperEvent, Line, SessionEnds};
 
-/// The most commands without a reply that are saved: four bits each.
+/// Maximum number of saved commands without a reply: four bits each.
 const MAX_PENDING: usize = 15;
 
 /// Position of a control session between commands and replies, as it is saved.
@@ -27,7 +27,7 @@ pub struct Progress {
     within: Option<(u16, bool)>,
     /// The last reply was final.
     settled: bool,
-    /// The server has greeted (2), or its greeting was not seen (1).
+    /// The server has greeted (2), or its greeting is unknown (1).
     greeting: u8,
     /// The client has sent EPSV ALL (1), and the server has agreed (2).
     only_extended: u8,
@@ -39,13 +39,13 @@ pub struct Progress {
     after_lf: bool,
     /// Number of refused PORT and EPRT.
     refused: u16,
-    /// The announced port of a data session in active mode that may still come.
+    /// The announced port of a data session in active mode that may still open.
     active: Option<u16>,
     /// The port of PORT or EPRT that waits for its reply.
     waiting: Option<u16>,
-    /// The announced port of a data session in passive mode that may still come.
+    /// The announced port of a data session in passive mode that may still open.
     passive: Option<u16>,
-    /// The listed address at which the client is expected to call as well.
+    /// The listed address to which the client is also expected to connect.
     passive_address: Option<IpAddr>,
 }
 
@@ -114,7 +114,7 @@ impl Pending {
 }
 
 impl Ftp {
-    /// Returns where the session stands; `None` if that cannot be saved: commands and replies are
+    /// Returns the position of the session; `None` if it cannot be saved: commands and replies are
     /// not paired, too many commands wait, or a reply that has not ended announces something.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
@@ -161,7 +161,7 @@ impl Ftp {
     }
 
     /// Creates the helper of a session that continues from a saved position. State that cannot be
-    /// saved is left out: then no reply counts before both ends are synchronized again.
+    /// saved is omitted: no reply then counts before both ends are synchronized again.
     #[must_use]
     pub fn resumed(rules: Arc<Rules>, session: SessionEnds, progress: &Progress) -> Self {
         let mut helper = Self::at_rest(rules, session);

@@ -1,8 +1,8 @@
-//! End of the records of TLS, where plain text goes on: after CCC (RFC 4217).
+//! End of the records of TLS, where plain text continues: after CCC (RFC 4217).
 //!
 //! CCC itself and its reply are encrypted. A record begins with its type (20 to 24), its version
-//! and its length (RFC 8446, section 5.1), and no line of FTP begins with such a byte. So a letter
-//! or a digit in place of a record's type begins the plain text.
+//! and its length (RFC 8446, section 5.1), and no line of FTP begins with such a byte. A letter or
+//! a digit in place of a record's type therefore begins the plain text.
 
 use crate::packet::SeqNum;
 
@@ -21,13 +21,13 @@ const HEADER: u8 = 5;
 /// The records of one direction of a session.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    /// The next byte of a header; `None` if the records are not followed.
+    /// The next byte of a header; `None` if the records are not tracked.
     next: Option<SeqNum>,
     /// Number of bytes of that header that were read.
     read: u8,
     /// The type of the record, or 0.
     kind: u8,
-    /// The record's length, as far as it was read.
+    /// The part of the record's length that was read.
     length: u16,
     /// A handshake was seen.
     begun: bool,
@@ -42,15 +42,15 @@ impl Records {
         }
     }
 
-    /// Returns whether records are followed.
+    /// Returns whether records are tracked.
     pub(super) const fn are_followed(&self) -> bool {
         self.next.is_some()
     }
 
     /// Reads the headers in a segment. Returns the number of the first byte of plain text, once.
     ///
-    /// A segment ahead of the next header is skipped. If it held another header, plain text is not
-    /// found any more.
+    /// A segment after the next header is skipped. If it held another header, plain text is no
+    /// longer found.
     pub(super) fn segment(&mut self, seq: SeqNum, payload: &[u8]) -> Option<SeqNum> {
         loop {
             let at = self.next.filter(|at| !at.before(seq))?;

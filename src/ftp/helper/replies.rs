@@ -72,13 +72,13 @@ impl Ftp {
     }
 
     /// Returns whether the next line of the server follows a line feed alone, which may be part of
-    /// a text. Such a line announces nothing: servers that take a line feed for text echo it, and
+    /// a text. Such a line announces nothing: servers that treat a line feed as text echo it, and
     /// so let their client write lines (CERT VU#328867).
     fn is_doubtful(&self) -> bool {
         self.after_lf && !self.ends_lf && !self.rules.settings.server_bare_lf && !self.greets()
     }
 
-    /// Returns whether the server greets, and no client has had a word yet.
+    /// Returns whether the server is greeting and the client has sent nothing yet.
     fn greets(&self) -> bool {
         self.greeting != Greeting::Seen && self.paired && self.pending.is_new() && !self.echoes_lf
     }
@@ -138,7 +138,8 @@ impl Ftp {
             return;
         }
         if reply.code == 421 {
-            // The server closes the session, whatever the client has asked (RFC 959, section 5.4).
+            // The server closes the session, regardless of the client's command (RFC 959, section
+            // 5.4).
             self.withdraw_all(Direction::Reply, sink);
             self.pending.clear();
             return;
@@ -161,12 +162,12 @@ impl Ftp {
         }
     }
 
-    /// Notes the server's greeting: a 220, or any reply where the greeting was not seen.
+    /// Notes the server's greeting: a 220, or any reply if the greeting is unknown.
     fn greeted(&mut self, code: u16, bare_lf: bool) {
         if self.greeting == Greeting::Seen || code != 220 && self.greeting == Greeting::Awaited {
             return;
         }
-        // This is how the server ends its lines.
+        // The greeting shows how the server ends its lines.
         self.ends_lf = bare_lf && self.greets();
         self.greeting = Greeting::Seen;
     }
@@ -203,9 +204,9 @@ impl Ftp {
         true
     }
 
-    /// Returns the port of the server that the client shall call. The server is called at its
-    /// address here, not at the announced one: servers behind NAT announce their public address,
-    /// and clients ignore it.
+    /// Returns the server's port for the client's connection. The connection is expected at the
+    /// server's address here, not at the announced one: servers behind NAT announce their public
+    /// address, and clients ignore it.
     pub(super) fn passive_port(
         &self,
         address: Option<IpAddr>,

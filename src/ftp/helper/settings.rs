@@ -104,7 +104,7 @@ impl Default for Settings {
     }
 }
 
-/// Settings made ready for use; shared by all sessions that were opened under them.
+/// Settings prepared for use, and shared by all sessions that were opened under them.
 #[derive(Debug, Clone)]
 pub struct Rules {
     pub(super) settings: Settings,
@@ -113,7 +113,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Makes settings ready for use.
+    /// Prepares settings for use.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         let map = |prefixes: &[IpNet]| {
@@ -149,8 +149,8 @@ impl Rules {
         }
     }
 
-    /// Returns whether the helper could have announced this, by these settings, in a session with
-    /// the ends of its parent.
+    /// Returns whether the helper could have announced an expectation, under these settings, in a
+    /// session with the ends of its parent.
     #[must_use]
     pub fn could_announce(&self, expectation: &Expectation) -> bool {
         let Expectation {

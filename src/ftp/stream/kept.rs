@@ -1,4 +1,4 @@
-//! Bytes that a stream keeps: those ahead of a hole, and those that are not acknowledged.
+//! Bytes that a stream keeps: those after a hole, and those that are not acknowledged.
 
 use super::line::cut;
 use super::{Fit, GRAIN, Limits, Piece, Range, Stream, Trouble, reserve};
@@ -25,7 +25,7 @@ fn contradicts(kept: &[u8], seq: SeqNum, next: SeqNum, past: &[u8]) -> bool {
 }
 
 impl Stream {
-    /// Returns whether a segment can be read whole, now or once the hole before it is filled:
+    /// Returns whether a segment can be read completely, now or once the hole before it is filled:
     /// retransmitted bytes are identical to the first copy, and there is room for the new ones.
     #[must_use]
     pub fn fit(&self, seq: SeqNum, payload: &[u8], limits: &Limits) -> Fit {
@@ -66,7 +66,7 @@ impl Stream {
         if is_same { Fit::Fits } else { Fit::Differs }
     }
 
-    /// Returns by how many bytes a segment makes the stream grow at most.
+    /// Returns the maximum number of bytes by which a segment makes the stream grow.
     #[must_use]
     pub fn growth(&self, seq: SeqNum, len: usize, limits: &Limits) -> usize {
         let ahead = match self.next {
@@ -85,7 +85,7 @@ impl Stream {
         ahead + 2 * len + 3 * GRAIN
     }
 
-    /// Returns a byte that is kept: not acknowledged yet, or waiting for bytes before it.
+    /// Returns a kept byte: not acknowledged yet, or waiting for bytes before it.
     #[must_use]
     pub fn byte(&self, seq: SeqNum) -> Option<u8> {
         let next = self.next?;
@@ -161,7 +161,7 @@ impl Stream {
         contradicts(&self.line, seq, next, past)
     }
 
-    /// Keeps bytes ahead of a hole; `false` if there are too many holes.
+    /// Keeps bytes after a hole. Returns `false` if there are too many holes.
     pub(super) fn store(
         &mut self,
         offset: usize,

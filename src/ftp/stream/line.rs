@@ -36,7 +36,7 @@ pub(super) fn line_end(bytes: &[u8], after_cr: bool, bare_lf: bool) -> Option<us
 /// End of a line.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LineEnd {
-    /// None of its bytes was left out.
+    /// None of its bytes was omitted.
     pub(super) whole: bool,
     pub(super) bare_lf: bool,
     pub(super) next: SeqNum,

@@ -305,7 +305,7 @@ proptest! {
         let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         let mut reader = Reader::starting_at(isn);
         reader.limits.ranges = 256;
-        // Any part of the text, any number of times, in any order; then all that is missing.
+        // Any part of the text, any number of times, in any order; then all missing parts.
         for (start, len) in cuts {
             let start = start.min(text.len());
             let end = (start + len).min(text.len());
@@ -474,7 +474,7 @@ proptest! {
     ) {
         let mut reader = Reader::starting_at(u32::MAX - 20);
         reader.stream.guard(true);
-        // What has passed in each place, and up to where the receiver has it.
+        // The bytes that have passed at each position, and the receiver's position.
         let mut passed = [None; 80];
         let mut acknowledged = 0;
         for (at, bytes, acknowledges) in segments {

@@ -1,10 +1,10 @@
-//! Bounded tables of the tunnel endpoints and endpoints that were seen. A tunnel endpoint that is
-//! no longer used makes room for another one.
+//! Bounded tables of the tunnel endpoints and endpoints of received datagrams. An unused tunnel
+//! endpoint makes room for another one.
 //!
-//! Any sender that can reach the appliance can choose endpoint ids freely. Tunnel endpoints that
-//! were only seen therefore get at most half of the places, overall and of each share. The other
-//! half is for proven ones, by which a packet of an answered session came. Nothing is stored of a
-//! tunnel endpoint that gets no place.
+//! Any sender that can reach the appliance can choose endpoint IDs freely. Unproven tunnel
+//! endpoints therefore get at most half of the slots, overall and of each share. The other half is
+//! for proven ones, through which a packet of an answered session arrived. Nothing is stored for a
+//! tunnel endpoint without a slot.
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -20,10 +20,10 @@ pub(super) const MAX_HEADER: usize = 8 + 63 * 4;
 const OUTER: usize = 10;
 /// The idle time, in seconds, after which a tunnel endpoint may be evicted. It is longer than the
 /// default idle timeout of a load balancer's flow, and longer than a worker remembers a header
-/// without a look-up in this table.
+/// without a lookup in this table.
 const UNUSED: u32 = 600;
 
-/// The state that packets of the engine's own need for their way back, except port and cookie.
+/// The state that the engine's own packets need for the return path, except port and cookie.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) peer: Ipv4Addr,
@@ -36,7 +36,7 @@ pub(super) struct End {
     pub(super) endpoint: Option<EndpointId>,
     pub(super) attachment: Option<u64>,
     pub(super) number_of_endpoint: u16,
-    /// The number of evictions from its place before, modulo the number that a reference can
+    /// The number of earlier evictions from its slot, modulo the number that a reference can
     /// represent.
     generation: u16,
     /// The second in which one of its headers was last looked up.
@@ -86,18 +86,18 @@ impl EndKey {
     }
 }
 
-/// The tunnel endpoints and endpoints that were seen.
+/// The tunnel endpoints and endpoints of received datagrams.
 #[derive(Debug)]
 pub(super) struct Known {
     /// The tunnel endpoints. Number `n` is at index `n - 1`; number 0 is unused.
     ends: Vec<End>,
     references: HashMap<Box<[u8]>, u16, ahash::RandomState>,
     max_ends: usize,
-    /// The number of bits of a reference that are the number of a place. The other bits count the
-    /// evictions from the place.
+    /// The number of bits of a reference that are the number of a slot. The other bits count the
+    /// evictions from the slot.
     number_bits: u32,
-    /// The endpoints. Number `n` is at index `n - 1`; number 0 stands for all that found no room,
-    /// and for packets without an endpoint.
+    /// The endpoints. Number `n` is at index `n - 1`; number 0 represents all that found no room,
+    /// and packets without an endpoint.
     endpoints: Vec<KnownEndpoint>,
     numbers_of_endpoints: HashMap<EndpointId, u16, ahash::RandomState>,
     max_endpoints: usize,
@@ -107,7 +107,7 @@ pub(super) struct Known {
     ends_of_others: usize,
     /// The number of tunnel endpoints of unnamed endpoints, number 0 included.
     ends_of_unnamed: usize,
-    /// The number of look-ups for which a tunnel endpoint found no room.
+    /// The number of lookups for which a tunnel endpoint found no room.
     refused: AtomicU64,
     /// The seconds before which a search for an unused tunnel endpoint finds none: among all, among
     /// those of unnamed endpoints, among those of number 0.
@@ -127,7 +127,7 @@ struct KnownEndpoint {
 /// Standing of a tunnel endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Only seen, in a datagram that may be forged.
+    /// Unproven: only in datagrams that may be forged.
     Seen,
     /// Proven by a forwarded packet of an answered session.
     Proven,
@@ -143,21 +143,21 @@ impl Standing {
     }
 }
 
-/// The result of a look-up of a datagram's tunnel endpoint.
+/// The result of the lookup of a datagram's tunnel endpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     /// The reference of the tunnel endpoint, 0 for none.
     pub(super) end: u16,
     /// The number of its endpoint, 0 for none.
     pub(super) endpoint: u16,
-    /// Whether a proven packet would get a place or number that it does not have yet.
+    /// Whether a proven packet would get a slot or number that it does not have yet.
     pub(super) may_be_proven: bool,
 }
 
-/// The place for a new tunnel endpoint.
+/// The slot for a new tunnel endpoint.
 enum Room {
     Free,
-    /// The place of a tunnel endpoint that is no longer used.
+    /// The slot of an unused tunnel endpoint.
     Instead(usize),
 }
 
@@ -210,19 +210,19 @@ impl Known {
         }
     }
 
-    /// Returns the place of a reference, and the generation of its tunnel endpoint.
+    /// Returns the slot of a reference, and the generation of its tunnel endpoint.
     const fn split(&self, reference: u16) -> (usize, u16) {
         let bits = self.number_bits;
         let number = reference as usize & ((1 << bits) - 1);
         (number.wrapping_sub(1), (reference as u32 >> bits) as u16)
     }
 
-    /// Returns the reference of the tunnel endpoint in a place.
+    /// Returns the reference of the tunnel endpoint in a slot.
     const fn reference(&self, place: usize, generation: u16) -> u16 {
         (place + 1) as u16 | ((generation as u32) << self.number_bits) as u16
     }
 
-    /// Returns the number of generations of one place that a reference can distinguish.
+    /// Returns the number of generations of one slot that a reference can distinguish.
     const fn generations(&self) -> u32 {
         1 << 16_u32.saturating_sub(self.number_bits)
     }
@@ -235,8 +235,7 @@ impl Known {
             .filter(|end| end.generation == generation)
     }
 
-    /// Returns the reference of a tunnel endpoint that was seen before, and marks it as used in
-    /// this second.
+    /// Returns the reference of a known tunnel endpoint, and marks it as used in this second.
     pub(super) fn find(&self, key: &EndKey, second: u32) -> Option<u16> {
         let reference = self.references.get(key.bytes()).copied()?;
         self.end(reference)?
@@ -245,7 +244,7 @@ impl Known {
         Some(reference)
     }
 
-    /// Returns the number of an endpoint that was seen before.
+    /// Returns the number of a known endpoint.
     pub(super) fn endpoint(&self, id: Option<EndpointId>) -> Option<u16> {
         match id {
             Some(id) => self.numbers_of_endpoints.get(&id).copied(),
@@ -260,7 +259,7 @@ impl Known {
         self.endpoint(id).or_else(none)
     }
 
-    /// Returns the place of a datagram's tunnel endpoint, if nothing needs to be added for it.
+    /// Returns the slot of a datagram's tunnel endpoint, if nothing needs to be added for it.
     pub(super) fn place(&self, key: &EndKey, id: Option<EndpointId>, second: u32) -> Option<Place> {
         let endpoint = self.number_in_force(id)?;
         let end = self.find(key, second);
@@ -280,7 +279,7 @@ impl Known {
     }
 
     /// Adds a tunnel endpoint and its endpoint, if there is room. Returns the tunnel endpoint's
-    /// reference and the endpoint's number, 0 for one that there is not.
+    /// reference and the endpoint's number, each 0 if it does not exist.
     pub(super) fn add(
         &mut self,
         datagram: &Datagram<'_>,
@@ -335,9 +334,9 @@ impl Known {
 
     /// Returns the room for one more tunnel endpoint of an endpoint.
     ///
-    /// No endpoint has more than a quarter of all places. If the configuration names endpoints, all
-    /// unnamed ones together have no more than a quarter either. Tunnel endpoints that were only
-    /// seen have half of each share, and half of all places unless their endpoint is named.
+    /// No endpoint has more than a quarter of all slots. If the configuration names endpoints, all
+    /// unnamed ones together have no more than a quarter either. Unproven tunnel endpoints have
+    /// half of each share, and half of all slots unless their endpoint is named.
     ///
     /// Unused tunnel endpoints make room. An endpoint that has used up its share evicts one of its
     /// own.
@@ -422,7 +421,7 @@ impl Known {
         }
     }
 
-    /// Returns how often a tunnel endpoint found no room.
+    /// Returns the number of times that a tunnel endpoint found no room.
     pub(super) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
@@ -433,7 +432,7 @@ impl Known {
     }
 
     /// Returns whether one more endpoint gets a number; without a standing, one that is named.
-    /// Unnamed endpoints have places in addition to those of named ones.
+    /// Unnamed endpoints have slots in addition to those of named ones.
     fn has_number(&self, standing: Option<Standing>) -> bool {
         let unnamed = self.endpoints.len() - self.named;
         let most = standing.map(|standing| standing.of(self.max_endpoints.div_ceil(2)));

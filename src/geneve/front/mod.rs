@@ -154,7 +154,7 @@ pub struct Outgoing<'a> {
 
 /// The answer to a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an answer that nobody sends lets nothing through"]
+#[must_use = "an answer has no effect unless the caller sends it"]
 pub enum Answer<'a> {
     /// Send the unchanged UDP payload to [`Datagram::back`].
     Return,

@@ -4,7 +4,7 @@ use crate::packet::{self, Checksums, Fragment, IpVersion, TcpFlags, Transport};
 const OPTION_END: u8 = 0;
 const OPTION_NOP: u8 = 1;
 const OPTION_MSS: u8 = 2;
-/// The size of a TCP header before its options, in bytes. The place of its checksum follows.
+/// The size of a TCP header before its options, in bytes. The position of its checksum follows.
 const FIXED: usize = 20;
 const CHECKSUM: usize = 16;
 
@@ -60,7 +60,7 @@ pub(super) fn find(packet: &[u8], limit: u16) -> Option<Place> {
 }
 
 /// Returns the next MSS of a TCP header, from the option that begins at `at`, and the offset of its
-/// value. The search ends at an option whose length is below 2 or beyond the header: receivers do
+/// value. The search ends at an option whose length is below 2 or exceeds the header: receivers do
 /// not read further.
 fn next(header: &[u8], mut at: usize) -> Option<(usize, u16)> {
     loop {

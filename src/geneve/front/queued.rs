@@ -10,7 +10,7 @@ pub enum Waited {
     /// Not long: the datagram is decided normally.
     #[default]
     Briefly,
-    /// Long: the caller is behind. A packet that would open a session is dropped
+    /// Long: the caller is overloaded. A packet that would open a session is dropped
     /// ([`DropReason::Overload`](crate::DropReason::Overload)), unless it is a SYN and SYNs are not
     /// the flood (see [`Packet::sheddable`](crate::Packet::sheddable)). All others are decided
     /// normally.

@@ -11,8 +11,8 @@ use crate::reset::{self, Reset};
 use crate::session::TunnelRef;
 
 impl FrontEnd {
-    /// A packet that passes, but would not fit into the way back. Its session counts it, as a
-    /// router's does that finds out behind its firewall.
+    /// Answers a packet that passes, but does not fit into the return path. Its session counts the
+    /// packet, as if a router after the firewall had dropped it.
     #[cold]
     #[inline(never)]
     pub(super) fn too_large<'b>(
@@ -23,7 +23,7 @@ impl FrontEnd {
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
         let inner = entered.packet.bytes();
-        // It is not the packet that is too large where padding makes it so.
+        // A packet that is too large only because of its padding does not count as too large.
         let is_packet = crate::packet::parse(inner, crate::packet::Checksums::Trust)
             .is_ok_and(|parsed| parsed.ip.total_len > u32::from(mtu));
         if !is_packet {
@@ -38,8 +38,8 @@ impl FrontEnd {
         }
     }
 
-    /// A RST that a [`Sink`](crate::Sink) was given, in the right tunnel header; `None` if no
-    /// header of its session is known.
+    /// A RST from a [`Sink`](crate::Sink), in the correct tunnel header; `None` if no header of its
+    /// session is known.
     pub fn reset<'b>(&self, reset: &Reset, scratch: &'b mut Scratch) -> Option<Outgoing<'b>> {
         scratch.follow(self);
         let settings = scratch.settings_in_force();
@@ -61,7 +61,7 @@ impl FrontEnd {
         Some(Outgoing { tunnel, payload })
     }
 
-    /// Writes a packet of our own that answers one, behind the header in which it goes back.
+    /// Writes the engine's own answer to a packet, after the header for the return path.
     #[cold]
     #[inline(never)]
     pub(super) fn answer(
@@ -84,8 +84,8 @@ impl FrontEnd {
         })
     }
 
-    /// Writes the header that a reference stands for: where a datagram with it goes, its length,
-    /// and the number of its endpoint. `None` for one that the settings would not let in.
+    /// Writes the header of a reference, and returns the destination of a datagram with it, its
+    /// length, and the number of its endpoint. `None` for a sender that the settings do not accept.
     fn write_header(
         &self,
         tunnel: TunnelRef,
@@ -114,15 +114,15 @@ impl FrontEnd {
     }
 }
 
-/// A datagram of our own in a [`Scratch`].
+/// The engine's own datagram in a [`Scratch`].
 pub(super) struct Written {
     pub(super) tunnel: Tunnel,
     pub(super) len: usize,
-    /// The number of the endpoint by which it goes.
+    /// The number of the endpoint through which it leaves.
     pub(super) endpoint: u16,
 }
 
-/// Writes a packet of our own that answers one, behind the header in which that one has come.
+/// Writes the engine's own answer to a packet, after the header of that packet.
 pub(super) fn way_back(
     datagram: &Datagram<'_>,
     found: &Found,

@@ -35,7 +35,7 @@ pub(super) struct Found {
     /// The reference of its tunnel endpoint, 0 for none.
     end: u16,
     cookie: u32,
-    /// Whether a packet of an answered session would get the tunnel endpoint or endpoint a place.
+    /// Whether a packet of an answered session would give the tunnel endpoint or endpoint a slot.
     pub(super) may_be_proven: bool,
 }
 
@@ -67,7 +67,7 @@ pub(super) const fn split_ref(tunnel: TunnelRef) -> (u16, u16, u32) {
     )
 }
 
-/// A header that came before, and the result of parsing it.
+/// A received header, and the result of parsing it.
 #[derive(Debug, Clone, Copy)]
 struct Remembered {
     outer: u64,
@@ -173,8 +173,8 @@ pub struct Scratch {
     settings: Arc<Settings>,
     counters: Arc<Counters>,
     remembered: Box<[Remembered; REMEMBERED]>,
-    /// The time at which all remembered headers are looked up again, so that tunnel endpoints in
-    /// use are marked as such.
+    /// The time at which all remembered headers are looked up again, which marks tunnel endpoints
+    /// in use.
     lapse: Option<Instant>,
     out: Box<[u8]>,
     /// Datagrams that were held and that this thread decides next.
@@ -354,8 +354,8 @@ impl Scratch {
         Ok(found)
     }
 
-    /// Adds the tunnel endpoint and the endpoint of a datagram by which a packet of an answered
-    /// session came.
+    /// Adds the tunnel endpoint and the endpoint of a datagram with a packet of an answered
+    /// session.
     #[cold]
     #[inline(never)]
     pub(super) fn prove(&mut self, front: &FrontEnd, datagram: &Datagram<'_>, now: Instant) {
@@ -400,8 +400,8 @@ impl Spot {
     }
 }
 
-/// Returns the place where a header is remembered, if it is: a hash of its outer addresses, its
-/// first word and the beginning of its first option's data. A collision costs a look-up, no more.
+/// Returns the slot of a remembered header: a hash of its outer addresses, its first word and the
+/// beginning of its first option's data. A collision costs only a lookup.
 #[inline]
 fn place_of(outer: u64, payload: &[u8]) -> usize {
     let first = payload

@@ -1,4 +1,4 @@
-//! Settings of the tunnel, ready for look-ups.
+//! Settings of the tunnel, prepared for lookups.
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,9 @@ use crate::geneve::EndpointId;
 
 #[derive(Debug)]
 pub(super) struct Settings {
-    /// The configuration they come from.
+    /// The configuration from which they are derived.
     pub(super) config: GeneveConfig,
-    /// A number that no other settings of this process have, in any front end.
+    /// A number that is unique among all settings of this process, in any front end.
     pub(super) epoch: u64,
     /// The longest inner packet that is returned, in bytes.
     pub(super) inner_mtu: u16,
@@ -52,7 +52,7 @@ impl Settings {
         self.config.sources.is_empty() || self.config.sources.iter().any(holds)
     }
 
-    /// Returns whether an address is one that the appliance listens at.
+    /// Returns whether the appliance listens at an address.
     pub(super) fn is_ours(&self, source: Ipv4Addr) -> bool {
         !source.is_unspecified() && self.config.listen.contains(&source)
     }
@@ -65,7 +65,7 @@ impl Settings {
     }
 }
 
-/// Returns a hash that the senders of endpoint ids cannot predict.
+/// Returns a hash that the senders of endpoint IDs cannot predict.
 pub(super) fn random_state() -> ahash::RandomState {
     use std::hash::BuildHasher;
     let random = std::hash::RandomState::new();

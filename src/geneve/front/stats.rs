@@ -16,13 +16,13 @@ pub enum Refusal {
     Metadata(MetadataError),
     /// The datagram comes from an address that is not in `geneve.sources`.
     Source,
-    /// The datagram comes from the address that it was sent to, or from another local one: the
-    /// answer would come back to this appliance.
+    /// The datagram comes from its own destination address, or from another local address: the
+    /// answer would return to this appliance.
     OwnSource,
-    /// The local address that the datagram was sent to is not known, or it was sent to a group. No
-    /// answer can leave from there.
+    /// The datagram's local destination address is unknown or a group. No answer can leave from
+    /// there.
     NoDestination,
-    /// The datagram has waited for too long and was not read: see [`Waited`](super::Waited).
+    /// The datagram has waited too long and was not read; see [`Waited`](super::Waited).
     QueueDelay,
     /// The endpoint is not in `geneve.endpoints`, and unknown endpoints are refused.
     Endpoint,
@@ -100,17 +100,15 @@ impl Refusal {
             Self::Metadata(error) => error.describe(),
             Self::Source => "The datagram comes from an address that is not in geneve.sources.",
             Self::OwnSource => {
-                "The datagram comes from one of our own addresses: the answer would come back to \
-                 us."
+                "The datagram comes from one of the appliance's own addresses: the answer would \
+                 return to the appliance."
             }
             Self::NoDestination => {
                 "The datagram was sent to a broadcast address or a multicast group, or the system \
-                 did not say \
-                 to which of our addresses, so that no answer can leave from there."
+                 did not report its destination address, so no answer can be sent."
             }
             Self::QueueDelay => {
-                "The datagram waited in the receive queue for longer than run.queue_delay, and was \
-                 not \
+                "The datagram waited in the receive queue longer than run.queue_delay, and was not \
                  read."
             }
             Self::Endpoint => {
@@ -118,9 +116,9 @@ impl Refusal {
             }
             Self::Ethernet => "The tunnel carries an Ethernet frame, which has no session.",
             Self::TooLarge => {
-                "The packet is longer than geneve.inner_mtu, and its sender is not told: it may be \
-                 fragmented, is nothing that an \
-                 ICMP error may answer, or too many were told."
+                "The packet is longer than geneve.inner_mtu, and its sender gets no ICMP error: \
+                 the packet may be fragmented, must not be answered by an ICMP error, or the \
+                 budget of errors is used up."
             }
         }
     }
@@ -133,7 +131,7 @@ pub enum NotSent {
     Refused(Refusal),
     /// The engine drops the packet.
     Dropped(DropReason),
-    /// The datagram is held until the first fragment of its datagram has come.
+    /// The datagram is held until the first fragment of its datagram arrives.
     /// [`FrontEnd::next_released`](super::FrontEnd::next_released) returns its outcome.
     Held,
     /// The engine rejects the packet, but no reply can be made to it, or its sender has received as
@@ -244,9 +242,9 @@ impl Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct EndpointStats {
-    /// The endpoint; `None` for all traffic without an entry of its own. That is datagrams that
-    /// name none, are invalid or were not read, and endpoints beyond `geneve.max_endpoints`. A
-    /// refused endpoint has an entry, so that operators can find it.
+    /// The endpoint; `None` for all traffic without an entry of its own. These are datagrams that
+    /// name no endpoint, are invalid or were not read, and endpoints above `geneve.max_endpoints`.
+    /// A refused endpoint has an entry, so that operators can find it.
     pub id: Option<EndpointId>,
     /// Packets received.
     pub received: u64,
@@ -281,20 +279,20 @@ pub struct FrontStats {
     pub dropped: u64,
     /// Datagrams that the engine rejects without a reply that could be sent.
     pub unanswered: u64,
-    /// Datagrams that were held because the first fragment of their datagram had not come. They get
-    /// another outcome in the end.
+    /// Datagrams that were held because the first fragment of their datagram had not arrived. They
+    /// get another outcome later.
     pub held: u64,
     /// Held datagrams that still wait.
     pub waiting: u64,
     /// RSTs of [`FrontEnd::reset`](super::FrontEnd::reset).
     pub resets: u64,
-    /// RSTs whose session's tunnel is not known.
+    /// RSTs whose session's tunnel is unknown.
     pub resets_without_tunnel: u64,
     /// Traffic by endpoint, beginning with all traffic without an entry of its own.
     pub endpoints: Vec<EndpointStats>,
-    /// Tunnel endpoints that are known.
+    /// Known tunnel endpoints.
     pub tunnel_ends: usize,
-    /// Number of times that a tunnel endpoint found no room: no packets can be made for its
+    /// Number of times that a tunnel endpoint found no room: no packets can be created for its
     /// sessions.
     pub tunnel_ends_refused: u64,
 }

@@ -1,4 +1,4 @@
-//! Places of zones: guarantees, claims and hand-over.
+//! Slots of zones: guarantees, claims and handover.
 
 use super::super::Bounds;
 use super::super::tally::Tally;

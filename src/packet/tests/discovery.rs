@@ -1,4 +1,4 @@
-//! Discovery on a link: what is valid, and what of each message may not pass.
+//! Discovery on a link: valid messages, and invalid contents of each message.
 
 use std::net::Ipv6Addr;
 
@@ -19,8 +19,8 @@ pub(super) fn address(text: &str) -> [u8; 16] {
     text.parse::<Ipv6Addr>().unwrap().octets()
 }
 
-/// A discovery message with the hop limit and the extension header of its type; `body` is what
-/// follows the checksum.
+/// A discovery message with the hop limit and the extension header of its type; `body` is the part
+/// after the checksum.
 pub(super) fn message(kind: u8, source: &str, destination: &str, body: &[u8]) -> Vec<u8> {
     let is_listener = matches!(kind, 130..=132 | 143);
     let extensions = if is_listener { &ALERT[..] } else { &[] };
@@ -68,7 +68,7 @@ fn redirect(source: &str, target: &str, options: &[u8]) -> Vec<u8> {
     )
 }
 
-/// A listener query of version 2; `count` is what it says of its sources.
+/// A listener query of version 2; `count` is the number of sources that it states.
 fn query(source: &str, destination: &str, group: &str, count: u8, sources: &[&str]) -> Vec<u8> {
     let mut all = body([0, 100, 0, 0], &[group], &[2, 125, 0, count]);
     all.extend(sources.iter().flat_map(|text| address(text)));
@@ -171,7 +171,7 @@ fn valid() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Messages that may not pass, by the reason.
+/// Messages that must not pass, by reason.
 pub(super) fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     use Malformed as M;
     let exclude = record(4, 0, GROUP, &[]);
@@ -267,24 +267,24 @@ fn wrong_fields() -> Vec<Vec<u8>> {
         })
         .collect();
     packets.extend([
-        // Targets that are no host's, and duplicate address detection that asks a host.
+        // Targets that belong to no host, and duplicate address detection that queries a host.
         patched(solicitation(GLOBAL, SOLICITED, &[]), 48, &[0xff]),
         patched(solicitation(GLOBAL, TARGET, &[]), 48, &[0; 16]),
         solicitation("::", TARGET, &[]),
-        // Groups that the target is not in.
+        // Groups that do not contain the target.
         solicitation(GLOBAL, "ff02::1", &[]),
         solicitation(GLOBAL, "ff02::1:ff12:3457", &[]),
         solicitation(GLOBAL, "ff05::1:ff12:3456", &[]),
-        // A solicited answer to a group, and groups beyond the link.
+        // A solicited answer to a group, and groups of more than the link.
         advertisement("ff02::1", 0x60, &[]),
         advertisement("ff05::1", 0x20, &[]),
         message(133, HOST, "ff05::2", &[0; 4]),
-        // Redirects: to a router that is no router, of a group, to a group, and too long.
+        // Redirects: to an invalid router, of a group, to a group, and too long.
         redirect(HOST, "2001:db8::7", &[]),
         patched(redirect(HOST, "fe80::2", &[]), 64, &[0xff]),
         patched(redirect(HOST, TARGET, &[]), 24, &address("ff02::1")),
         redirect(HOST, TARGET, &option(4, 151)),
-        // Listener discovery: what is no group, and destinations of other messages.
+        // Listener discovery: addresses that are not groups, and destinations of other messages.
         message(130, HOST, "ff02::1", &body([0; 4], &[GLOBAL], &[])),
         message(130, HOST, "ff02::2", &body([0; 4], &["::"], &[])),
         message(130, HOST, "ff02::1", &body([0; 4], &[GROUP], &[])),
@@ -306,7 +306,7 @@ fn wrong_fields() -> Vec<Vec<u8>> {
 fn wrong_options() -> Vec<Vec<u8>> {
     let solicited = |options: &[u8]| solicitation(GLOBAL, SOLICITED, options);
     vec![
-        // Empty, beyond the end, and bytes that are no option.
+        // Empty, past the end, and bytes that are not an option.
         solicited(&[1, 0, 0, 0, 0, 0, 0, 0]),
         solicited(&[1, 2, 0, 0, 0, 0, 0, 0]),
         solicited(&[&option(1, 1)[..], &[1]].concat()),
@@ -320,7 +320,7 @@ fn wrong_options() -> Vec<Vec<u8>> {
         // The source link-layer address of a host without an address.
         solicitation("::", SOLICITED, &option(1, 1)),
         message(133, "::", "ff02::2", &body([0; 4], &[], &option(1, 1))),
-        // Foreign options beyond the bound: unknown ones, and those of other messages.
+        // Foreign options above the bound: unknown ones, and those of other messages.
         solicited(&option(200, 5)),
         solicited(&with(&[(200, 2), (201, 3)])),
         solicited(&option(25, 100)),
@@ -377,7 +377,7 @@ fn the_padding_of_a_frame_is_no_part_of_the_message_and_is_short() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Messages that pass stay small for any options: none of the three that hosts exchange freely
+    /// Messages that pass stay small with any options: none of the three that hosts exchange freely
     /// carries a payload.
     #[test]
     fn what_passes_is_no_channel(
@@ -396,8 +396,7 @@ proptest! {
         }
     }
 
-    /// Any change of any message is judged without a panic, and what is cut inside the message
-    /// never passes.
+    /// Any change of any message is checked without a panic, and a truncated message never passes.
     #[test]
     fn any_message_is_judged(
         which in any::<prop::sample::Index>(),
@@ -412,7 +411,7 @@ proptest! {
         }
         if let Ok(parsed) = parse(&packet, Checksums::Trust) {
             let _ = validate_discovery(&packet, &parsed);
-            // Bytes that are not those that were parsed do not panic either.
+            // Bytes other than those that were parsed do not panic either.
             let short = &packet[..cut.index(packet.len())];
             if let Transport::Discovery { .. } = parsed.transport {
                 prop_assert!(validate_discovery(short, &parsed).is_err());

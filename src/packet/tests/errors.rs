@@ -1,4 +1,4 @@
-//! ICMP errors and what they quote.
+//! ICMP errors and their quotes.
 
 use super::*;
 
@@ -161,7 +161,7 @@ fn a_quote_is_walked_through_options_and_extensions() {
 
 #[test]
 fn what_follows_a_quoted_ip_header_is_read_whatever_length_that_says() {
-    // The length may have been altered. What follows here is padding and an RFC 4884 structure.
+    // The length may have been altered. Padding and an RFC 4884 structure follow.
     let behind = [&[0; 88][..], &[0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0, 0]].concat();
     let quote4 = ipv4(UDP, &[]);
     let quote6 = ipv6_raw(UDP, &[]);

@@ -119,7 +119,7 @@ fn a_udp_checksum_of_0_is_none_over_ipv4_and_one_of_ffff_is_a_sum() {
     packet[26..28].fill(0);
     assert!(parse(&packet, Checksums::Verify).is_ok());
 
-    // The word that makes the sum come out as 0, which is sent as ffff.
+    // The word for which the sum is 0, which is sent as ffff.
     for build in [ipv4, ipv6] {
         let at = if build(UDP, &udp(b"ab"))[0] == 0x45 {
             26
@@ -189,7 +189,7 @@ fn an_ipv4_fragment_says_where_it_belongs() {
             transport_offset: 20
         })
     );
-    // The first one; its TCP header is not looked at.
+    // The first fragment; its TCP header is not parsed.
     let packet = patched(ipv4_with_options(TCP, &[1; 4], &[0; 8]), 6, &[0x20, 0]);
     assert_eq!(
         parsed(&packet).transport,
@@ -220,12 +220,12 @@ fn a_first_fragment_has_the_transport_header_of_its_datagram() {
         }
     );
     assert_eq!(first.payload(&packet), [7; 16]);
-    // The TCP payload is what the fragment has of it.
+    // The TCP payload is the part in the fragment.
     let packet = patched(ipv4(TCP, &tcp(TcpFlags::ACK, &[], &[7; 12])), 6, &[0x20, 0]);
     let first = parse_first_fragment(&packet, &parsed(&packet)).unwrap();
     assert!(matches!(first.transport, Transport::Tcp { segment, .. } if segment.payload_len == 12));
     assert_eq!(first.payload(&packet), [7; 12]);
-    // Other packets stay what they are.
+    // Other packets are unchanged.
     for packet in [
         ipv4(UDP, &udp(b"abc")),
         patched(ipv4(UDP, &[0; 8]), 6, &[0, 9]),
@@ -237,7 +237,7 @@ fn a_first_fragment_has_the_transport_header_of_its_datagram() {
 
 #[test]
 fn the_last_byte_of_the_largest_ipv4_packet_may_come_in_a_fragment() {
-    // 65512 and 3 bytes, behind a header of 20.
+    // 65512 and 3 bytes, after a header of 20.
     let packet = patched(ipv4(UDP, &[0; 3]), 6, &[0x1f, 0xfd]);
     assert!(matches!(
         parsed(&packet).transport,
@@ -323,7 +323,7 @@ fn other_icmp_messages_are_other() {
     }
 }
 
-/// The options that a segment with these bytes has, filled up with ends of options.
+/// The options of a segment with these bytes, padded with ends of options.
 fn options(bytes: &[u8]) -> TcpOptions {
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().next_multiple_of(4), 0);

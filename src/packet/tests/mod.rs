@@ -1,4 +1,4 @@
-//! Tests of the parser as a whole, and the packets that they are made of.
+//! Tests of the parser as a whole, and the packets that they use.
 
 mod chains;
 mod discovery;
@@ -24,7 +24,7 @@ const TARGET4: [u8; 4] = [198, 51, 100, 2];
 const SOURCE6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const TARGET6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-/// An IPv4 packet with right checksums; `options` is whole words.
+/// An IPv4 packet with correct checksums; `options` is whole words.
 fn ipv4_with_options(protocol: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
     let header_len = 20 + options.len();
     let mut packet = vec![0x40 | (header_len / 4) as u8, 0];
@@ -47,7 +47,7 @@ fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
     ipv4_with_options(protocol, &[], payload)
 }
 
-/// Makes an IPv4 header's checksum right.
+/// Corrects an IPv4 header's checksum.
 fn fix_ipv4(packet: &mut [u8]) {
     let header_len = 4 * usize::from(packet[0] & 15);
     packet[10..12].fill(0);
@@ -66,7 +66,7 @@ fn ipv6_raw(next: u8, payload: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A transport header and its payload with the right checksum for [`ipv6_raw`].
+/// A transport header and its payload with the correct checksum for [`ipv6_raw`].
 fn for_ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut pseudo = Vec::new();
     pseudo.extend(SOURCE6);
@@ -76,7 +76,7 @@ fn for_ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
     with_checksum(protocol, &pseudo, payload)
 }
 
-/// An IPv6 packet with the right checksum.
+/// An IPv6 packet with the correct checksum.
 fn ipv6(protocol: u8, payload: &[u8]) -> Vec<u8> {
     ipv6_raw(protocol, &for_ipv6(protocol, payload))
 }
@@ -126,7 +126,7 @@ fn with_checksum(protocol: u8, pseudo: &[u8], payload: &[u8]) -> Vec<u8> {
     payload
 }
 
-/// A TCP segment from port 1000 to 443, sequence number 7, acknowledgement number 9; `options` is
+/// A TCP segment from port 1000 to 443, sequence number 7, acknowledgment number 9; `options` is
 /// whole words.
 fn tcp(flags: TcpFlags, options: &[u8], data: &[u8]) -> Vec<u8> {
     let mut segment = vec![0x03, 0xe8, 0x01, 0xbb, 0, 0, 0, 7, 0, 0, 0, 9];
@@ -154,8 +154,7 @@ fn icmp(icmp_type: u8, code: u8, header: [u8; 4], rest: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Returns the packet with some bytes from `at` on replaced, and with a correct IPv4 header
-/// checksum.
+/// Returns the packet with bytes replaced from `at` on and a correct IPv4 header checksum.
 fn patched(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet[at..at + bytes.len()].copy_from_slice(bytes);
     if packet[0] >> 4 == 4 && packet.len() >= 20 && packet.len() >= 4 * usize::from(packet[0] & 15)
@@ -165,7 +164,7 @@ fn patched(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// Returns the result that [`Checksums::Verify`] and [`Checksums::Trust`] agree on.
+/// Returns the result, which must be equal for [`Checksums::Verify`] and [`Checksums::Trust`].
 #[track_caller]
 fn parsed(packet: &[u8]) -> Parsed {
     let verified = parse(packet, Checksums::Verify).unwrap();

@@ -1,8 +1,8 @@
-//! IPv4 options, and the notes that are made of IPv6 extension headers.
+//! IPv4 options, and the recorded kinds of IPv6 extension headers.
 
 use super::*;
 
-/// Options that are malformed, with what is wrong about them.
+/// Malformed options, each with its fault.
 pub(super) const INVALID: &[(&str, &[u8])] = &[
     ("a length of 0", &[130, 0, 0, 0]),
     ("a length of 1", &[130, 1, 0, 0]),
@@ -85,7 +85,7 @@ fn well_formed_ipv4_options_are_noted() {
 #[test]
 fn an_ipv4_source_route_is_one_wherever_its_pointer_stands() {
     for kind in [131, 137] {
-        // To go, half done, and done: the pointer is beyond the end.
+        // Unused, half used, and exhausted: the pointer is past the end.
         for pointer in [4, 8, 12] {
             let mut options = vec![1, kind, 11, pointer];
             options.extend([10, 0, 0, 98, 10, 0, 0, 99]);
@@ -102,7 +102,7 @@ fn an_ipv4_source_route_is_one_wherever_its_pointer_stands() {
 #[test]
 fn ipv6_extension_headers_with_options_are_noted() {
     let datagram = for_ipv6(UDP, &udp(b"abc"));
-    // Without segments left, and of a type that does not exist.
+    // Without segments left, and of an unassigned type.
     let of = |first: u8| {
         options_of(&ipv6_raw(
             first,

@@ -1,4 +1,4 @@
-//! The compact parse against the full one.
+//! Comparison of the compact and the full parser.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use super::*;
 
 const MODES: [Checksums; 3] = [Checksums::Verify, Checksums::Require, Checksums::Trust];
 
-/// Checks that a packet that is usual parses, and with the same values. Returns whether it is.
+/// Checks that a usual packet parses, with equal values. Returns whether the packet is usual.
 fn compare(bytes: &[u8], checksums: Checksums) -> bool {
     let Some(plain) = Plain::read(bytes, checksums) else {
         return false;

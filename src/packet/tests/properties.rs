@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes that look like a packet more often than chance would have it.
+/// Bytes that resemble a packet more often than random ones.
 fn packet_like() -> impl Strategy<Value = Vec<u8>> {
     let protocol = prop::sample::select(vec![
         0u8, 1, 6, 6, 6, 17, 17, 33, 43, 44, 47, 50, 51, 58, 59, 60, 132, 132, 135, 136,
@@ -102,7 +102,7 @@ fn lengths_are_consistent(bytes: &[u8], parsed: &Parsed, whole: bool) -> Result<
             prop_assert!(segment.options.sack.len() <= SackBlocks::CAPACITY);
         }
         Transport::Udp { payload_len, .. } => {
-            // A first fragment has a part of it.
+            // A first fragment has a part of the payload.
             prop_assert!(payload.len() <= usize::from(payload_len));
             prop_assert!(!whole || payload.len() == usize::from(payload_len));
             prop_assert!(header_len + 8 + payload.len() <= total_len);
@@ -136,7 +136,7 @@ proptest! {
                 lengths_are_consistent(&bytes, &first, first == *parsed)?;
             }
         }
-        // Checksums may refuse a packet, but never change what is read of it.
+        // Checksums may reject a packet, but never change the parsed values.
         if let Ok(verified) = parse(&bytes, Checksums::Verify) {
             prop_assert_eq!(Ok(verified), trusted);
         }

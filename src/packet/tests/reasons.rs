@@ -1,4 +1,4 @@
-//! A packet for every reason to be malformed.
+//! A packet for every malformation.
 
 use super::transports::{AH, DCCP, ESP, GRE, SCTP, UDP_LITE, chunk, dccp, init, sctp, udp_lite};
 use super::*;
@@ -17,7 +17,7 @@ fn fragment6(offset: u16, more: bool, len: usize) -> Vec<u8> {
     ipv6_raw(44, &payload)
 }
 
-/// Every reason, with packets that have it even if checksums are trusted.
+/// Every reason, with packets that produce it even if checksums are trusted.
 fn table() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     use Malformed as M;
     let syn = tcp(TcpFlags::SYN, &[], &[]);
@@ -377,8 +377,8 @@ fn table_of_transports() -> Vec<(Malformed, Vec<Vec<u8>>)> {
     ]
 }
 
-/// The reasons that are found only if checksums are looked at. First fragments whose transport
-/// header goes on in the next one: what [`parse_first_fragment`] refuses.
+/// First fragments that [`parse_first_fragment`] rejects because their transport header continues
+/// in the next fragment.
 fn tiny_fragments() -> Vec<Vec<u8>> {
     let first = |packet: Vec<u8>| patched(packet, 6, &[0x20, 0]);
     let first6 = |protocol: u8, payload: &[u8]| {
@@ -386,7 +386,7 @@ fn tiny_fragments() -> Vec<Vec<u8>> {
         fragment.extend(payload);
         ipv6_raw(44, &fragment)
     };
-    // A data offset of 28 bytes, of which 24 are here.
+    // A data offset of 28 bytes, of which 24 are present.
     let options = tcp(TcpFlags::SYN, &[1; 8], &[]);
     let quote = icmp(3, 3, [0; 4], &ipv4(UDP, &udp(b"abc"))[..24]);
     vec![
@@ -411,7 +411,7 @@ fn a_first_fragment_without_its_whole_transport_header_is_tiny() {
         let found = parse_first_fragment(&packet, &parsed(&packet));
         assert_eq!(found, Err(Malformed::FragmentTiny), "{packet:02x?}");
     }
-    // A data offset below that of a header is wrong whatever follows.
+    // A data offset below the minimum is wrong regardless of what follows.
     let short = patched(tcp(TcpFlags::SYN, &[], &[0; 4]), 12, &[0x40]);
     let packet = patched(ipv4(TCP, &short), 6, &[0x20, 0]);
     assert_eq!(

@@ -25,7 +25,7 @@ pub(super) fn init(chunk_type: u8, tag: u32) -> Vec<u8> {
     chunk(chunk_type, 0, &body)
 }
 
-/// An SCTP packet from port 1000 to 2905; its checksum is still to be set.
+/// An SCTP packet from port 1000 to 2905, without its checksum.
 pub(super) fn sctp(tag: u32, chunks: &[&[u8]]) -> Vec<u8> {
     let mut packet = vec![0x03, 0xe8, 0x0b, 0x59];
     packet.extend(tag.to_be_bytes());
@@ -35,7 +35,7 @@ pub(super) fn sctp(tag: u32, chunks: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A DCCP packet from port 1000 to 5001, sequence number 7; `rest` follows the generic header of 16
-/// bytes, the first `header` bytes of it count as header.
+/// bytes; its first `header` bytes count as header.
 pub(super) fn dccp(kind: DccpType, coverage: u8, header: usize, rest: &[u8]) -> Vec<u8> {
     let words = ((16 + header) / 4) as u8;
     let mut packet = vec![0x03, 0xe8, 0x13, 0x89, words, coverage, 0, 0];
@@ -134,7 +134,7 @@ fn chunks_that_rfc_9260_allows_together_parse() {
 
 #[test]
 fn an_sctp_checksum_has_the_check_value_of_its_kind() {
-    // The check value of CRC-32/ISCSI over "123456789", which is in the catalogues.
+    // The check value of CRC-32/ISCSI over "123456789", which is in the catalogs.
     let mut packet = b"12345678....9".to_vec();
     set_crc32c(&mut packet);
     assert_eq!(
@@ -231,7 +231,7 @@ fn a_gre_key_is_found_behind_a_checksum() {
             &[0xa0, 0, 8, 0, 0, 0, 0, 0, 1, 2, 3, 4],
             GreKey::Key(0x0102_0304),
         ),
-        // The bits behind the recursion control are to be ignored.
+        // The bits after the recursion control are to be ignored.
         (&[0x03, 0xf8, 8, 0], GreKey::None),
     ];
     for (payload, key) in cases {

@@ -1,12 +1,15 @@
 //! One part of all tombstones: places, their index, and their order by age, overall and by zone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use prefetch_index::prefetch_index;
 
 use super::Tombstone;
 use crate::flow::{FlowKey, Zone};
 use crate::limits::share::guarantee;
 use crate::reserve::{NoMemory, Purpose};
-use crate::session::index::Index;
+use crate::session::index::{Index, Places};
 
 /// The number of no place.
 const NONE: u32 = u32::MAX;
@@ -77,6 +80,7 @@ impl List {
 #[derive(Debug)]
 pub(super) struct Part {
     index: Index,
+    outline: Arc<Places>,
     /// Tombstones; the memory is reserved at the start and filled from the front.
     places: Vec<Tombstone>,
     /// The hash of each place's key.
@@ -107,8 +111,10 @@ impl Part {
 
     pub(super) fn new(capacity: usize, hasher: ahash::RandomState) -> Result<Self, NoMemory> {
         let purpose = Purpose::Tombstones;
+        let index = Index::new(purpose, capacity)?;
         Ok(Self {
-            index: Index::new(purpose, capacity)?,
+            outline: index.places(),
+            index,
             places: purpose.room(capacity)?,
             hashes: purpose.room(capacity)?,
             orders: purpose.room(capacity)?,
@@ -137,6 +143,11 @@ impl Part {
 
     pub(super) const fn len(&self) -> usize {
         self.all.len as usize
+    }
+
+    /// Returns the entries of the index, for reading without the lock.
+    pub(super) fn outline(&self) -> Arc<Places> {
+        Arc::clone(&self.outline)
     }
 
     pub(super) fn get(&self, place: u32) -> Option<&Tombstone> {
@@ -190,16 +201,16 @@ impl Part {
 
     /// Adds a tombstone whose conversation has none. The tombstone that it displaces is lost.
     pub(super) fn add(&mut self, hash: u32, tombstone: Tombstone, lifetime_us: u64) {
-        let zone = tombstone.key.zone();
-        if self.free.is_empty()
-            && self.places.len() >= self.capacity
-            && let Some(place) = self.gives_way(&tombstone, lifetime_us)
-        {
-            self.remove(place);
+        if self.free.is_empty() && self.places.len() >= self.capacity {
+            if let Some(place) = self.gives_way(&tombstone, lifetime_us) {
+                self.replace(place, hash, tombstone);
+            }
+            self.prefetch_oldest();
+            return;
         }
         let place = match self.free.pop() {
             Some(place) => place,
-            None if self.places.len() < self.capacity => {
+            None => {
                 self.hashes.push(0);
                 self.orders.push(0);
                 self.links_of_all.push(Links::NONE);
@@ -207,8 +218,40 @@ impl Part {
                 self.places.push(tombstone);
                 (self.places.len() - 1) as u32
             }
-            None => return,
         };
+        let zone = tombstone.key.zone();
+        self.fill(place, hash, tombstone);
+        self.all.push(&mut self.links_of_all, place);
+        let list = self.zones.entry(zone).or_insert(List::EMPTY);
+        list.push(&mut self.links_of_zones, place);
+    }
+
+    /// Puts a tombstone in the place of another one.
+    fn replace(&mut self, place: u32, hash: u32, tombstone: Tombstone) {
+        let Some(displaced) = self.get(place).map(|displaced| displaced.key.zone()) else {
+            return;
+        };
+        let zone = tombstone.key.zone();
+        if displaced == zone {
+            if let Some(hash) = self.hashes.get(place as usize) {
+                self.index.remove(*hash, place);
+            }
+            self.all.remove(&mut self.links_of_all, place);
+        } else {
+            self.remove(place);
+            self.free.pop();
+        }
+        self.fill(place, hash, tombstone);
+        self.all.push(&mut self.links_of_all, place);
+        let list = self.zones.entry(zone).or_insert(List::EMPTY);
+        if displaced == zone {
+            list.remove(&mut self.links_of_zones, place);
+        }
+        list.push(&mut self.links_of_zones, place);
+    }
+
+    /// Writes a tombstone in a free place, and enters the place in the index.
+    fn fill(&mut self, place: u32, hash: u32, tombstone: Tombstone) {
         if let Some(own) = self.get_mut(place) {
             *own = tombstone;
         }
@@ -220,9 +263,15 @@ impl Part {
             self.added += 1;
         }
         self.index.insert(hash, place);
-        self.all.push(&mut self.links_of_all, place);
-        let list = self.zones.entry(zone).or_insert(List::EMPTY);
-        list.push(&mut self.links_of_zones, place);
+    }
+
+    /// Prefetches the tombstone that a later one will most likely displace, and its index entries.
+    fn prefetch_oldest(&self) {
+        let oldest = self.all.oldest as usize;
+        prefetch_index(&self.places, oldest);
+        if let Some(hash) = self.hashes.get(oldest) {
+            self.outline.prefetch(*hash);
+        }
     }
 
     /// Returns the place that a new tombstone takes over.

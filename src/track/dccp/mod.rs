@@ -20,11 +20,11 @@ use crate::flow::Direction;
 use crate::packet::{DccpPacket, DccpType};
 use crate::track::Outcome;
 
-/// Sequence numbers have 48 bits (RFC 4340, section 7.1).
+/// Number of bits of sequence numbers (RFC 4340, section 7.1).
 const MASK: u64 = (1 << 48) - 1;
 
-/// Maximum advance beyond the greatest number of the sender that a packet is trusted with. No burst
-/// loses more packets than that, and a made-up number lies within it once in 2^24 times.
+/// Maximum trusted advance past the greatest number of the sender. No burst loses more packets than
+/// that, and a made-up number lies within it once in 2^24 times.
 pub const MAX_ADVANCE: u64 = 1 << 24;
 
 /// Reason for which a packet is invalid.
@@ -45,8 +45,8 @@ struct Sent {
 }
 
 impl Sent {
-    /// Returns whether a number lies between the first and the greatest one; of an end that has
-    /// sent nothing none does.
+    /// Returns whether a number lies between the first and the greatest one; `false` for an end
+    /// that has sent nothing.
     const fn contains(self, number: u64) -> bool {
         self.any
             && number.wrapping_sub(self.first) & MASK
@@ -187,7 +187,7 @@ impl Track {
         {
             return Outcome::Invalid(Fault::Ack);
         }
-        // A Request on a live connection, and a Reset of an end without one, number as they like.
+        // A Request on a live connection, and a Reset of an end without one, may have any number.
         let numbered = match kind {
             DccpType::Request => self.state == State::Request,
             DccpType::Reset => false,

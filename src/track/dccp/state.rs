@@ -20,7 +20,7 @@ pub enum State {
     /// The connection is open. Reply: a CloseReq leads to [`State::CloseReq`]. Either: a Close
     /// leads to [`State::Closing`].
     Open = 3,
-    /// The server has asked the client to close. Original: a Close leads to [`State::Closing`].
+    /// The server has requested the client to close. Original: a Close leads to [`State::Closing`].
     CloseReq = 4,
     /// A Close has passed. Either: a Reset leads to [`State::TimeWait`].
     Closing = 5,
@@ -130,20 +130,20 @@ pub const fn transition(direction: Direction, kind: DccpType, state: State) -> C
         closing,
         time_wait,
     ] = match (kind, direction) {
-        // Repeated until it is answered, which refreshes nothing. On a live connection it is
-        // answered by a Sync.
+        // A Request is repeated until it is answered, which refreshes nothing. On a live connection
+        // it is answered by a Sync.
         (DccpType::Request, Original) => [IG, IG, IG, IG, IG, IG, RO],
-        // Roles are fixed (8.1), until all is over.
+        // Roles are fixed (8.1) until the connection has ended.
         (DccpType::Request, Reply) => [IV, IV, IG, IG, IG, IG, RO],
         (DccpType::Response, Original) => [IV, IV, IV, IV, IV, IV, IV],
-        // Late or repeated once the client has gone on.
+        // Late or repeated once the client has continued.
         (DccpType::Response, Reply) => [RS, RS, IG, IG, IG, IG, IV],
         // A client in PARTOPEN sends no bare Data (8.1.5).
         (DccpType::Data, Original) => [IV, IV, IV, OP, CR, CG, IV],
         (DccpType::Ack | DccpType::DataAck, Original) => [IV, PO, PO, OP, CR, CG, IV],
         // The first packet of the server after the Response ends PARTOPEN.
         (DccpType::Data | DccpType::Ack | DccpType::DataAck, Reply) => [IV, IV, OP, OP, CR, CG, IV],
-        // Only a server asks (8.3).
+        // Only a server sends a CloseReq (8.3).
         (DccpType::CloseReq, Original) => [IV, IV, IV, IV, IV, IV, IV],
         (DccpType::CloseReq, Reply) => [IV, IV, CR, CR, CR, IG, IV],
         (DccpType::Close, Original) => [IV, CG, CG, CG, CG, CG, IV],

@@ -34,7 +34,7 @@ use Seen::{Dropped, Is, Passed, Refused, Reopened};
 #[track_caller]
 fn send(track: &mut Track, direction: Direction, packet: DccpPacket) -> Seen {
     let before = *track;
-    // What is in a slot between two packets.
+    // State in a slot between two packets.
     *track = Track::from_words(track.to_words());
     assert_eq!(*track, before);
     match track.packet(direction, &packet) {

@@ -1,22 +1,22 @@
 //! SCTP: the valid packets of an association, given the earlier ones (RFC 9260).
 //!
-//! [`Track`] is the compact state of one association; [`Track::packet`] judges one packet. Two
-//! questions are asked: does its *verification tag* prove that its sender knows the association
-//! (sections 8.5 and 8.5.1), and do its *chunks* fit the state ([`state`], a table)? The reference
-//! is Linux `nf_conntrack_proto_sctp`.
+//! [`Track`] is the compact state of one association; [`Track::packet`] judges one packet. There
+//! are two checks: the *verification tag* must prove that the sender belongs to the association
+//! (sections 8.5 and 8.5.1), and the *chunks* must fit the state ([`state`], a table). The
+//! reference is Linux `nf_conntrack_proto_sctp`.
 //!
 //! Only an INIT opens a session. Packets between other addresses of multihomed ends belong to the
 //! session of their association, if the ends have announced those addresses in it and the tag is
-//! right; the packet path finds it (`engine/on_path.rs`), and this tracker judges them like all
-//! others.
+//! correct. The packet path finds the session (`engine/on_path.rs`), and this tracker checks such
+//! packets like all others.
 //!
 //! # Handshakes beside the state
 //! An INIT on a live association carries no tag, so any host can send one: it passes and changes
 //! neither state nor lifetime. The tags of the handshake that it begins are kept as *pending*, next
-//! to the association's own. That serves a restart (section 5.2.4: the handshake takes over with
-//! its COOKIE ACK, until then the old tags hold), a collision of two INITs (section 5.2.1), and a
-//! second INIT ACK in answer to a repeated INIT, which the responder has made with another tag as
-//! it keeps no state of the first.
+//! to the association's own. They serve three cases. In a restart, the handshake takes over with
+//! its COOKIE ACK, and the old tags hold until then (section 5.2.4). Two INITs may collide (section
+//! 5.2.1). A repeated INIT may get a second INIT ACK with another tag, since the responder keeps no
+//! state of the first.
 
 pub mod state;
 
@@ -67,8 +67,8 @@ impl Tags {
         self.echoed & 1 << direction as u8 != 0
     }
 
-    /// Returns whether this is the COOKIE ECHO of this handshake, of which both tags must be known;
-    /// notes it if so.
+    /// Returns whether this is the COOKIE ECHO of this handshake, both of whose tags must be known;
+    /// records it if so.
     const fn echo(&mut self, direction: Direction, packet: &SctpPacket) -> bool {
         let is = self.fit(direction, packet) && self.carried(direction.opposite()) != 0;
         if is {
@@ -77,8 +77,7 @@ impl Tags {
         is
     }
 
-    /// Returns whether a packet carries the tag that it must; that of an unknown receiver is never
-    /// carried.
+    /// Returns whether a packet carries the required tag; `false` if the receiver's tag is unknown.
     const fn fit(self, direction: Direction, packet: &SctpPacket) -> bool {
         let expected = if packet.reflected {
             self.carried(direction.opposite())
@@ -203,7 +202,7 @@ impl Track {
             return match (own, pending) {
                 (true, _) => self.chunks(direction, chunks),
                 (false, true) if self.state.eviction_class() == EvictionClass::Embryonic => {
-                    // The other handshake is the one that its sender has not gone on with.
+                    // The other handshake is the one that its sender has abandoned.
                     core::mem::swap(&mut self.tags, &mut self.pending);
                     self.chunks(direction, chunks)
                 }
@@ -258,7 +257,7 @@ impl Track {
                 self.pending.set(back, packet.initiate_tag);
             }
         } else if self.pending.fit(direction, packet) {
-            // The answer to an INIT beside the association, which stays as it is.
+            // The answer to an INIT beside the association, which is unchanged.
             self.pending.set(back, packet.initiate_tag);
             if !answered {
                 return Outcome::PASS;
@@ -276,7 +275,7 @@ impl Track {
             && self.pending.has_echoed(direction.opposite())
     }
 
-    /// Walks the table, a kind of chunk after the other, in the order in which they may stand.
+    /// Walks the table, one kind of chunk after the other, in their valid order.
     fn chunks(&mut self, direction: Direction, chunks: SctpChunks) -> Outcome<Fault> {
         const KINDS: [(SctpChunks, Event); 7] = [
             (SctpChunks::INIT_ACK, Event::InitAck),
@@ -306,8 +305,8 @@ impl Track {
                 Cell::Invalid => return Outcome::Invalid(Fault::State),
             }
         }
-        // Chunks that change no state are alone in their packet, or have come with one that may
-        // have changed it.
+        // Chunks that change no state are alone in their packet, or accompany one that may have
+        // changed it.
         if rest == chunks {
             match transition(direction, Event::Other, self.state) {
                 Cell::To(_) => believed = true,

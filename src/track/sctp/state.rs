@@ -109,7 +109,7 @@ pub enum Event {
     CookieEcho = 2,
     /// COOKIE ACK.
     CookieAck = 3,
-    /// DATA, SACK, HEARTBEAT, ERROR and all that changes no state.
+    /// DATA, SACK, HEARTBEAT, ERROR and all chunks that change no state.
     Other = 4,
     /// SHUTDOWN.
     Shutdown = 5,
@@ -186,11 +186,11 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
     //  InitSent, CookieWait, CookieEchoed, Established, ShutdownSent, ShutdownRecd,
     //  ShutdownAckSent, Closed
     let row: [Cell; 8] = match event {
-        // Restart or collision: the endpoints decide, the handshake that it begins is followed
-        // beside the state.
+        // Restart or collision: the endpoints decide, and the new handshake is tracked beside the
+        // state.
         Event::Init => [IG, IG, IG, IG, IG, IG, IG, RO],
-        // A repeated one is discarded by its receiver (RFC 9260 5.2.3), and has no business once
-        // the association is up. That of another handshake does not come here.
+        // A repeated INIT ACK is discarded by its receiver (RFC 9260 5.2.3), and is invalid once
+        // the association is up. One of another handshake does not reach the table.
         Event::InitAck => [CW, IG, IG, IV, IV, IV, IV, IV],
         // In the reply direction: a collision, where the responder has begun a handshake, too.
         Event::CookieEcho => [IV, CE, CE, IG, IG, IG, IG, IV],
@@ -198,8 +198,8 @@ pub const fn transition(direction: Direction, event: Event, state: State) -> Cel
         // There is no association before the COOKIE ECHO. Packets after the end are answered by an
         // ABORT.
         Event::Other => [IV, IV, CE, ES, SS, SR, SA, IG],
-        // The one of both ends at once changes nothing: both go on with SHUTDOWN ACK (RFC 9260
-        // 9.2).
+        // A SHUTDOWN of both ends at the same time changes nothing: both continue with SHUTDOWN ACK
+        // (RFC 9260 9.2).
         Event::Shutdown if original => [IV, IV, IG, SS, SS, SR, SA, IG],
         Event::Shutdown => [IV, IV, IG, SR, SS, SR, SA, IG],
         Event::ShutdownAck => [IV, IV, IG, IV, SA, SA, SA, IG],

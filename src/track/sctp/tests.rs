@@ -4,8 +4,7 @@ use super::*;
 use crate::track::LifetimeClass;
 use Direction::{Original, Reply};
 
-/// The tags that the initiator and the responder have chosen: each is carried by the other's
-/// packets.
+/// The tags chosen by the initiator and the responder: each is in the other end's packets.
 const A: u32 = 0xaaaa_0001;
 const B: u32 = 0xbbbb_0001;
 
@@ -63,7 +62,7 @@ use Seen::{Dropped, Is, Passed, Refused, Reopened};
 #[track_caller]
 fn send(track: &mut Track, direction: Direction, packet: SctpPacket) -> Seen {
     let before = *track;
-    // What is in a slot between two packets.
+    // State in a slot between two packets.
     *track = Track::from_words(track.to_words());
     assert_eq!(*track, before);
     match track.packet(direction, &packet) {
@@ -251,7 +250,7 @@ fn an_association_is_set_up_used_and_shut_down() {
                 Is(State::ShutdownAckSent),
             ),
             (Reply, chunks(A, COMPLETE), Is(State::Closed)),
-            // The SHUTDOWN COMPLETE was lost behind us.
+            // The SHUTDOWN COMPLETE was lost after the firewall.
             (Original, chunks(B, SHUTDOWN_ACK), Passed(State::Closed)),
             (Reply, reflected(B, COMPLETE), Passed(State::Closed)),
             (Original, init(A + 1), Reopened),
@@ -292,7 +291,7 @@ fn a_packet_of_another_tag_is_dropped_in_every_state() {
                 COMPLETE,
                 SctpChunks::HEARTBEAT,
             ];
-            // The right tag, but of the other direction and not reflected, is a wrong one too.
+            // The correct tag of the other direction, not reflected, is wrong too.
             let other = if direction == Original { A } else { B };
             for (kind, tag) in kinds
                 .into_iter()
@@ -453,7 +452,7 @@ fn a_forged_init_leaves_the_association_as_it_is() {
                 (direction, init(77), Passed(State::Established)),
                 (Original, chunks(B, DATA), Is(State::Established)),
                 (Reply, chunks(A, DATA), Is(State::Established)),
-                // The answer to it tells nobody anything about the association.
+                // The answer to it proves nothing about the association.
                 (
                     direction.opposite(),
                     chunks(77, ABORT),
@@ -486,7 +485,7 @@ fn two_inits_may_collide() {
 
 #[test]
 fn of_two_handshakes_that_collide_one_is_enough() {
-    // The first INIT was lost behind us.
+    // The first INIT was lost after the firewall.
     tell(
         &mut opened(),
         &[
@@ -596,8 +595,7 @@ mod properties {
                 if packet.tag != 0 {
                     packet.tag ^= 0x1000_0000;
                 }
-                // Whoever forges does not see the answers, so that no INIT ACK comes with the right
-                // tag.
+                // An attacker does not receive the answers, so no INIT ACK has the correct tag.
                 let seen = send(&mut track, direction, packet);
                 let is_meant = matches!(seen, Passed(State::Established) | Dropped(Fault::Tag));
                 prop_assert!(is_meant, "{seen:?}");

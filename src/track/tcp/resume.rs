@@ -291,8 +291,8 @@ impl Track {
             // With the byte of a probe, see below, and that before a keepalive.
             side.peer.max_window = one.offered(&sender).saturating_add(2);
             side.peer.max_ack = one.ack;
-            // It may have sent all that it was allowed to send before it was seen here, and one byte
-            // more to probe a full window (RFC 9293 3.8.6.1).
+            // The end may have sent all that it was allowed to send before it was seen here, and
+            // one byte more to probe a full window (RFC 9293 3.8.6.1).
             let allowed = another.ack.add(another.offered(&receiver)).add(1);
             side.peer.end = later(allowed, one.end);
             if is_anchored {

@@ -13,7 +13,7 @@ pub enum State {
     /// SYN-ACK leads to [`State::SynRecv`], a SYN to [`State::SynSent2`] (simultaneous open), a RST
     /// ends the session.
     SynSent = 0,
-    /// A SYN has passed each way. Either: a SYN-ACK leads to [`State::SynRecv`].
+    /// A SYN has passed in each direction. Either: a SYN-ACK leads to [`State::SynRecv`].
     SynSent2 = 1,
     /// The SYN-ACK has passed. Original: an ACK leads to [`State::Established`]. Either: a FIN
     /// leads to [`State::FinWait`], a RST to [`State::Close`].
@@ -24,8 +24,8 @@ pub enum State {
     /// One end has sent a FIN. Either: an ACK leads to [`State::CloseWait`]. The other end: a FIN
     /// leads to [`State::LastAck`].
     FinWait = 4,
-    /// The FIN was acknowledged; the other half may go on for long. The other end: a FIN leads to
-    /// [`State::LastAck`].
+    /// The FIN was acknowledged; the other direction may stay open for long. The other end: a FIN
+    /// leads to [`State::LastAck`].
     CloseWait = 5,
     /// Each end has sent a FIN. Either: an ACK leads to [`State::TimeWait`].
     LastAck = 6,
@@ -137,7 +137,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// All that a well-formed segment can be.
+    /// All kinds of well-formed segments.
     pub const ALL: [Self; 5] = [Self::Syn, Self::SynAck, Self::Fin, Self::Ack, Self::Rst];
 
     /// Returns the kind of a segment with these flags.
@@ -217,10 +217,10 @@ const TABLE: [[Row; 6]; 2] = [
         // SYN: a retransmission; on a live session the responder decides (challenge ACK, RFC 5961
         // 4.2).
         [To(Ss), To(S2), Ig, Ig, Ig, Ig, Ig, Re, Re],
-        // SYN-ACK: only in a simultaneous open does the initiator send one.
+        // SYN-ACK: the initiator sends one only in a simultaneous open.
         [Iv, To(Sr), To(Sr), Iv, Iv, Iv, Iv, Iv, Iv],
-        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK.
-        // One that repeats the first leaves the state.
+        // FIN: not before the responder's SYN-ACK; the second FIN of the pair leads to LAST_ACK. A
+        // repetition of the first one does not change the state.
         [
             Iv,
             Iv,
@@ -278,7 +278,7 @@ const TABLE: [[Row; 6]; 2] = [
             To(Tw),
             To(Cl),
         ],
-        // ACK: in SYN_SENT perhaps a half-open responder's challenge; in SYN_RECV the answer to a
+        // ACK: in SYN_SENT possibly a half-open responder's challenge; in SYN_RECV the answer to a
         // late SYN.
         [
             Ig,

@@ -1,9 +1,9 @@
 //! The usual segment of an established connection, judged in place.
 //!
-//! [`Track::usual`] does what [`Track::segment`] does with an ACK of an established connection that
-//! is within its window and brings no surprise: nothing is unpacked, and nothing is decided that
-//! such a segment cannot need. It leaves every other segment, and then it has changed nothing. Its
-//! test compares all fields with those that [`Track::segment`] sets.
+//! [`Track::usual`] handles an ordinary ACK of an established connection within its window like
+//! [`Track::segment`], but unpacks nothing and skips decisions that such a segment cannot need.
+//! Every other segment is left to the full check, with no change. Its test compares all fields with
+//! those that [`Track::segment`] sets.
 
 use super::judgement::digest_of;
 use super::window::{MIN_ACK_WINDOW, PeerFlags};
@@ -19,8 +19,8 @@ impl Track {
     /// for an acknowledgment, which caps the lifetime of the connection, if the segment is
     /// accepted; `None` if the segment is not usual.
     ///
-    /// Neither the direction of a segment nor whether it brings data or news follows a pattern, so
-    /// nothing branches on them.
+    /// The direction of a segment, its data and its progress follow no pattern, so nothing branches
+    /// on them.
     #[inline(always)]
     pub(crate) fn usual(&mut self, direction: Direction, segment: &Ack) -> Option<bool> {
         let [original_flags, _] = self.flags;
@@ -250,7 +250,7 @@ mod tests {
         assert!(taken.get() > 1_000, "{} took the short way", taken.get());
     }
 
-    /// Two ends that send data in turn: the comparison above is not about nothing.
+    /// Two ends that take turns sending data, so that the comparison above covers something.
     #[test]
     fn a_plain_transfer_takes_the_short_way_throughout() {
         let syn = |flags, seq, ack| Segment {

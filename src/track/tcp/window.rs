@@ -6,7 +6,7 @@
 //! (`seq` plus its length), `ack` and `sack` (the highest edge of its SACK blocks, or `ack`) must
 //! satisfy four bounds:
 //!
-//! - **I**   `seq <= sender.max_end`: no byte beyond what the receiver has allowed.
+//! - **I** `seq <= sender.max_end`: no byte past the receiver's limit.
 //! - **II**  `end >= sender.end - receiver.max_window`: not older than a window before the sent
 //!   data.
 //! - **III** `sack <= receiver.end`: nothing is acknowledged that was never sent.
@@ -31,15 +31,15 @@ pub const MIN_ACK_WINDOW: u32 = 66_000;
 #[cfg_attr(feature = "snapshot", derive(Serialize, Deserialize))]
 #[repr(C)]
 pub struct Peer {
-    /// The end of the furthest segment that it has sent: its next new byte.
+    /// The end of the furthest sent segment: the next new byte.
     pub end: SeqNum,
-    /// The furthest byte that the other end has allowed it to send, plus one.
+    /// The furthest byte that the other end has allowed, plus one.
     pub max_end: SeqNum,
-    /// The largest window that it has offered, scaled; 0 while it has sent nothing.
+    /// The largest offered window, scaled; 0 before the first segment.
     pub max_window: u32,
-    /// The highest acknowledgment number that it has sent: the exact sequence number that it
-    /// expects next. Before it has sent one ([`PeerFlags::MAX_ACK_KNOWN`] is clear), the least that
-    /// it can send: the number after the SYN flag of the other end.
+    /// The highest sent acknowledgment number: the exact sequence number that the end expects next.
+    /// Before the first one ([`PeerFlags::MAX_ACK_KNOWN`] is clear), the least possible one: the
+    /// number after the SYN flag of the other end.
     pub max_ack: SeqNum,
 }
 
@@ -88,7 +88,7 @@ pub struct Side {
     pub scale: u8,
 }
 
-/// The four bounds of the module's head.
+/// The four bounds of the module documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Bound {
     /// I: `seq <= sender.max_end`.
@@ -102,7 +102,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Returns the inequality in words.
+    /// Returns the inequality as text.
     #[must_use]
     pub const fn describe(self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ pub struct BoundCheck {
     pub bound: Bound,
     /// The packet's number.
     pub value: SeqNum,
-    /// The number that it was compared with.
+    /// The limit of the comparison.
     pub limit: SeqNum,
     /// Whether it held.
     pub holds: bool,
@@ -191,10 +191,10 @@ impl Side {
 }
 
 /// Records more data of a segment that has passed: its end moves from `from` to `to`, since a later
-/// IP fragment of it has come. The effect on both sides is that of one segment of that length.
+/// IP fragment of it has arrived. The effect on both sides is that of one segment of that length.
 pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) {
     if receiver.peer.max_window == 0 {
-        // As in a SYN: the other end has not allowed anything yet.
+        // Like in a SYN: the other end has not allowed anything yet.
         if to.after(sender.peer.max_end) {
             sender.peer.max_end = to;
         }
@@ -218,11 +218,10 @@ pub fn extend(sender: &mut Side, receiver: &mut Side, from: SeqNum, to: SeqNum) 
 /// Stage of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stage {
-    /// No SYN-ACK has passed yet: the SYN of an end has no more weight than its SYN-ACK, which
-    /// proves by its acknowledgment that its sender has seen the other end's SYN.
+    /// No SYN-ACK has passed yet: the SYN of an end has no more weight than its SYN-ACK, whose
+    /// acknowledgment proves that its sender has received the other end's SYN.
     pub opening: bool,
-    /// The connection was followed from its SYN, so [`Peer::max_ack`] means something from the
-    /// start.
+    /// The connection is tracked from its SYN, so [`Peer::max_ack`] is meaningful from the start.
     pub followed: bool,
 }
 
@@ -404,7 +403,7 @@ impl Sides {
                 rx.peer.end = numbers.sack;
                 rx.peer.max_end = numbers.sack;
             } else if numbers.sack == rx.peer.end.add(1) {
-                // The answer to a keepalive that was not seen here.
+                // The answer to a keepalive that did not pass here.
                 rx.peer.end = numbers.sack;
             }
         }
@@ -502,8 +501,8 @@ impl Sides {
     /// Returns whether a segment with an old acknowledgment carries data that the receiver
     /// acknowledges.
     ///
-    /// Beyond two windows the receiver discards the data as well (RFC 5961 5.2), like those of a
-    /// blind attacker.
+    /// More than two windows away, the receiver discards the data as well (RFC 5961 5.2), like
+    /// those of a blind attacker.
     #[inline(always)]
     fn has_usable_data(&self, numbers: &Numbers) -> bool {
         let is_near = self.rx.peer.end.distance_from(numbers.sack) / 2 <= self.ack_window();

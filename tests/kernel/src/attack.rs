@@ -1,4 +1,4 @@
-//! Segments of an attacker that guesses numbers, knows them, or replays earlier segments.
+//! Segments of an attacker that guesses or knows sequence numbers, or replays earlier segments.
 
 use rand::RngExt;
 use rand::seq::IndexedRandom;

@@ -24,7 +24,7 @@ const STATES: [&str; 10] = [
     "SYN_SENT2",
 ];
 
-/// Length of `nlmsghdr` and of `nfgenmsg` behind it, in bytes.
+/// Length of `nlmsghdr` and of the `nfgenmsg` after it, in bytes.
 const HEADERS: usize = 16 + 4;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`
 const GET: u16 = 1 << 8 | 1;
@@ -32,7 +32,7 @@ const GET: u16 = 1 << 8 | 1;
 const REQUEST: u16 = 1;
 /// `NLMSG_ERROR`
 const ERROR: u16 = 2;
-/// `NLA_F_NESTED`; the kernel wants it in requests, and it is no part of the type.
+/// `NLA_F_NESTED`, which the kernel requires in requests; the flag is not part of the type.
 const NESTED: u16 = 0x8000;
 const IPS_SEEN_REPLY: u32 = 1 << 1;
 const IPS_ASSURED: u32 = 1 << 2;
@@ -43,11 +43,11 @@ const ENOENT: i32 = 2;
 pub struct Tracked {
     /// Name of the TCP state.
     pub state: String,
-    /// A packet of the responder was seen.
+    /// A packet of the responder has passed.
     pub replied: bool,
     /// The handshake was completed.
     pub assured: bool,
-    /// The initiator is the end that was asked for second.
+    /// The initiator is the second end of the query.
     pub turned: bool,
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for Tracked {
     }
 }
 
-/// The kernel's table of connections in the network namespace of the thread that opened it.
+/// The kernel's connection table in the network namespace of the thread that opened this value.
 #[derive(Debug)]
 pub struct Table {
     socket: OwnedFd,
@@ -79,7 +79,7 @@ impl Table {
     /// Opens the table of the calling thread's namespace.
     ///
     /// # Errors
-    /// No root, or a kernel without `NF_CT_NETLINK`.
+    /// Returns an error without root, or if the kernel lacks `NF_CT_NETLINK`.
     pub fn open() -> Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
@@ -95,10 +95,10 @@ impl Table {
         })
     }
 
-    /// Returns the TCP connection between two ends, whichever end opened the connection.
+    /// Returns the TCP connection between two ends, regardless of which end opened it.
     ///
     /// # Errors
-    /// The kernel does not answer, or answers something else.
+    /// Returns an error if the kernel does not answer, or answers something else.
     pub fn find(&mut self, left: SocketAddr, right: SocketAddr) -> Result<Option<Tracked>> {
         self.asked = self.asked.wrapping_add(1);
         let request = request(left, right, self.asked);

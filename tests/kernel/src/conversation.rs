@@ -1,5 +1,5 @@
-//! One conversation as a router in its middle sees it: two ends, a lossy path on either side, and
-//! an attacker.
+//! One conversation from the view of a router in its middle: two ends, a lossy path on either side,
+//! and an attacker.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,15 +11,15 @@ use crate::attack;
 use crate::endpoint::{End, Offer, Phase};
 use crate::segment::{RST, Segment};
 
-/// Segments of the past that an attacker may replay.
+/// Number of earlier segments that an attacker may replay.
 const MEMORY: usize = 24;
 
 /// End that sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The end behind the first TUN device.
+    /// The end at the first TUN device.
     Left,
-    /// The end behind the second.
+    /// The end at the second TUN device.
     Right,
 }
 
@@ -75,16 +75,16 @@ pub struct Conversation {
     addresses: Both<SocketAddr>,
     ends: Both<End>,
     habits: Habits,
-    /// Sent, on the way to the middle.
+    /// Segments in flight to the middle.
     to_middle: VecDeque<(Side, Segment)>,
-    /// Seen in the middle, on the way to the other end.
+    /// Segments that passed the middle, in flight to the other end.
     to_end: VecDeque<(Side, Segment)>,
     passed: Both<Vec<Segment>>,
     left: u32,
 }
 
 impl Conversation {
-    /// A new conversation. Its addresses are 10.1.x.y and 10.2.x.y, or in fd00:1::/32 and
+    /// Creates a conversation. Its addresses are 10.1.x.y and 10.2.x.y, or in fd00:1::/32 and
     /// fd00:2::/32.
     pub fn new(number: u32, dice: &mut ChaCha8Rng) -> Self {
         let attacked = dice.random_bool(0.5);
@@ -251,8 +251,8 @@ impl Conversation {
         self.start(opener, iss, dice);
     }
 
-    /// An end loses its memory, and perhaps opens a new connection where the other one still has
-    /// the old.
+    /// An end loses its state, and possibly opens a new connection while the other still has the
+    /// old one.
     fn crash(&mut self, dice: &mut ChaCha8Rng) {
         let side = self.any_side(dice);
         let end = self.ends.of_mut(side);
@@ -263,7 +263,7 @@ impl Conversation {
         } else {
             end.phase = Phase::Closed;
             if dice.random_bool(0.5) {
-                // Some tell the other end as they go.
+                // Some ends notify the other one.
                 let reset = end.segment(RST, end.nxt, 0);
                 self.to_middle.push_back((side, reset));
             }
@@ -271,7 +271,7 @@ impl Conversation {
     }
 }
 
-/// Takes one segment off the way: the oldest, or any one of the first few.
+/// Takes one segment from the path: the oldest, or any of the first few.
 fn take(
     way: &mut VecDeque<(Side, Segment)>,
     reorder: f64,
@@ -304,7 +304,7 @@ fn addresses(number: u32, dice: &mut ChaCha8Rng) -> Both<SocketAddr> {
         }
     };
     let v6 = dice.random_bool(0.4);
-    // The host part alone repeats after 2^16 conversations; the ports then tell them apart.
+    // The host part alone repeats after 2^16 conversations; the ports then distinguish them.
     let port = 1024 + u16::from(high);
     Both([
         SocketAddr::new(ip(1, v6), 10_000 + dice.random_range(0..50_000)),
@@ -312,7 +312,7 @@ fn addresses(number: u32, dice: &mut ChaCha8Rng) -> Both<SocketAddr> {
     ])
 }
 
-/// Initial sequence numbers, often where 32 bits or 31 bits end.
+/// Initial sequence numbers, often near the end of 32 or 31 bits.
 fn initial(dice: &mut ChaCha8Rng) -> u32 {
     let short = dice.random_range(0..4000);
     match dice.random_range(0..8) {

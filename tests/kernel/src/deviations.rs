@@ -6,10 +6,10 @@ use std::fmt;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-/// The list that goes with the tool.
+/// The list that belongs to the tool.
 const LIST: &str = include_str!("../deviations.toml");
 
-/// Stories kept of a kind.
+/// Number of stories stored of a kind.
 const EXAMPLES: usize = 2;
 
 /// Kind of deviation: the properties that deviations of one entry share.
@@ -22,8 +22,8 @@ pub struct Kind {
     pub ours: String,
     /// The session's state before the packet, in the engine; `-` for none.
     pub state: String,
-    /// The segment's flags, with `>` or `<` before them for its direction in the session, where it
-    /// has one.
+    /// The segment's flags, with `>` or `<` before them for its direction in the session, if it has
+    /// a session.
     pub segment: String,
     /// Kinds of earlier segments in the connection; `-` for none of note.
     pub after: String,
@@ -50,7 +50,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A deviation that was looked at. `*` matches anything.
+/// An entry of the list. `*` matches anything.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
@@ -87,7 +87,7 @@ pub struct Deviations {
 }
 
 impl Deviations {
-    /// Adds one. Its story is only told if it will be kept.
+    /// Adds a deviation. Its story is only created if it will be stored.
     pub fn add(&mut self, kind: Kind, story: impl FnOnce() -> String) {
         let found = self.found.entry(kind).or_default();
         found.count += 1;
@@ -102,13 +102,12 @@ impl Deviations {
         self.found.values().map(|found| found.count).sum()
     }
 
-    /// Prints a line for each entry of the list, and every kind that stands in none, with its
-    /// stories; with `all` every kind. Says whether all is well: no kind is missing on the list,
-    /// and no entry covers too many packets. An entry that covers none is only mentioned: some are
-    /// rare.
+    /// Prints a line for each entry of the list, and every kind without an entry with its stories;
+    /// with `all`, every kind. Returns whether all kinds are listed and no entry covers too many
+    /// packets. Entries that cover no packets are only printed, since some are rare.
     ///
     /// # Errors
-    /// The list cannot be read.
+    /// Returns an error if the list cannot be read.
     pub fn report(&self, packets: u64, all: bool) -> Result<bool> {
         let list: List = toml::from_str(LIST).context("deviations.toml")?;
         let mut counts = vec![0u64; list.deviation.len()];
@@ -171,7 +170,7 @@ impl Known {
     }
 }
 
-/// Whether a value fits a pattern in which `*` stands for anything.
+/// Returns whether a value matches a pattern in which `*` matches anything.
 fn matches(pattern: &str, value: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == value,

@@ -1,5 +1,4 @@
-//! A model of one end of a TCP connection: enough of RFC 9293, 5961 and 7323 to be plausible, and
-//! no more.
+//! A model of one end of a TCP connection: just enough of RFC 9293, 5961 and 7323 to be plausible.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -17,13 +16,13 @@ pub struct Offer {
     pub sack: bool,
     /// Timestamps.
     pub timestamps: bool,
-    /// Sends an option that nobody knows.
+    /// Sends an unassigned option.
     pub unknown: bool,
-    /// Bytes of buffer to begin with: the window that it offers.
+    /// Initial bytes of buffer: the window that the end offers.
     pub buffer: u32,
-    /// Takes back window that it has offered, which RFC 9293 3.8.6 advises against.
+    /// Shrinks a window that it has offered, which RFC 9293 3.8.6 advises against.
     pub shrinks: bool,
-    /// The largest payload that it sends, in bytes.
+    /// Maximum payload that the end sends, in bytes.
     pub largest: u16,
 }
 
@@ -37,11 +36,11 @@ pub enum Phase {
     Listen,
     /// The end has sent its SYN.
     SynSent,
-    /// SYNs went both ways.
+    /// Both ends have sent a SYN.
     SynReceived,
-    /// ESTABLISHED and all that follows.
+    /// ESTABLISHED and all later states.
     Open,
-    /// Both FINs are acknowledged, and it closed first.
+    /// Both FINs are acknowledged, and this end closed first.
     TimeWait,
 }
 
@@ -54,13 +53,13 @@ pub struct End {
     pub offer: Offer,
     /// The oldest byte that is not acknowledged.
     pub una: u32,
-    /// The next byte that it will send.
+    /// The next byte that the end will send.
     pub nxt: u32,
     /// Window of the other end, in bytes from `una`.
     pub peer_window: u32,
     /// The next byte that the end expects.
     pub rcv_nxt: u32,
-    /// The right edge of the window that it has offered.
+    /// The right edge of the offered window.
     pub promised: u32,
     peer_shift: u8,
     shift: u8,
@@ -76,7 +75,7 @@ pub struct End {
 }
 
 impl End {
-    /// An end without a connection.
+    /// Creates an end without a connection.
     #[must_use]
     pub fn new(offer: Offer) -> Self {
         Self {
@@ -103,12 +102,12 @@ impl End {
         self.syn(iss, SYN)
     }
 
-    /// Waits for a connection; `iss` is the initial sequence number that it will use.
+    /// Waits for a connection; `iss` is the end's initial sequence number.
     pub fn listen(&mut self, iss: u32) {
         self.reset_to(Phase::Listen, iss);
     }
 
-    /// Whether nothing will happen here of its own accord.
+    /// Returns whether the end will do nothing unprompted.
     #[must_use]
     pub const fn is_quiet(&self) -> bool {
         matches!(self.phase, Phase::Closed | Phase::Listen | Phase::TimeWait)
@@ -139,7 +138,7 @@ impl End {
         }
     }
 
-    /// Any segment of a synchronised connection: acknowledges and offers what there is.
+    /// Returns a segment of a synchronized connection, with the current acknowledgment and window.
     pub fn segment(&mut self, flags: u8, seq: u32, len: u16) -> Segment {
         let left = self.promised.wrapping_sub(self.rcv_nxt);
         let room = if self.offer.shrinks || (left as i32) < 0 {
@@ -173,8 +172,8 @@ impl End {
         self.segment(ACK, self.nxt, 0)
     }
 
-    /// Something that the end does of its own accord, if it has anything to do. `closing`: the
-    /// chance that it has no more data to send.
+    /// Returns a segment that the end sends unprompted, if any. `closing` is the probability that
+    /// it has no more data to send.
     pub fn act(&mut self, dice: &mut ChaCha8Rng, closing: f64) -> Option<Segment> {
         match self.phase {
             Phase::Closed | Phase::Listen | Phase::TimeWait => None,
@@ -253,7 +252,7 @@ impl End {
         Some(self.segment(flags, seq, len))
     }
 
-    /// Sends something again that is not acknowledged.
+    /// Retransmits something that is not acknowledged.
     fn retransmission(&mut self, dice: &mut ChaCha8Rng) -> Option<Segment> {
         let outstanding = self.nxt.wrapping_sub(self.una);
         if outstanding == 0 || outstanding > 1 << 30 {
@@ -278,7 +277,7 @@ impl End {
         Some(self.segment(if with_fin { FIN | ACK } else { ACK }, seq, len))
     }
 
-    /// RFC 9293 3.8.4: below what was acknowledged, with or without a byte of garbage.
+    /// RFC 9293 3.8.4: below the acknowledged numbers, with or without a byte of garbage.
     fn keepalive(&mut self, dice: &mut ChaCha8Rng) -> Option<Segment> {
         let idle = self.una == self.nxt && self.fin.is_none();
         idle.then(|| {
@@ -300,7 +299,7 @@ impl End {
         Some(self.segment(ACK, seq, 1))
     }
 
-    /// Takes a segment and says what the end answers.
+    /// Receives a segment and returns the end's answer.
     pub fn receive(&mut self, segment: &Segment, dice: &mut ChaCha8Rng) -> Option<Segment> {
         if segment.wrong_offset.is_some() {
             return None;
@@ -336,7 +335,7 @@ impl End {
                 self.shift = mine.min(14);
                 self.peer_shift = other.min(14);
             }
-            // No scale of its own in the answer to a SYN without.
+            // No window scale in the answer to a SYN without one.
             (_, None) => self.peer_shift = u8::MAX,
             _ => {}
         }

@@ -10,7 +10,7 @@ use crate::conntrack::{Table, Tracked};
 use crate::conversation::Side;
 use crate::namespace::{Namespace, Tun, sysctl, wait};
 
-/// Class of a packet in conntrack: state and direction, as users of `conntrack` know them.
+/// Class of a packet in conntrack: state and direction, in the terms of `conntrack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
     /// INVALID: the packet fits no connection.
@@ -25,7 +25,7 @@ pub enum Class {
     Related,
     /// Not tracked.
     Untracked,
-    /// The kernel did not forward it.
+    /// The kernel did not forward the packet.
     Lost,
 }
 
@@ -61,8 +61,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// A namespace that forwards between two TUN devices and marks what conntrack thinks. It is the
-/// calling thread's namespace from [`Kernel::start`] on, and nothing is ever dropped in it.
+/// A namespace that forwards between two TUN devices and marks each packet with conntrack's class.
+/// It is the calling thread's namespace from [`Kernel::start`] on, and drops no packets.
 pub struct Kernel {
     left: Tun,
     right: Tun,
@@ -73,10 +73,10 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Makes the namespace and moves the calling thread into it.
+    /// Creates the namespace and moves the calling thread into it.
     ///
     /// # Errors
-    /// No root, no TUN, no nftables, no netlink for conntrack.
+    /// Returns an error without root, TUN, nftables or netlink for conntrack.
     pub fn start(name: &str) -> Result<Self> {
         let namespace = Namespace::create(name)?;
         namespace.enter()?;
@@ -105,7 +105,7 @@ impl Kernel {
              {{\nchain forward {{\n\
              type filter hook forward priority filter; policy accept;\n{rules}}}\n}}\n"
         ))?;
-        // As strict as Linux gets, and no lifetime that could end during the run.
+        // The strictest settings of Linux, and no lifetime that could expire during the run.
         let mut settings = vec![
             ("tcp_loose".to_owned(), "0"),
             ("tcp_be_liberal".to_owned(), "0"),
@@ -141,7 +141,8 @@ impl Kernel {
     /// Sends a packet through the kernel and returns its class.
     ///
     /// # Errors
-    /// The devices fail, or what comes out is not what went in.
+    /// Returns an error if the devices fail, or the packet that comes out differs from the one sent
+    /// in.
     pub fn classify(&mut self, sender: Side, packet: &[u8]) -> Result<Class> {
         let (from, to) = match sender {
             Side::Left => (&self.left, &self.right),
@@ -170,14 +171,14 @@ impl Kernel {
     /// Returns the TCP connection that the kernel tracks between two ends.
     ///
     /// # Errors
-    /// The kernel does not answer.
+    /// Returns an error if the kernel does not answer.
     pub fn connection(&mut self, left: SocketAddr, right: SocketAddr) -> Result<Option<Tracked>> {
         self.table.find(left, right)
     }
 }
 
-/// The class that a forwarded packet was marked with, and its bytes behind the IP header. No packet
-/// that was sent carries a mark.
+/// The class with which a forwarded packet was marked, and its bytes after the IP header. No packet
+/// carries a mark when it is sent.
 fn unmark(packet: &[u8]) -> Option<(Class, &[u8])> {
     let (first, second) = (*packet.first()?, *packet.get(1)?);
     let (dscp, header) = match first >> 4 {

@@ -13,15 +13,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-/// Flag that is set once the process was asked to end (SIGINT, SIGTERM).
+/// Flag that is set once the process is requested to end (SIGINT, SIGTERM).
 #[derive(Debug, Clone)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Listens from now on, so that namespaces are removed on the way out.
+    /// Installs the signal handlers, so that namespaces are removed at the end.
     ///
     /// # Errors
-    /// The signals cannot be taken.
+    /// Returns an error if the handlers cannot be installed.
     pub fn listen() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -31,24 +31,24 @@ impl Interrupt {
     }
 
     /// # Errors
-    /// The process was asked to end.
+    /// Returns an error if the process was requested to end.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.0.load(Ordering::Relaxed), "interrupted");
         Ok(())
     }
 }
 
-/// A named network namespace; dropping it removes the name, and the kernel the rest.
+/// A named network namespace. Dropping the value removes the name, and the kernel removes the rest.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
 }
 
 impl Namespace {
-    /// Makes a namespace. The name must not be in use.
+    /// Creates a namespace. The name must not be in use.
     ///
     /// # Errors
-    /// `ip netns add` fails: no root, or the name is taken.
+    /// Returns an error if `ip netns add` fails: without root, or if the name is taken.
     pub fn create(name: &str) -> Result<Self> {
         command("ip", &["netns", "add", name])?;
         let namespace = Self {
@@ -58,10 +58,10 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Moves the calling thread, and those that it will start, into the namespace.
+    /// Moves the calling thread, and threads that it will start, into the namespace.
     ///
     /// # Errors
-    /// The namespace is gone, or no root.
+    /// Returns an error without root, or if the namespace is gone.
     pub fn enter(&self) -> Result<()> {
         let file = File::open(format!("/run/netns/{}", self.name))?;
         move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).context("setns")
@@ -71,7 +71,7 @@ impl Namespace {
     /// thread stays where it is.
     ///
     /// # Errors
-    /// The namespace is gone, or the function fails.
+    /// Returns an error if the namespace is gone, or the function fails.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -84,11 +84,11 @@ impl Namespace {
         })
     }
 
-    /// Makes a namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24
+    /// Creates a namespace with a TUN device that has both addresses of host `host`, in 10.9.0.0/24
     /// and fd09::/64.
     ///
     /// # Errors
-    /// No root, no `/dev/net/tun`, or the name is taken.
+    /// Returns an error without root or `/dev/net/tun`, or if the name is taken.
     pub fn with_path(name: &str, host: u8) -> Result<(Self, Tun)> {
         let namespace = Self::create(name)?;
         let device = namespace.inside(|| Tun::create(&namespace, "path", 1500))?;
@@ -97,11 +97,11 @@ impl Namespace {
         Ok((namespace, device))
     }
 
-    /// Gives the device of [`Namespace::with_path`] both addresses of one more host. They are for
-    /// those who ask for them: connections come from the first host.
+    /// Gives the device of [`Namespace::with_path`] both addresses of one more host. Connections
+    /// come from the first host unless a program binds to another one.
     ///
     /// # Errors
-    /// What `ip` says.
+    /// Returns the error message of `ip`.
     pub fn add_host(&self, host: u8) -> Result<()> {
         self.ip(&format!("addr add 10.9.0.{host}/24 dev path"))?;
         self.ip(&format!(
@@ -112,7 +112,7 @@ impl Namespace {
     /// Runs `ip` inside, with arguments that are separated by spaces.
     ///
     /// # Errors
-    /// What `ip` says.
+    /// Returns the error message of `ip`.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         let all: Vec<_> = ["-n", &self.name]
             .into_iter()
@@ -124,7 +124,7 @@ impl Namespace {
     /// Loads an nftables ruleset.
     ///
     /// # Errors
-    /// What `nft` says.
+    /// Returns the error message of `nft`.
     pub fn nft(&self, ruleset: &str) -> Result<()> {
         use std::io::Write;
         let mut child = Command::new("ip")
@@ -165,7 +165,7 @@ fn command(program: &str, arguments: &[&str]) -> Result<()> {
 /// Sets a value under `/proc/sys/net` in the calling thread's namespace.
 ///
 /// # Errors
-/// There is no such setting, or it does not take the value.
+/// Returns an error if there is no such setting, or it rejects the value.
 pub fn sysctl(key: &str, value: &str) -> Result<()> {
     fs::write(format!("/proc/sys/net/{key}"), value).with_context(|| format!("net/{key} = {value}"))
 }
@@ -174,11 +174,11 @@ pub fn sysctl(key: &str, value: &str) -> Result<()> {
 pub struct Tun(SyncDevice);
 
 impl Tun {
-    /// Makes a device with an MTU in bytes. No address is set, and the kernel sends nothing of its
-    /// own accord.
+    /// Creates a device with an MTU in bytes. No address is set, and the kernel sends nothing
+    /// unprompted.
     ///
     /// # Errors
-    /// No root, or no `/dev/net/tun`.
+    /// Returns an error without root or `/dev/net/tun`.
     pub fn create(namespace: &Namespace, name: &str, mtu: u16) -> Result<Self> {
         let device = DeviceBuilder::new()
             .name(name)
@@ -187,7 +187,7 @@ impl Tun {
             .build_sync()
             .with_context(|| format!("TUN device {name}"))?;
         device.set_nonblocking(true)?;
-        // No link-local address: no discovery of neighbours, routers or groups.
+        // No link-local address: no discovery of neighbors, routers or groups.
         namespace.ip(&format!(
             "link set {name} mtu {mtu} txqueuelen 2000 addrgenmode none"
         ))?;
@@ -198,7 +198,7 @@ impl Tun {
     /// Hands the kernel a packet that has arrived on the device.
     ///
     /// # Errors
-    /// The device is down, or these bytes are no IP packet.
+    /// Returns an error if the device is down, or the bytes are not an IP packet.
     pub fn send(&self, packet: &[u8]) -> Result<()> {
         let sent = self.0.send(packet).context("write to TUN")?;
         ensure!(
@@ -212,7 +212,7 @@ impl Tun {
     /// Takes the next packet that the kernel sends through the device, if there is one now.
     ///
     /// # Errors
-    /// The device is down.
+    /// Returns an error if the device is down.
     pub fn receive<'b>(&self, buffer: &'b mut [u8]) -> Result<Option<&'b [u8]>> {
         match self.0.recv(buffer) {
             Ok(len) => Ok(buffer.get(..len)),
@@ -222,10 +222,10 @@ impl Tun {
     }
 }
 
-/// Waits until one of the devices has a packet, at most so many microseconds.
+/// Waits until one of the devices has a packet, at most for a number of microseconds.
 ///
 /// # Errors
-/// The devices cannot be waited for.
+/// Returns an error if polling the devices fails.
 pub fn wait(devices: [&Tun; 2], micros: u64) -> Result<()> {
     let timeout = Timespec {
         tv_sec: i64::try_from(micros / 1_000_000).unwrap_or(i64::MAX),

@@ -20,7 +20,7 @@ use crate::namespace::Interrupt;
 use crate::segment::{RST, Segment};
 use crate::wake::Wake;
 
-/// Number of conversations at the same time.
+/// Number of concurrent conversations.
 const LIVE: usize = 64;
 
 /// Settings of a run.
@@ -79,7 +79,7 @@ fn engine() -> Result<Engine> {
 /// Runs the comparison in the namespace of a kernel.
 ///
 /// # Errors
-/// The kernel cannot be asked, or the process was asked to end.
+/// Returns an error if the kernel cannot be queried, or the process was requested to end.
 pub fn run(kernel: Kernel, settings: &Settings, interrupt: &Interrupt) -> Result<Outcome> {
     let mut dice = ChaCha8Rng::seed_from_u64(settings.seed);
     let mut run = Run {
@@ -233,7 +233,7 @@ fn describe(verdict: &Verdict) -> String {
     format!("{} {detail}", tracked.class.name())
 }
 
-/// Returns whether class and direction are the same.
+/// Returns whether class and direction are equal.
 fn agree(linux: Class, verdict: &Verdict) -> bool {
     let tracked = verdict.tracked();
     match linux {

@@ -8,13 +8,13 @@ use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, TcpHeader, ip
 
 /// No more data.
 pub const FIN: u8 = 0x01;
-/// Synchronise.
+/// Synchronize.
 pub const SYN: u8 = 0x02;
 /// Reset.
 pub const RST: u8 = 0x04;
 /// Push.
 pub const PSH: u8 = 0x08;
-/// The acknowledgement number counts.
+/// The acknowledgment number counts.
 pub const ACK: u8 = 0x10;
 /// The urgent pointer counts.
 pub const URG: u8 = 0x20;
@@ -36,9 +36,9 @@ pub struct Options {
     pub sack_permitted: bool,
     /// Timestamp value and echo.
     pub timestamps: Option<(u32, u32)>,
-    /// SACK blocks; as many as have room are sent.
+    /// SACK blocks; as many as fit are sent.
     pub sack: Vec<(u32, u32)>,
-    /// An option that nobody knows stands before all others.
+    /// An unassigned option precedes all others.
     pub unknown: bool,
 }
 
@@ -81,7 +81,7 @@ impl Options {
 pub struct Segment {
     /// Sequence number.
     pub seq: u32,
-    /// Acknowledgement number, whether the flag is set or not.
+    /// Acknowledgment number, whether or not the flag is set.
     pub ack: u32,
     /// Flags, the low eight bits.
     pub flags: u8,
@@ -143,7 +143,7 @@ impl Segment {
     /// Returns the whole IP packet, checksums included.
     ///
     /// # Errors
-    /// The two addresses are not of one family.
+    /// Returns an error if the two addresses are not of one family.
     pub fn packet(&self, from: SocketAddr, to: SocketAddr) -> Result<Vec<u8>> {
         let mut tcp = TcpHeader::new(from.port(), to.port(), self.seq, self.window);
         tcp.acknowledgment_number = self.ack;
@@ -186,7 +186,7 @@ impl Segment {
         PacketBuilder::ip(ip)
             .tcp_header(tcp)
             .write(&mut bytes, &payload)?;
-        // Data offset and flags are one word of the checksum, which stands two words behind.
+        // Data offset and flags are one word of the checksum, which is two words later.
         if let (Some(offset), Some([word @ .., _, _, high, low])) =
             (self.wrong_offset, bytes.get_mut(offset_at..offset_at + 6))
             && let [byte, flags] = word

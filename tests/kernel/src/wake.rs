@@ -1,5 +1,5 @@
 //! Earlier segments of a connection after which Linux may store other numbers than the engine,
-//! although both gave them the same verdict.
+//! although both gave the same verdict.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ impl fmt::Display for Wake {
 }
 
 impl Wake {
-    /// Takes note of a segment on which both agreed. `before` is the session's state before it.
+    /// Records a segment on which both agreed. `before` is the session's state before the segment.
     pub fn note(&mut self, verdict: &Verdict, segment: &Segment, steps: &[Step], before: &str) {
         if verdict.tracked().class == Class::New && before != "SYN_SENT" {
             // A new connection on the same ports.

@@ -1,4 +1,4 @@
-//! The least that the lock-free parts need of the rest of the library.
+//! Minimal replacements for the parts of the library that the lock-free modules use.
 
 /// Atomic integers of the model checker in place of the standard library's.
 pub(crate) mod atomic {
@@ -6,7 +6,7 @@ pub(crate) mod atomic {
 }
 
 pub(crate) mod flow {
-    /// A zone. There are few: each one's atomics cost time in every interleaving.
+    /// A zone. There are few zones, since the atomics of each cost time in every interleaving.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
     pub(crate) struct Zone(pub(crate) u16);
 
@@ -80,7 +80,7 @@ pub(crate) mod by_zone {
     }
 }
 
-/// Memory is always there.
+/// Memory is always available.
 pub(crate) mod reserve {
     #[derive(Debug)]
     pub(crate) struct NoMemory;
@@ -124,7 +124,7 @@ pub(crate) mod limits {
     }
 }
 
-/// Counts by prefix, which are behind locks and therefore left out.
+/// Counts by prefix, which are protected by locks and therefore omitted.
 pub(crate) mod counted {
     use crate::reserve::NoMemory;
     use crate::standing::Standing;

@@ -34,33 +34,38 @@ mod rate;
 #[path = "../../../src/limits/share.rs"]
 #[rustfmt::skip]
 mod share;
+#[path = "../../../src/stripe/owners.rs"]
+#[rustfmt::skip]
+mod owners;
 
-use accounts::Accounts;
+use accounts::{Accounts, Departures};
 use around::limits::Limits;
 use around::{
     admission, atomic, by_zone, counted, flow, packet, policy, prefix, reserve, session, track,
 };
 use flow::Zone;
+use loom::sync::atomic::{AtomicU64, AtomicUsize};
+use owners::Owners;
 use rate::Rate;
 use session::Micros;
 use share::{Drawn, ZoneShares};
 use tally::Tally;
 
 const PREEMPTIONS: usize = 3;
-/// A model that takes longer fails: it would leave interleavings out.
+/// A model that takes longer fails, because it would omit interleavings.
 const MOST: Duration = Duration::from_secs(60);
 
 const BLUE: Zone = Zone(1);
 const GREEN: Zone = Zone(2);
 
-/// Runs `first` and `second` beside each other, and waits for both.
+/// Runs `first` and `second` concurrently, and waits for both.
 fn beside(first: impl FnOnce() + 'static, second: impl FnOnce() + 'static) {
     let other = thread::spawn(second);
     first();
     other.join().unwrap();
 }
 
-/// Two zones at once get what they are sure of, and leave exact sums.
+/// Two concurrent zones get their guarantees, and leave exact sums.
 fn shares_are_exact() {
     let shares = Arc::new(ZoneShares::new(4, [BLUE, GREEN]));
     let user = |zone| {
@@ -97,7 +102,7 @@ fn shares_of_sources_are_exact() {
     shares_are_free(&shares, 8);
 }
 
-/// Zones come and go while places are taken and returned.
+/// Zones are added and removed while slots are taken and returned.
 fn shares_outlive_a_reload() {
     let shares = Arc::new(ZoneShares::new(4, [BLUE, GREEN]));
     let reloaded = Arc::clone(&shares);
@@ -118,7 +123,7 @@ fn shares_outlive_a_reload() {
     shares_are_free(&shares, 4);
 }
 
-/// All places are free: each zone can take three of four, and no more.
+/// All slots are free: each zone can take three of four, and no more.
 fn shares_are_free(shares: &ZoneShares, max: usize) {
     assert_eq!(shares.used(), 0);
     for zone in [BLUE, GREEN] {
@@ -145,7 +150,7 @@ fn accounts_are_free(accounts: &Accounts, max: usize) {
     assert_eq!(claimed, max - max / 4);
 }
 
-/// Two zones at once get what they are sure of, and leave exact sums.
+/// Two concurrent zones get their guarantees, and leave exact sums.
 fn accounts_are_exact() {
     let accounts = accounts(4);
     let user = |zone| {
@@ -164,7 +169,7 @@ fn accounts_are_exact() {
     accounts_are_free(&accounts, 4);
 }
 
-/// An eviction hands a place to another zone while its own sessions come and go.
+/// An eviction hands a slot to another zone while that zone's own sessions begin and end.
 fn a_place_that_changes_hands_stays_one() {
     let accounts = accounts(4);
     assert!((0..3).all(|_| accounts.claim(GREEN)));
@@ -209,7 +214,7 @@ fn accounts_outlive_a_reload() {
     accounts_are_free(&accounts, 4);
 }
 
-/// Whoever takes and gives back leaves as much as there was.
+/// Taking and giving back leaves the original amount.
 fn a_rate_is_exact() {
     const PER_SECOND: u32 = 3;
     let now = Micros(3_600_000_000);
@@ -235,8 +240,109 @@ fn a_rate_is_exact() {
     assert_eq!(taken.load(Relaxed) + left, PER_SECOND as usize);
 }
 
+/// Sessions that end together leave the sums that they would leave one by one, while others begin.
+fn departures_together_are_exact() {
+    let accounts = accounts(4);
+    let standing = standing::Standing {
+        half_open: true,
+        assured: false,
+    };
+    let rule = policy::RuleId::DEFAULT;
+    let begin = move |accounts: &Accounts, zone| {
+        let begun = accounts.claim(zone);
+        if begun {
+            accounts.begins(zone, standing);
+            accounts.rule(rule).fetch_add(1, Relaxed);
+        }
+        begun
+    };
+    assert!((0..2).all(|_| begin(&accounts, GREEN)));
+    let (ends, begins) = (Arc::clone(&accounts), Arc::clone(&accounts));
+    beside(
+        move || {
+            let mut departures = Departures::default();
+            for _ in 0..2 {
+                departures.add(&ends, GREEN, rule, standing);
+            }
+            ends.depart(&mut departures);
+        },
+        move || {
+            let begun = (0..2).filter(|_| begin(&begins, BLUE)).count();
+            assert!(begun >= 1, "refused what is guaranteed");
+            let mut departures = Departures::default();
+            for _ in 0..begun {
+                departures.add(&begins, BLUE, rule, standing);
+            }
+            begins.depart(&mut departures);
+        },
+    );
+    accounts_are_free(&accounts, 4);
+}
+
+/// Stripes of which one thread owns the first, and others share the second.
+struct Striped {
+    owners: Owners<1, 1>,
+    counters: [AtomicU64; 2],
+}
+
+impl Striped {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            owners: Owners {
+                taken: AtomicU64::new(0),
+                next: AtomicUsize::new(0),
+            },
+            counters: [AtomicU64::new(0), AtomicU64::new(0)],
+        })
+    }
+
+    /// Counts twice, as a thread that ends afterwards.
+    fn count(&self) {
+        let number = self.owners.take();
+        for _ in 0..2 {
+            Owners::<1, 1>::add(number, &self.counters[number], 1);
+        }
+        self.owners.give_back(number);
+    }
+
+    fn sum(&self) -> u64 {
+        self.counters.iter().map(|each| each.load(Relaxed)).sum()
+    }
+}
+
+/// A stripe passes from a thread that ends to another one, or they count in different ones: no
+/// count is lost.
+fn a_stripe_changes_hands_with_its_counts() {
+    let striped = Striped::new();
+    let thread = || {
+        let striped = Arc::clone(&striped);
+        move || striped.count()
+    };
+    let third = thread::spawn(thread());
+    beside(thread(), thread());
+    third.join().unwrap();
+    assert_eq!(striped.sum(), 6);
+    assert_eq!(striped.owners.take(), 0, "a thread that has ended owns it");
+}
+
+/// Two live threads never own one stripe.
+fn a_stripe_has_one_owner() {
+    let striped = Striped::new();
+    let owned = Counted::new(Count::new(0));
+    let thread = || {
+        let (striped, owned) = (Arc::clone(&striped), Counted::clone(&owned));
+        move || {
+            if striped.owners.take() == 0 {
+                owned.fetch_add(1, Relaxed);
+            }
+        }
+    };
+    beside(thread(), thread());
+    assert_eq!(owned.load(Relaxed), 1);
+}
+
 fn main() -> ExitCode {
-    let models: [(&str, fn()); 7] = [
+    let models: [(&str, fn()); 10] = [
         ("shares are exact", shares_are_exact),
         ("shares of sources are exact", shares_of_sources_are_exact),
         ("shares outlive a reload", shares_outlive_a_reload),
@@ -247,6 +353,15 @@ fn main() -> ExitCode {
         ),
         ("accounts outlive a reload", accounts_outlive_a_reload),
         ("a rate is exact", a_rate_is_exact),
+        (
+            "departures together are exact",
+            departures_together_are_exact,
+        ),
+        (
+            "a stripe changes hands with its counts",
+            a_stripe_changes_hands_with_its_counts,
+        ),
+        ("a stripe has one owner", a_stripe_has_one_owner),
     ];
     let mut outcome = ExitCode::SUCCESS;
     for (name, model) in models {

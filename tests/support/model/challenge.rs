@@ -1,4 +1,4 @@
-//! Sources that must prove themselves before their SYN is forwarded, and sources that have.
+//! Sources that must be validated before their SYN is forwarded, and validated sources.
 
 use std::time::Duration;
 

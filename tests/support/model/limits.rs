@@ -76,7 +76,7 @@ impl Run {
         exceeds(to, limits.per_destination).then_some(DropReason::LimitDestination)
     }
 
-    /// Takes one new session out of the rate of its source, and returns whether the rate allows it.
+    /// Takes one new session from the rate of its source, and returns whether the rate allows it.
     fn is_on_time(&mut self, source: Source, rate: u32) -> bool {
         let now = (self.now - self.shown).as_micros() as u64 * 1_000;
         let paces = &mut self.sources.paces;

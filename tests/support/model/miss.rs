@@ -1,4 +1,4 @@
-//! A packet without a session: the session that it opens or the reason against it, and the evicted
+//! A packet without a session: the session that it opens or the drop reason, and the evicted
 //! session.
 
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{Log, Run, invalid, tracked};
 /// Outcome for a packet without a session.
 pub(super) enum Miss {
     Verdict(Verdict),
-    /// The packet's session may be in another zone; if not, this is the verdict.
+    /// The packet's session may be in another zone; otherwise, this is the verdict.
     Elsewhere(Verdict),
 }
 
@@ -88,9 +88,9 @@ impl Run {
         }
     }
 
-    /// Plans for a midstream segment of a connection that was never seen. Either end may be the
-    /// initiator: where both are admitted, the end with a well-known port is the responder. Where a
-    /// rule decides on the likelier initiator, the policy is not evaluated for the other.
+    /// Plans for a midstream segment of an unknown connection. Either end may be the initiator:
+    /// where both are admitted, the end with a well-known port is the responder. Where a rule
+    /// decides on the likelier initiator, the policy is not evaluated for the other.
     fn midstream(&self, tuple: &Tuple, segment: &Segment) -> Result<Plan, Miss> {
         let settings = &self.setup.settings;
         let from_responder = tuple.src.1 < 1024 && tuple.src.1 < tuple.dst.1;
@@ -195,7 +195,7 @@ impl Run {
             if log.opened.is_empty() {
                 let were_over = log.ended.len();
                 for (record, reason) in std::mem::take(&mut log.ended) {
-                    // The evicted session was over, and its place was reserved for its own zone.
+                    // The evicted session had expired, and its slot was reserved for its own zone.
                     assert_ne!(reason, EndReason::Evicted);
                     let session = self.remove(record.id);
                     self.died(&session, &record, reason, log);
@@ -322,7 +322,7 @@ impl Run {
         self.sessions.iter().filter(of_zone).count()
     }
 
-    /// Returns the number of places of each of the two zones that the other one cannot take.
+    /// Returns the number of slots of each of the two zones that the other one cannot take.
     fn guarantee(&self) -> usize {
         match self.setup.max_sessions as usize {
             0 | 1 => 0,
@@ -342,7 +342,7 @@ impl Run {
             || taken(0) + taken(1) < self.setup.max_sessions as usize
     }
 
-    /// Returns whether a new session of a zone may take the place of a session.
+    /// Returns whether a new session of a zone may take the slot of a session.
     fn may_evict(&self, zone: u16, session: &Session, excess: [usize; 2]) -> bool {
         let [own, its] = [zone, session.initiator.zone].map(|zone| excess[usize::from(zone)]);
         session.is_evictable(self.now) && (session.initiator.zone == zone || its > own)
@@ -374,7 +374,7 @@ impl Run {
         let mut ended = std::mem::take(&mut log.ended);
         let (record, reason) = ended.pop().expect("one goes for one that comes");
         for (record, reason) in ended {
-            // The place of the session was reserved for its own zone.
+            // The slot of the session was reserved for its own zone.
             assert_ne!(reason, EndReason::Evicted);
             let session = self.remove(record.id);
             assert_ne!(session.initiator.zone, zone);

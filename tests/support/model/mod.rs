@@ -506,8 +506,8 @@ impl Run {
         let lifetimes = session.lifetimes;
         let lifetime = lifetimes.of(session.class());
         let refreshed = now + cap.map_or(lifetime, |cap| lifetime.min(lifetimes.of(cap)));
-        // Only a segment that continues a TCP handshake or closes the connection brings the
-        // session's end nearer.
+        // Only a segment that continues a TCP handshake or closes the connection moves the
+        // session's end forward.
         let kept = match (state_before, &session.state) {
             (None, _) => Duration::ZERO,
             (Some(before), State::Tcp(track))
@@ -528,7 +528,7 @@ impl Run {
         Some(Verdict::Forward(tracked))
     }
 
-    /// Returns the verdict on an ICMP error, or the reason why it is invalid.
+    /// Returns the verdict on an ICMP error, or the reason for which it is invalid.
     fn related(&self, zone: u16, parsed: &Parsed, verdict: Verdict) -> Result<Verdict, DropReason> {
         let Transport::IcmpError(error) = &parsed.transport else {
             unreachable!();

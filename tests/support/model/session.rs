@@ -127,8 +127,8 @@ pub(super) struct Session {
     pub(super) last: Duration,
     /// The exact end of the session's lifetime.
     pub(super) deadline: Duration,
-    /// Time after that deadline, beyond a tick, within which the session may end: where a reload or
-    /// a restart has moved its end, it was rounded up once more.
+    /// Time after that deadline, in addition to a tick, within which the session may end: if a
+    /// reload or a restart has moved its end, the end was rounded up again.
     pub(super) slack: Duration,
     pub(super) seen_reply: bool,
     pub(super) assured: bool,

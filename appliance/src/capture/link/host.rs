@@ -1,4 +1,4 @@
-//! Headers that a host puts before a packet: netfilter's log, and Solaris' IP observability.
+//! Headers that a host prepends to a packet: netfilter's log, and Solaris' IP observability.
 
 use super::ethernet::after_ether_type;
 use super::fields::split;
@@ -13,7 +13,7 @@ const ATTRIBUTE_HEADER: usize = 4;
 const PACKET_HEADER: u16 = 1;
 /// `NFULA_PAYLOAD`: the packet.
 const PAYLOAD: u16 = 9;
-/// The bits of an attribute's type; those above say how it is nested and ordered.
+/// The bits of an attribute's type; higher bits are flags for nesting and byte order.
 const TYPE_BITS: u16 = 0x3fff;
 /// The length of Solaris' header, `dl_ipnetinfo`.
 const IPNET_HEADER: usize = 24;
@@ -37,7 +37,7 @@ pub(super) fn nflog(bytes: &[u8], order: ByteOrder) -> Result<IpPayload<'_>, Not
         if len < ATTRIBUTE_HEADER {
             return Err(NotIp::BadLinkHeader);
         }
-        // The capture may have cut the packet.
+        // The capture may have truncated the packet.
         let value = rest
             .get(ATTRIBUTE_HEADER..len.min(rest.len()))
             .unwrap_or_default();
@@ -51,7 +51,7 @@ pub(super) fn nflog(bytes: &[u8], order: ByteOrder) -> Result<IpPayload<'_>, Not
     Err(NotIp::NoData)
 }
 
-/// Returns the packet that was logged. If the family is that of a link, the EtherType names the
+/// Returns the logged packet. If the family is that of a link, the EtherType determines the
 /// protocol.
 fn packet_of(family: u8, ether_type: Option<u16>, bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let family = u32::from(family);

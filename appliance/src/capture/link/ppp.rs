@@ -1,4 +1,4 @@
-//! Protocols that PPP and Ethernet carry alike: the protocol field of PPP, PPPoE, and MPLS.
+//! Protocols that both PPP and Ethernet carry: the protocol field of PPP, PPPoE, and MPLS.
 
 use super::fields::take_u16;
 use super::types::{IpPayload, IpVersion, MAX_LABELS, NotIp};
@@ -6,8 +6,8 @@ use super::types::{IpPayload, IpVersion, MAX_LABELS, NotIp};
 /// Version 1 and type 1 of PPPoE (RFC 2516, section 4).
 const PPPOE_VERSION: u8 = 0x11;
 
-/// Finds the packet after the protocol field of PPP. Its first byte may be left out if it is 0
-/// (RFC 1661, section 2): the last byte, and no other, is odd.
+/// Finds the packet after the protocol field of PPP. The field's first byte may be omitted if it is
+/// 0 (RFC 1661, section 2): only the last byte is odd.
 pub(super) fn protocol(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (number, rest) = match bytes {
         [last, rest @ ..] if last & 1 == 1 => (u16::from(*last), rest),
@@ -37,14 +37,15 @@ pub(super) fn pppoe(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     if code != 0 {
         return Err(NotIp::Pppoe);
     }
-    // Padding of the link follows the length. A capture may have cut the frame before it.
+    // Padding of the link follows the stated length. A capture may have truncated the frame before
+    // it.
     let len = usize::from(u16::from_be_bytes([l0, l1]));
     protocol(rest.get(..len).unwrap_or(rest))
 }
 
-/// Finds the packet under a stack of MPLS labels (RFC 3032). No label names the protocol,
-/// so the first nibble does, as for routers that balance load (RFC 4928): what it does not show to
-/// be IP is a pseudowire.
+/// Finds the packet under a stack of MPLS labels (RFC 3032). No label states the protocol, so the
+/// first nibble determines it, as in load-balancing routers (RFC 4928): any value other than those
+/// of IP means a pseudowire.
 pub(super) fn mpls(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let mut rest = bytes;
     for _ in 0..MAX_LABELS {

@@ -10,8 +10,8 @@ const PPP_FRAMING: [u8; 2] = [0xff, 0x03];
 /// The address fields of Cisco HDLC: unicast and broadcast (RFC 1547, section 4.3.1).
 const CISCO_ADDRESSES: [u8; 2] = [0x0f, 0x8f];
 
-/// Finds the packet in a PPP frame with or without the address and control fields, or one of Cisco
-/// HDLC, which some links carry under the number of PPP.
+/// Finds the packet in a PPP frame with or without the address and control fields, or in a Cisco
+/// HDLC frame, which some captures store under the link type of PPP.
 pub(super) fn ppp(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     match bytes.first() {
         Some(first) if CISCO_ADDRESSES.contains(first) => cisco_hdlc(bytes),
@@ -19,8 +19,8 @@ pub(super) fn ppp(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     }
 }
 
-/// Finds the packet in a PPP frame that begins with the direction in which it went. `pppd` writes
-/// it over the address field, other programs before the frame.
+/// Finds the packet in a PPP frame that begins with its direction. `pppd` writes the direction over
+/// the address field, other programs before the frame.
 pub(super) fn ppp_after_direction(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     let (_, rest) = split(bytes, 1)?;
     match rest {

@@ -1,4 +1,4 @@
-//! Link types, and the results of looking for an IP packet in a frame.
+//! Link types, and the results of the search for an IP packet in a frame.
 
 use std::fmt;
 
@@ -14,14 +14,14 @@ pub(crate) enum LinkType {
     Null,
     /// 1: Ethernet.
     Ethernet,
-    /// 9, and 50 where the framing is always there: PPP with or without HDLC-like framing, or Cisco
-    /// HDLC.
+    /// 9, and 50, where the framing is always present: PPP with or without HDLC-like framing, or
+    /// Cisco HDLC.
     Ppp,
     /// 51: PPPoE, without the Ethernet header.
     Pppoe,
-    /// 101, and 12 and 14 as some systems number it: an IP header.
+    /// 101, and 12 and 14 on some systems: an IP header.
     Raw,
-    /// 104, and 112 as NetBSD numbers it: Cisco HDLC.
+    /// 104, and 112 on NetBSD: Cisco HDLC.
     CiscoHdlc,
     /// 105: IEEE 802.11.
     Wireless,
@@ -31,7 +31,7 @@ pub(crate) enum LinkType {
     LinuxSll,
     /// 127: IEEE 802.11 after a radiotap header.
     Radiotap,
-    /// 166 and 204: PPP with the direction in which the frame went.
+    /// 166 and 204: PPP with the direction of the frame.
     PppWithDirection,
     /// 219: MPLS.
     Mpls,
@@ -51,9 +51,9 @@ pub(crate) enum LinkType {
     BroadcomPrefix,
     /// 284: Ethernet with a Marvell switch's tag (DSA) after the addresses.
     MarvellTag,
-    /// 285: as [`MarvellTag`](Self::MarvellTag), with an EtherType before the tag (EDSA).
+    /// 285: like [`MarvellTag`](Self::MarvellTag), with an EtherType before the tag (EDSA).
     MarvellTypedTag,
-    /// Any other link type, whose frames are not looked into.
+    /// Any other link type, whose frames are not parsed.
     Other(u32),
 }
 
@@ -87,7 +87,7 @@ impl From<u32> for LinkType {
 }
 
 impl LinkType {
-    /// Returns the link type in a file of a byte order: that of the machine that captured.
+    /// Returns the link type in a file whose byte order is that of the capturing machine.
     pub(in crate::capture) const fn in_order(self, order: ByteOrder) -> Self {
         match self {
             Self::Nflog(_) => Self::Nflog(order),
@@ -140,34 +140,33 @@ pub(crate) struct IpPayload<'a> {
     /// Bytes from the IP header to the end of the link layer's payload, or of the captured frame.
     /// May include padding of the link layer, may be empty, and is not checked.
     pub(crate) bytes: &'a [u8],
-    /// The outermost VLAN tag's id; 0 is a priority tag, which names no VLAN.
+    /// ID of the outermost VLAN tag; 0 is a priority tag, which belongs to no VLAN.
     pub(crate) vlan: Option<u16>,
-    /// The version that the link layer announces; `None` where it announces none (raw IP). The
-    /// first nibble of `bytes` may say otherwise: a host drops such a packet.
+    /// The version that the link layer announces; `None` if it announces none (raw IP). The first
+    /// nibble of `bytes` may contradict it: a host drops such a packet.
     pub(crate) version: Option<IpVersion>,
 }
 
-/// Reason why a frame has no IP packet.
+/// Reason for which a frame has no IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub(crate) enum NotIp {
     /// ARP or RARP.
     #[error("ARP")]
     Arp,
-    /// MPLS with something else than IP under its labels, such as a pseudowire.
+    /// MPLS with a protocol other than IP under its labels, such as a pseudowire.
     #[error("MPLS that carries no IP")]
     Mpls,
     /// PPPoE of the discovery stage.
     #[error("PPPoE discovery")]
     Pppoe,
-    /// An IEEE 802.3 frame with a length where the EtherType stands, or an IEEE 802.11 frame, with
+    /// An IEEE 802.3 frame with a length in place of the EtherType, or an IEEE 802.11 frame, with
     /// LLC for another protocol.
     #[error("LLC without an EtherType")]
     Llc,
-    /// Another protocol in PPP, by its number: those that configure the link, or compressed
-    /// headers.
+    /// Another protocol in PPP, by its number: link configuration, or compressed headers.
     #[error("PPP protocol {0:#06x}")]
     OtherPpp(u16),
-    /// A frame without a packet: of management or control, or one of an empty log message.
+    /// A frame without a packet: a management or control frame, or an empty log message.
     #[error("a frame that carries no data")]
     NoData,
     /// An encrypted IEEE 802.11 frame.
@@ -200,7 +199,7 @@ pub(crate) enum NotIp {
     /// The captured bytes end within the link layer's header.
     #[error("ends within the link header")]
     TooShort,
-    /// A link type that is not understood, by its number.
+    /// An unsupported link type, by its number.
     #[error("link type {0}")]
     UnsupportedLink(u32),
 }
@@ -230,14 +229,14 @@ impl NotIp {
     }
 }
 
-/// Most VLAN tags of one frame that are skipped.
+/// Maximum number of VLAN tags of one frame that are skipped.
 pub(crate) const MAX_TAGS: usize = 4;
 
-/// Most MPLS labels of one frame that are skipped.
+/// Maximum number of MPLS labels of one frame that are skipped.
 pub(crate) const MAX_LABELS: usize = 16;
 
 impl IpVersion {
-    /// Returns the IP version of an address family, as operating systems number it.
+    /// Returns the IP version of an address family, by the numbers of operating systems.
     pub(super) const fn of_family(family: u32) -> Option<Self> {
         match family {
             2 => Some(Self::V4),

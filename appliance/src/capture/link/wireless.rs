@@ -9,9 +9,9 @@ use crate::capture::order::ByteOrder;
 const RADIOTAP_FIXED: usize = 8;
 /// The flags of a radiotap header: another word of them follows.
 const RADIOTAP_MORE: u32 = 1 << 31;
-/// The flags of a radiotap header: the time of arrival is there, eight bytes on a multiple of 8.
+/// The flags of a radiotap header: the time of arrival is present, eight bytes at a multiple of 8.
 const RADIOTAP_TIME: u32 = 1;
-/// The flags of a radiotap header: the flags of the frame are there.
+/// The flags of a radiotap header: the flags of the frame are present.
 const RADIOTAP_FRAME_FLAGS: u32 = 1 << 1;
 /// A frame's flags: its header is padded to a multiple of four bytes.
 const PADDED: u8 = 0x20;
@@ -39,7 +39,7 @@ pub(super) fn radiotap(bytes: &[u8]) -> Result<IpPayload<'_>, NotIp> {
     data_frame(frame, flags & PADDED != 0)
 }
 
-/// Returns the flags of the frame, 0 where the header has none.
+/// Returns the flags of the frame, or 0 if the header has none.
 fn frame_flags(header: &[u8]) -> Result<u8, NotIp> {
     let word = |at| {
         ByteOrder::Little

@@ -56,7 +56,7 @@ fn a_compressed_capture_is_read_as_the_plain_one() {
 #[test]
 fn a_cut_stream_is_truncated_after_its_whole_frames() {
     let plain = capture(20_000);
-    // A decoder of Zstandard keeps back its window: of the frame that is cut nothing may come.
+    // A decoder of Zstandard withholds its window: a truncated frame may yield nothing.
     let (first, second) = plain.split_at(200_001);
     let frames_of_zstandard = [zstandard(first), zstandard(second)].concat();
     for (compressed, kept) in [(gzip(&plain), 1), (frames_of_zstandard, 9_000)] {
@@ -106,7 +106,7 @@ fn a_changed_stream_is_broken() {
 
 #[test]
 fn a_stream_of_zeros_takes_no_memory() {
-    // A record that declares 15 MiB in a stream that goes on for 64 MiB.
+    // A record that declares 15 MiB in a stream of 64 MiB.
     let order = Order::Little;
     let head = [
         order.pcap(0xa1b2_c3d4, 1),

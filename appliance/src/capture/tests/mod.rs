@@ -1,4 +1,5 @@
-//! Captures built byte by byte: what is read, what is refused and where, and that nothing panics.
+//! Captures built byte by byte: the frames that are read, the errors and their offsets, and no
+//! panics.
 
 mod compression;
 mod links;
@@ -180,7 +181,7 @@ fn drain(mut reader: CaptureReader) -> (Vec<Owned>, Option<CaptureError>) {
     }
 }
 
-/// All frames, and what ended the capture early.
+/// All frames, and the error that ended the capture early.
 fn read(bytes: &[u8]) -> (Vec<Owned>, Option<CaptureError>) {
     match reader(bytes) {
         Ok(reader) => drain(reader),

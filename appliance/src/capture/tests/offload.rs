@@ -1,4 +1,4 @@
-//! Packets without a length, as the sender's interface has yet to segment them.
+//! Packets without a length, before the sender's interface segments them.
 
 use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use proptest::prelude::*;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads everything and looks into every frame.
+/// Reads everything and parses every frame.
 fn exercise(bytes: &[u8]) {
     let Ok(mut reader) = reader(bytes) else {
         return;
@@ -23,7 +23,7 @@ fn exercise(bytes: &[u8]) {
     assert_eq!(reader.buffer_size(), 256 << 10);
 }
 
-/// Returns whether a packet ends with its frame, or the link says where it ends: PPPoE and NFLOG.
+/// Returns whether a packet ends with its frame, or the link states its end: PPPoE and NFLOG.
 fn holds(link: LinkType, frame: &[u8], packet: &[u8]) -> bool {
     let has_length = matches!(link, LinkType::Nflog(_) | LinkType::Pppoe)
         || frame
@@ -96,7 +96,7 @@ proptest! {
         }
     }
 
-    /// Headers that are nearly right: a field or two differ from one that leads to a packet.
+    /// Headers that are nearly valid: one or two fields differ from a valid header.
     #[test]
     fn no_link_header_leads_outside_its_frame(
         frame in prop::sample::select(super::pseudo_links::frames()),

@@ -22,7 +22,7 @@ fn nflog(family: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
     join(&[&[family, 0, 0, 5], &attributes.concat()])
 }
 
-/// An 802.11 data frame of a station, with what follows its header.
+/// An 802.11 data frame of a station, with the bytes after its header.
 fn wireless(control: [u8; 2], more: &[u8], rest: &[u8]) -> Vec<u8> {
     join(&[&control, &[0; 22], more, rest])
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A record whose two lengths stand in the order given.
+/// A record with its two lengths in the given order.
 fn record(order: Order, lengths: [u32; 2]) -> Vec<u8> {
     [order.u32s(&[1, 2, lengths[0], lengths[1]]), PACKET.to_vec()].concat()
 }

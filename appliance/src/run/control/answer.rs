@@ -11,6 +11,7 @@ use super::explain::explain;
 use super::listing::sessions;
 use super::readings::{asymmetry, notes, rules, stats};
 use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::run::store::{LinkName, LinkState, StoreView};
 
 /// Writes all lines of an answer but the last, which it returns.
 ///
@@ -49,7 +50,21 @@ pub(super) fn answer(request: Request, exchange: &mut Exchange<'_>) -> io::Resul
             Err(error) => Reply::Error(error),
         }),
         Request::Health => health(exchange),
+        Request::Store => store(exchange),
     }
+}
+
+/// Writes the state of the store.
+fn store(exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+    let shared = &exchange.appliance.data_path.shared;
+    let Some(store) = &shared.store else {
+        return Ok(Reply::Error(
+            "there is no store: `store.url` is not set".to_owned(),
+        ));
+    };
+    let view = StoreView::of(store, &shared.engine.stats(), exchange.now);
+    exchange.put(&Reply::Store(Box::new(view)))?;
+    Ok(done(1, None))
 }
 
 /// Ends the sessions that a filter selects.
@@ -148,10 +163,32 @@ fn health(exchange: &mut Exchange<'_>) -> io::Result<Reply> {
     for line in notes(&appliance.reloads.state()) {
         exchange.put(&Reply::Line(line))?;
     }
-    let text = if reasons.is_empty() {
-        "healthy"
-    } else {
-        "unhealthy"
+    let outages = outages(exchange);
+    let text = match (reasons.is_empty(), outages.is_empty()) {
+        (true, true) => "healthy",
+        (true, false) => "healthy, degraded",
+        (false, _) => "unhealthy",
     };
+    for line in outages {
+        exchange.put(&Reply::Line(line))?;
+    }
     Ok(done(reasons.len(), Some(text.to_owned())))
+}
+
+/// Returns a line for each connection to the store that is down. The appliance is not unhealthy
+/// because of it: packets flow as without a store.
+fn outages(exchange: &Exchange<'_>) -> Vec<String> {
+    let Some(store) = &exchange.appliance.data_path.shared.store else {
+        return Vec::new();
+    };
+    LinkName::ALL
+        .iter()
+        .filter_map(|name| match store.state.state(*name) {
+            LinkState::Up(_) => None,
+            LinkState::Down(_, error) => {
+                let why = error.map_or_else(String::new, |error| format!(": {error}"));
+                Some(format!("degraded: store: {}{why}", name.name()))
+            }
+        })
+        .collect()
 }

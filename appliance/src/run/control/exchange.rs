@@ -15,7 +15,7 @@ pub(super) struct Exchange<'a> {
 }
 
 impl<'a> Exchange<'a> {
-    /// Begins an answer at this moment. `writer` sends a line to the client.
+    /// Begins an answer at the current time. `writer` sends a line to the client.
     pub(super) fn new(
         appliance: &'a Appliance,
         writer: &'a mut dyn FnMut(&Reply) -> io::Result<()>,
@@ -30,7 +30,7 @@ impl<'a> Exchange<'a> {
     /// Writes a line of the answer.
     ///
     /// # Errors
-    /// The client does not read.
+    /// Returns an error if the client does not read.
     pub(super) fn put(&mut self, reply: &Reply) -> io::Result<()> {
         (self.writer)(reply)
     }

@@ -1,4 +1,4 @@
-//! Explanation of a session in lines of text.
+//! Explanation of a session as lines of text.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ fn windows(detail: &SessionDetail) -> impl Iterator<Item = String> {
     })
 }
 
-/// Returns the exceptions that hold for the session.
+/// Returns the exceptions that apply to the session.
 fn marks(detail: &SessionDetail, listed: &ListedSession) -> impl Iterator<Item = String> + use<> {
     let view = &listed.session;
     [
@@ -108,7 +108,7 @@ fn marks(detail: &SessionDetail, listed: &ListedSession) -> impl Iterator<Item =
             detail.liberal,
             "tracked liberally: segments outside the window pass",
         ),
-        (view.adopted, "picked up in the middle of its connection"),
+        (view.adopted, "adopted midstream"),
         (view.resumed, "continues a session that had ended"),
         (view.bypassed, "bypassed: half of the connection is missing"),
         (
@@ -121,7 +121,7 @@ fn marks(detail: &SessionDetail, listed: &ListedSession) -> impl Iterator<Item =
     .map(|(_, text)| text.to_owned())
 }
 
-/// Returns the session that has announced this one, if there is one.
+/// Returns the session that announced this one, if there is one.
 fn parent(parent: Option<&SessionRecord>, number: Option<u64>) -> Option<String> {
     match (parent, number) {
         (Some(parent), _) => {

@@ -9,7 +9,7 @@ use portcullis::SessionRecord;
 use super::exchange::Exchange;
 use crate::run::protocol::{FilterSpec, Reply};
 
-/// Most sessions of a limited answer.
+/// Maximum number of sessions of a limited answer.
 const MAX_LIMIT: usize = 10_000;
 
 /// Session, ordered by its bytes: in a heap, the one with the fewest is on top.
@@ -44,7 +44,7 @@ impl Ord for ByBytes {
 /// Writes the sessions that a filter selects; with a limit, those with the most bytes.
 ///
 /// # Errors
-/// The client does not read.
+/// Returns an error if the client does not read.
 pub(super) fn sessions(
     filter: &FilterSpec,
     limit: Option<usize>,

@@ -10,7 +10,7 @@ pub(crate) struct LogCounters {
     runs: AtomicBool,
 }
 
-/// Values of the counters at one moment.
+/// Values of the counters at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LoggedLines {
     pub(crate) written: u64,

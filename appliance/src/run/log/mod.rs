@@ -1,9 +1,9 @@
 //! Session log: a thread that writes a line for each event, fed by a bounded queue.
 //!
-//! Workers put events into the queue ([`super::event_queue`]) and never wait. A disk that is full
-//! or slow, or a stalled reader of standard output, costs lines, which are counted: by the sender
-//! if the queue is full, by the output if a write fails. [`rows`] makes the lines, [`output`]
-//! writes them.
+//! Workers put events into the queue ([`super::event_queue`]) and never wait. A full or slow disk,
+//! or a stalled reader of standard output, causes lost lines, which are counted: by the sender if
+//! the queue is full, by the output if a write fails. [`rows`] makes the lines, [`output`] writes
+//! them.
 
 mod counters;
 pub(crate) mod output;
@@ -28,7 +28,7 @@ use super::settings::LogSettings;
 use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
 
-/// Longest time that a line stays in the buffer, and that the thread waits for an event.
+/// Maximum time that a line stays in the buffer, and that the thread waits for an event.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// Pause after a failed write.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ impl SessionLog {
     /// the queue.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// Returns an error if the system refuses a thread.
     pub(crate) fn start(
         self,
         events: Receiver<SessionEvent>,
@@ -98,7 +98,7 @@ impl SessionLog {
     }
 }
 
-/// Whole lines on their way to an output that may fail.
+/// Complete lines for an output that may fail.
 struct Lines<'a> {
     output: Output,
     buffer: Vec<u8>,
@@ -120,7 +120,7 @@ impl<'a> Lines<'a> {
             output,
             buffer: Vec::with_capacity(64 << 10),
             count: 0,
-            // A header is written at once.
+            // A header is written immediately.
             due: Some(Instant::now()),
             counters,
             stop,
@@ -170,7 +170,7 @@ impl<'a> Lines<'a> {
                 if !self.stop.load(Ordering::Relaxed) {
                     thread::sleep(PAUSE);
                 }
-                // What was begun does not wait for another line.
+                // A partly written line does not wait for another line.
                 self.due = self.output.has_begun().then(|| Instant::now() + PATIENCE);
             }
         }

@@ -1,8 +1,8 @@
 //! Output of the session log: a file that is rotated, or another writable path.
 //!
-//! Every failure is an error of the call that meets it, and the next call tries again: it reopens
-//! the file, or continues a rotation. A line counts as written once all of it was passed to the
-//! system. A line that was partly written is completed before anything else is written.
+//! Every failure is an error of the current call, and the next call tries again: it reopens the
+//! file, or continues a rotation. A line counts as written once all of it was passed to the system.
+//! A line that was partly written is completed before anything else is written.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
@@ -20,13 +20,13 @@ use super::rows;
 /// Paths that name standard output.
 const STDOUT: [&str; 2] = ["stdout", "/dev/stdout"];
 
-/// Opens the output that the settings name.
+/// Opens the output of the settings.
 ///
 /// A regular file, or one that does not exist yet, is rotated. Everything else is written to in
 /// place: standard output, devices, pipes, and links with any target.
 ///
 /// # Errors
-/// The directory of the file cannot be made, or the file not be written.
+/// Returns an error if the directory of the file cannot be created, or the file cannot be written.
 pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
     let header: &[u8] = match settings.format {
         LogFormat::Json => b"",
@@ -114,11 +114,11 @@ impl Output {
         Ok(output)
     }
 
-    /// Writes whole lines. All of them are counted: as written or as dropped, but for one of which
-    /// a part was written; that one is counted by the call that writes the rest, or gives it up.
+    /// Writes whole lines. All of them are counted as written or as dropped, except a partly
+    /// written line, which is counted by the call that writes the rest or gives it up.
     ///
     /// # Errors
-    /// The write failed; the lines are counted as dropped.
+    /// Returns an error if the write failed; the lines are counted as dropped.
     pub(super) fn write(&mut self, lines: &[u8], counters: &LogCounters) -> io::Result<()> {
         let mut left = lines;
         self.look_after(counters);
@@ -191,7 +191,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes the first `len` bytes of `left`, whole lines, and removes what was written or begun.
+    /// Writes the first `len` bytes of `left`, whole lines, and removes lines that were written or
+    /// begun.
     fn put(&mut self, left: &mut &[u8], len: usize, counters: &LogCounters) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
@@ -211,8 +212,8 @@ impl Output {
         result
     }
 
-    /// Finds out what others have done to the file: moved or removed it, so that it must be opened
-    /// anew, or emptied it.
+    /// Detects changes of the file by other programs: a moved or removed file must be reopened, and
+    /// a file may have been emptied.
     fn look_after(&mut self, counters: &LogCounters) {
         let (Some(rotation), Some(file)) = (&self.rotation, &self.file) else {
             return;
@@ -253,7 +254,7 @@ impl Output {
             .read(true)
             .append(true)
             .create(true)
-            // What has taken the file's place neither leads elsewhere nor makes the opening wait.
+            // A replacement of the file cannot redirect the output or block the opening.
             .custom_flags(O_NOFOLLOW | O_NONBLOCK)
             .open(&rotation.path)?;
         let found = file.metadata()?;
@@ -266,7 +267,7 @@ impl Output {
         let mut last = [b'\n'];
         if let Some(before_last) = found.len().checked_sub(1) {
             file.read_exact_at(&mut last, before_last)?;
-            // A line that an earlier run has not completed ends here.
+            // A line that an earlier run did not complete ends here.
             self.header_left = if last == *b"\n" { b"" } else { b"\n" };
         } else {
             self.header_left = self.header;
@@ -281,7 +282,7 @@ impl Output {
 #[derive(Debug)]
 struct Rotation {
     path: PathBuf,
-    /// No file is longer, but for one of a single line.
+    /// No file is longer, except a file of a single line.
     limit: u64,
     /// Number of old files to keep; the newest has the number 1.
     keep: u32,
@@ -294,8 +295,8 @@ impl Rotation {
         name.into()
     }
 
-    /// Makes way for a new file. Old ones move as far as the first number that is free, so that one
-    /// that has failed halfway can be begun anew.
+    /// Makes way for a new file. Old files move up to the first free number, so that an interrupted
+    /// rotation can be repeated.
     fn shift(&self) -> io::Result<()> {
         if self.keep == 0 {
             return unless_missing(fs::remove_file(&self.path));
@@ -306,7 +307,7 @@ impl Rotation {
             unless_missing(fs::rename(self.old(number), self.old(number + 1)))?;
         }
         unless_missing(fs::rename(&self.path, self.old(1)))?;
-        // More may have been kept before.
+        // More files may have been kept before.
         let mut beyond = self.keep + 1;
         while fs::remove_file(self.old(beyond)).is_ok() {
             beyond += 1;
@@ -322,7 +323,7 @@ fn unless_missing(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Writes; how many bytes went, and what has kept the others.
+/// Writes, and returns the number of written bytes and the error that stopped the others.
 fn send(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {

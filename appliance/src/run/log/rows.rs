@@ -20,10 +20,10 @@ pub(super) const VPC_HEADER: &[u8] =
     b"version account-id interface-id srcaddr dstaddr srcport dstport protocol packets \
 bytes start end action log-status\n";
 
-/// Hands the lines of an event to `put`, without their ends.
+/// Passes the lines of an event to `put`, without their ends.
 ///
 /// # Errors
-/// The event cannot be written as JSON.
+/// Returns an error if the event cannot be written as JSON.
 pub(super) fn put(
     settings: &LogSettings,
     viewer: &Viewer<'_>,
@@ -63,7 +63,7 @@ pub(super) fn put(
     Ok(())
 }
 
-/// A session that has been opened or has ended.
+/// A session that has opened or ended.
 #[derive(Debug, Serialize)]
 struct Row {
     event: &'static str,
@@ -86,8 +86,8 @@ impl Row {
     }
 }
 
-/// Row of a session that the policy denied, or admitted for audit. Fields that a
-/// [`SessionView`](crate::session_view::SessionView) also has bear the same names.
+/// Row of a session that the policy denied, or admitted for audit. Fields in common with a
+/// [`SessionView`](crate::session_view::SessionView) have equal names.
 #[derive(Debug, Serialize)]
 struct DeniedRow<'a> {
     event: &'static str,

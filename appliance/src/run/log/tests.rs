@@ -1,4 +1,4 @@
-//! The output, and what is counted of it.
+//! The output, and its counters.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -13,8 +13,8 @@ use crate::run::health::Unhealthy;
 use crate::run::worker_stats::WorkerStats;
 
 impl Readings {
-    /// Returns the workers with the values of their label; `control` sends the RSTs of sessions
-    /// that an operator ends.
+    /// Returns the workers with their label values; `control` sends the RSTs of sessions that an
+    /// operator ends.
     pub(super) fn workers(&self) -> Vec<(String, &WorkerStats)> {
         let workers = self.data_path.shared.workers.iter().enumerate();
         workers

@@ -74,8 +74,8 @@ impl Readings {
         self.rule_traffic(to)
     }
 
-    /// Traffic of each rule's sessions that have ended: no scrape looks at live ones, of which
-    /// there may be millions.
+    /// Traffic of each rule's sessions that have ended: no scrape visits live ones, of which there
+    /// may be millions.
     pub(super) fn rule_traffic(&self, to: &mut Families<'_, '_>) -> Written {
         let by_rule = |value: fn(&RuleUse) -> u64| {
             let rules = self.rules.iter();
@@ -200,7 +200,7 @@ impl Readings {
         let zone = |zone: Option<Zone>| {
             zone.map_or_else(|| "other".to_owned(), |zone| self.zones.name(zone))
         };
-        // A zone may have the name of a label that stands for others.
+        // A zone may have the name of a label that represents others.
         let mut rows: BTreeMap<_, u64> = BTreeMap::new();
         for ((of, protocol, state), count) in &self.counted.sessions {
             *rows

@@ -76,7 +76,7 @@ pub(crate) struct AllListenerCounters {
     pub(crate) health: Arc<ListenerCounters>,
     /// `health.tcp_listen`, which holds no connection.
     pub(crate) health_tcp: Arc<ListenerCounters>,
-    /// `metrics.listen`, if it is another address than `health.listen`.
+    /// `metrics.listen`, if it differs from `health.listen`.
     pub(crate) metrics: Arc<ListenerCounters>,
 }
 

@@ -1,5 +1,5 @@
 //! The sections of the configuration file that are the appliance's own: `[run]`, `[health]`,
-//! `[metrics]` and `[log]`.
+//! `[metrics]`, `[log]` and `[store]`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use portcullis::Config;
 use portcullis::config::declare::{Table, print};
 use portcullis::config::{Document, EffectiveValue, GeneveConfig};
 
+mod store;
 mod values;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub(crate) mod page;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::store::StoreSettings;
 pub(crate) use self::values::{
     ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied,
 };
@@ -35,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) metrics: MetricsSettings,
     /// `[log]`.
     pub(crate) log: LogSettings,
+    /// `[store]`.
+    pub(crate) store: StoreSettings,
 }
 
 impl Settings {
@@ -45,7 +49,9 @@ impl Settings {
             health: document.section("health"),
             metrics: document.section("metrics"),
             log: document.section("log"),
+            store: document.section("store"),
         };
+        settings.store.check(document);
         if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
             document.refuse("run.checkpoint", &["run.sessions_file"], why);
@@ -73,6 +79,7 @@ impl Settings {
         self.health.keep(&running.health, &mut kept);
         self.metrics.keep(&running.metrics, &mut kept);
         self.log.keep(&running.log, &mut kept);
+        self.store.keep(&running.store, &mut kept);
         kept
     }
 
@@ -83,6 +90,7 @@ impl Settings {
         values.extend(print::values("health", &self.health, provenance));
         values.extend(print::values("metrics", &self.metrics, provenance));
         values.extend(print::values("log", &self.log, provenance));
+        values.extend(print::values("store", &self.store, provenance));
         values
     }
 
@@ -95,6 +103,7 @@ impl Settings {
         sections.extend(reference::sections::<HealthSettings>("health"));
         sections.extend(reference::sections::<MetricsSettings>("metrics"));
         sections.extend(reference::sections::<LogSettings>("log"));
+        sections.extend(reference::sections::<StoreSettings>("store"));
         sections
     }
 }

@@ -170,6 +170,56 @@ fn a_wrong_value_is_named_with_its_line() {
 }
 
 #[test]
+fn a_store_needs_a_key_and_urls_that_it_can_use() {
+    let key = "group_key_file = \"/k\"\n";
+    for (text, wanted) in [
+        (
+            "[store]\nurl = \"redis://a\"",
+            "f:2: store.url: records need the key of the group: `store.group_key_file` is not set",
+        ),
+        (
+            "[store]\nurl = \"http://a\"\ngroup_key_file = \"/k\"",
+            "f:2: store.url: `http://a` is not a URL such as",
+        ),
+        (
+            "[store]\nurl = [\"redis://a\", \"redis://b\"]\ngroup_key_file = \"/k\"",
+            "f:2: store.url: several URLs are nodes of a cluster: `store.cluster` is not set",
+        ),
+        (
+            "[store]\ngroup = \"a:b\"",
+            "f:2: store.group: \"a:b\" is not 1 to 64 letters, digits and `-_.`",
+        ),
+        (
+            "[store]\ngroup = \"{a}\"",
+            "f:2: store.group: \"{a}\" is not 1 to 64 letters",
+        ),
+        (
+            "[store]\nrefresh = \"10ms\"",
+            "f:2: store.refresh: 10ms is out of bounds: 100ms to 1h",
+        ),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.starts_with(wanted), "{error}");
+    }
+    let text = format!("[store]\nurl = \"redis://a\"\n{key}");
+    assert!(read(&text).unwrap().store.is_on());
+    let (config, _) = crate::config_file::parse(&text, "f").unwrap();
+    assert!(config.continuity.enabled, "the engine keeps what it needs");
+    assert!(!Settings::default().store.is_on());
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let settings = read("store.password = \"hunter2\"").unwrap();
+    let shown = format!("{settings:?} {:?}", settings.lines_of());
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert!(
+        shown.contains("store.password = \\\"(hidden)\\\""),
+        "{shown}"
+    );
+}
+
+#[test]
 fn every_setting_is_printed() {
     let lines = read("[log]\naccount_id = \"123456789012\"")
         .unwrap()
@@ -240,6 +290,10 @@ fn a_key_that_needs_a_start_keeps_its_running_value_and_is_named() {
         ("log.queue = 16", "log.queue"),
         ("log.account_id = \"1\"", "log.account_id"),
         ("log.interface_id = \"1\"", "log.interface_id"),
+        ("store.group = \"blue\"", "store.group"),
+        ("store.password = \"x\"", "store.password"),
+        ("store.refresh = 20", "store.refresh"),
+        ("store.queue = 100", "store.queue"),
     ] {
         let text = format!("{text}\nhealth.stall = 9");
         let mut settings = of(&text);

@@ -219,6 +219,35 @@ impl Scalar for ControlPath {
     }
 }
 
+/// A secret, which is never shown.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Secret(pub(crate) Option<String>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "hidden" } else { "none" })
+    }
+}
+
+impl Scalar for Secret {
+    type Bound = ();
+
+    const EXPECTED: &'static str = "a string";
+
+    fn kind() -> String {
+        "string, which is not shown".to_owned()
+    }
+
+    fn from_text(text: &str) -> Result<Self, Wrong> {
+        Ok(Self(Some(text.to_owned())))
+    }
+
+    fn written(&self) -> String {
+        let text = if self.0.is_some() { "\"(hidden)\"" } else { "" };
+        text.to_owned()
+    }
+}
+
 /// Returns whether a text can be a field of a line whose fields are separated by spaces.
 pub(super) fn is_log_field(text: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);

@@ -456,14 +456,14 @@ fn the_socket_is_its_owners_alone_and_survives_nonsense() {
             "{reply}"
         );
     }
-    // Silent clients keep no client out, and a new client evicts the oldest of them.
+    // Idle clients do not block others, and a new client evicts the oldest of them.
     let silent: Vec<_> = (0..64)
         .map(|_| UnixStream::connect(appliance.control()).unwrap())
         .collect();
     for _ in 0..32 {
         wait_for("an answer", || ask(&appliance, &Request::Health).is_ok());
     }
-    // A client that has asked outlasts those that have not.
+    // A client with a request outlasts those without one.
     stream.write_all(b"{\"command\":\"health\"}\n").unwrap();
     let reply = replies.next().unwrap().unwrap();
     assert!(reply.starts_with("{\"done\""), "{reply}");
@@ -538,7 +538,7 @@ fn the_command_prints_tables_and_json() {
         (&3.into(), &4.into())
     );
     assert_eq!(rows[1]["sessions"].as_array().unwrap().len(), 3);
-    // What chooses sessions to list does not silently choose none to end.
+    // A filter for lists does not silently select no session to end.
     for misplaced in [
         &["--src", "10.0.0.1", "delete", "--all"][..],
         &["--limit", "1", "delete", "--all"],

@@ -1,5 +1,5 @@
-//! Checkpoints of the sessions, and a start after a crash. A crash is a copy of the directory as it
-//! is while the appliance runs: nothing of an orderly end is in it.
+//! Checkpoints of the sessions, and a start after a crash. A crash is a copy of the directory while
+//! the appliance runs, without the effects of an orderly end.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,7 +18,7 @@ impl TestAppliance {
         wait_for("two checkpoints", || self.metric(WRITTEN) >= before + 2.0);
     }
 
-    /// Returns a directory as a crash would leave it now.
+    /// Returns a directory in the state after a crash now.
     fn crash(&self) -> tempfile::TempDir {
         let copy = tempfile::tempdir().unwrap();
         for file in ["sessions", "sessions.checkpoint", "sessions.restored"] {
@@ -41,7 +41,7 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A segment of the initiator of a connection to port 80, far beyond its first window.
+/// A segment of the initiator of a connection to port 80, far above its first window.
 fn later_segment(host: u8, from: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     PacketBuilder::ipv4([10, 0, 0, host], [192, 0, 2, 1], 64)
@@ -63,7 +63,7 @@ fn connections_go_on_after_a_crash_from_the_last_checkpoint() {
         0o600
     );
     assert!(appliance.metric("portcullis_checkpoint_age_seconds") >= 0.0);
-    // What opens after the checkpoint is lost with the crash.
+    // Sessions that open after the checkpoint are lost with the crash.
     let crashed = appliance.crash();
     appliance.finish();
     assert_eq!(names(crashed.path()), ["sessions.checkpoint"]);
@@ -124,7 +124,7 @@ fn checkpoints_that_fail_are_counted_and_tried_again() {
     let directory = appliance.directory.path();
     let in_the_way = directory.join("sessions.checkpoint");
     wait_for("a checkpoint", || appliance.metric(WRITTEN) >= 1.0);
-    // Nothing is renamed over a directory.
+    // No file is renamed over a directory.
     fs::remove_file(&in_the_way).unwrap();
     fs::create_dir(&in_the_way).unwrap();
     wait_for("a failure", || {

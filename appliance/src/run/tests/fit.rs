@@ -6,7 +6,7 @@ use super::*;
 use crate::run::sends::SendPath;
 use crate::run::watch::INTERVAL;
 
-/// Waits until the counters have been read twice, and says what health says then.
+/// Waits until the counters have been read twice, and returns the health.
 fn later(appliance: &TestAppliance) -> u16 {
     thread::sleep(3 * INTERVAL);
     get(appliance.health(), "/").0
@@ -127,7 +127,7 @@ fn a_worker_whose_sends_fail_is_unhealthy_until_they_succeed() {
 fn a_worker_that_cannot_receive_is_unhealthy() {
     let appliance = TestAppliance::start("");
     wait_for("503", || {
-        // It turns some times between two looks, and fails as often.
+        // The worker turns several times between two readings, and fails as often.
         appliance.shared.workers[0].receive_failed.add(10);
         get(appliance.health(), "/")
             .1

@@ -171,7 +171,7 @@ fn files_are_rotated_behind_whole_lines_and_the_oldest_go() {
     }
 }
 
-/// Lines written and lost, as the metrics have them: written, then by cause.
+/// Written and lost lines in the metrics: written, then by cause.
 fn counted(appliance: &TestAppliance) -> BTreeMap<String, u64> {
     let metrics = appliance.operations().addresses.metrics.unwrap();
     let page = get(metrics, "/metrics").1;
@@ -190,7 +190,7 @@ fn a_file_that_comes_in_the_way_does_not_end_the_log() {
         "[log]\noutput = \"DIR/logs/log\"\nrotate_bytes = 4096\nkeep = 1000\nqueue = 100000\n",
     );
     let logs = appliance.directory.path().join("logs");
-    // Not there at the start.
+    // The value is missing at the start.
     fs::write(logs.join("log.1"), "").unwrap();
     for lines in [100, 200] {
         for host in 0..100 {
@@ -269,7 +269,7 @@ fn unread(more: &str) -> (TestAppliance, fs::File) {
         .unwrap();
     let appliance =
         TestAppliance::start_in(directory, &format!("[log]\noutput = \"DIR/pipe\"\n{more}"));
-    // More than the pipe and the buffer hold.
+    // More than the capacity of the pipe and the buffer.
     for host in 0..100 {
         for port in 0..40 {
             let _ = appliance.packet(&syn(host, 10_000 + port, 80), 0);

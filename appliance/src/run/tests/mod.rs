@@ -102,6 +102,7 @@ impl TestAppliance {
             settings,
             file: Some(file),
             events,
+            store: None,
         })
         .unwrap();
         operations.restore().unwrap();

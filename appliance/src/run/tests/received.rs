@@ -50,7 +50,7 @@ impl Pair {
         }
     }
 
-    /// Takes all that is there, and returns to which address each was sent and how long it waited.
+    /// Takes all waiting datagrams, and returns the destination and the waiting time of each.
     fn take(&mut self) -> Vec<(Ipv4Addr, Waited)> {
         let mut taken = Vec::new();
         while self.inlet.receive(false).unwrap().count > 0 {
@@ -84,7 +84,7 @@ fn every_datagram_after_an_overflow_names_its_destination_and_all_that_were_lost
             pair.send(FLOOD, size);
             let taken = pair.take();
             assert!(!taken.is_empty() && taken.len() < FLOOD, "{case}");
-            // No datagram has come since.
+            // No datagram has arrived since.
             assert_eq!(pair.dropped(), FLOOD - taken.len(), "{case}");
             assert!(taken.iter().all(|(to, _)| *to == ours), "{case}: {taken:?}");
             assert!(taken.iter().all(|(_, waited)| *waited == Waited::Briefly));
@@ -101,7 +101,7 @@ fn every_datagram_after_an_overflow_names_its_destination_and_all_that_were_lost
 
 #[test]
 fn a_datagram_of_a_wildcard_socket_without_its_address_has_none() {
-    // A socket that does not ask for the address.
+    // A socket that does not request the address.
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     let to = SocketAddr::from(([127, 97, 2, 2], socket.local_addr().unwrap().port()));
     let mut inlet = Inlet::new(vec![unspecified(socket)], BOUNDS);
@@ -171,7 +171,7 @@ fn a_socket_that_was_emptied_is_not_behind_while_others_are_read() {
         assert_eq!(waited, vec![Waited::Briefly; count]);
         count
     };
-    // As many as the first call has room for: that none is left shows only later.
+    // As many as the first call has room for, so only the next call finds the queue empty.
     for _ in 0..BATCH {
         sender.send_to(b"full", one.1).unwrap();
     }
@@ -179,7 +179,7 @@ fn a_socket_that_was_emptied_is_not_behind_while_others_are_read() {
     sender.send_to(b"other", other.1).unwrap();
     assert_eq!(take(), 1);
     sleep(Duration::from_millis(30));
-    // The worker is kept from working, and catches up.
+    // The worker is stopped, and catches up.
     sender.send_to(b"late", one.1).unwrap();
     sleep(Duration::from_millis(30));
     assert_eq!(take(), 1);
@@ -203,8 +203,7 @@ fn what_waits_for_too_long_while_the_worker_does_not_catch_up_is_marked() {
                 .collect::<Vec<_>>()
         };
         let mut inlet = std::mem::replace(&mut pair.inlet, Inlet::without_sockets());
-        // Nothing is held against a worker that was kept from working, if it empties its queue
-        // then.
+        // Waiting times do not count for a worker that was stopped, if it then empties its queue.
         pair.send(3, 100);
         sleep(Duration::from_millis(30));
         assert_eq!(waited(&pair, &mut inlet), [Waited::Briefly; 3], "{address}");
@@ -215,7 +214,7 @@ fn what_waits_for_too_long_while_the_worker_does_not_catch_up_is_marked() {
             first.iter().all(|waited| *waited == Waited::Briefly),
             "{address}"
         );
-        // It has taken some, and more are left for too long.
+        // The worker has taken some, and others wait too long.
         sleep(Duration::from_millis(30));
         let mut count = first.len();
         while count < 200 {

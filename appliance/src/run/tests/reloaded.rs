@@ -1,4 +1,4 @@
-//! A configuration file that is read again: taken over, in part, or refused.
+//! A configuration file that is read again: applied, applied in part, or rejected.
 
 use portcullis::DropReason;
 
@@ -97,7 +97,7 @@ fn what_needs_a_restart_waits_for_it_and_the_rest_is_taken_over() {
     );
     assert!((appliance.metric("portcullis_reload_waiting_keys") - 3.0).abs() < 0.5);
     assert_eq!(get(appliance.health(), "/").0, 200);
-    // The same file waits again, and the old one waits no more.
+    // The file waits again, and the old one no longer waits.
     assert!(running.reload().unwrap().ends_with(waiting));
     appliance.rewrite("");
     assert!(!running.reload().unwrap().contains("restart"));

@@ -1,4 +1,4 @@
-//! Sources that may connect to the listeners, and the sharing of their places.
+//! Sources that may connect to the listeners, and the sharing of their slots.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -21,7 +21,7 @@ fn probe(from: [u8; 4], to: SocketAddr) -> Option<String> {
     ask(connect(from, to).ok()?)
 }
 
-/// The status that a connection is answered with.
+/// The status of the answer to a connection.
 fn ask(mut stream: TcpStream) -> Option<String> {
     stream
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -31,7 +31,7 @@ fn ask(mut stream: TcpStream) -> Option<String> {
     answer.get(9..12).map(ToOwned::to_owned)
 }
 
-/// Four threads of 127.0.0.3 that connect and hold what they get, until the flag says otherwise.
+/// Four threads of 127.0.0.3 that connect and hold their connections until the flag is set.
 fn hold_connections(to: SocketAddr, goes_on: &Arc<AtomicBool>) -> Vec<JoinHandle<usize>> {
     let hold = move |goes_on: Arc<AtomicBool>| {
         let (mut held, mut made) = (std::collections::VecDeque::new(), 0);
@@ -129,7 +129,7 @@ fn sources_that_are_not_allowed_are_cut_off_and_counted_and_a_reload_changes_the
         assert_eq!(probe([127, 0, 0, 3], appliance.health()), None);
     }
     assert!((refused("health") - 3.0).abs() < 0.5);
-    // By TCP, one that is allowed sees an orderly end, and another one a RST.
+    // With TCP, an allowed source gets an orderly end, and another one a RST.
     let end = |from| connect(from, tcp).and_then(|mut stream| stream.read(&mut [0]));
     assert_eq!(end([127, 0, 0, 2]).unwrap(), 0);
     assert!(end([127, 0, 0, 3]).is_err());

@@ -74,7 +74,7 @@ fn numbers_out_of_range_are_refused() {
     talk.refuses(&["number_out_of_range"; 7]);
 }
 
-/// CERT VU#328867: the server's error text holds what looks like a reply.
+/// CERT VU#328867: the server's error text contains text that resembles a reply.
 #[test]
 fn a_227_that_the_server_echoes_is_no_reply() {
     let mut talk = Talk::new();
@@ -85,7 +85,7 @@ fn a_227_that_the_server_echoes_is_no_reply() {
     talk.refuses(&[]);
 }
 
-/// CERT VU#328867: the client's small window or partial acknowledgements make the server begin a
+/// CERT VU#328867: the client's small window or partial acknowledgments make the server begin a
 /// segment with it.
 #[test]
 fn a_227_that_begins_a_segment_begins_no_line() {
@@ -93,7 +93,7 @@ fn a_227_that_begins_a_segment_begins_no_line() {
     talk.client("PASV\r\nXX227 (192,0,2,1,19,136)\r\n");
     talk.server("500 'XX").server("227 (192,0,2,1,19,136)\r\n");
     talk.refuses(&[]);
-    // The beginning is sent again, in other pieces.
+    // The beginning is retransmitted, in other pieces.
     let mut talk = Talk::new();
     talk.client("PASV\r\n").server("500 Invalid: '");
     let begin = talk.next[1].sub(14);
@@ -115,7 +115,7 @@ fn a_227_behind_a_lost_beginning_is_no_reply() {
     talk.refuses(&["gap"]);
 }
 
-/// A server that takes a line feed alone for text, and echoes it.
+/// A server that treats a line feed alone as text, and echoes it.
 #[test]
 fn an_echoed_line_feed_begins_no_reply() {
     let mut talk = Talk::new();

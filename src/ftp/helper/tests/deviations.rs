@@ -1,11 +1,11 @@
-//! FTP as it is spoken: healthy sessions that deviate from one reply for each command.
+//! FTP in practice: healthy sessions that deviate from one reply for each command.
 
 use super::*;
 
 const FIRST: &str = "227 Entering Passive Mode (192,0,2,1,156,66)\r\n";
 const SECOND: &str = "227 Entering Passive Mode (192,0,2,1,156,67)\r\n";
 
-/// Each of these has to open port 40003 at last: what the client (C) and the server (S) send.
+/// Lines of the client (C) and the server (S), each set of which must finally open port 40003.
 const OPENING: [(&str, &[(char, &str)]); 27] = [
     (
         "an empty line without an answer",
@@ -386,7 +386,7 @@ fn a_server_whose_lines_end_with_a_line_feed_is_understood() {
     talk.client("PASV\r\n").server("227 (192,0,2,1,156,66)\n");
     assert_eq!(talk.open(), ["10.0.0.9 -> 192.0.2.1:40002"]);
     assert_eq!(talk.events(), [""; 0]);
-    // What follows a line feed there announces nothing.
+    // Text after a line feed there announces nothing.
     talk.client("PASV\r\n").server("227 (192,0,2,1,156,67)\r\n");
     assert_eq!(talk.events(), ["malformed_reply"]);
 }

@@ -87,7 +87,7 @@ fn without_a_handshake_nothing_is_read() {
     talk.client("PASV\r\n").server(PASSIVE);
     talk.client("PORT 10,0,0,9,19,136\r\n");
     talk.refuses(&[]);
-    // Nor after a record that was not seen.
+    // The same holds after an unknown record.
     let mut talk = encrypted();
     talk.lost(Direction::Original, 31)
         .client("PASV\r\n")

@@ -21,7 +21,7 @@ use crate::packet::SeqNum;
 pub(super) struct Record {
     pub(super) events: Vec<HelperEvent>,
     pub(super) open: Vec<Expectation>,
-    /// All that was ever opened.
+    /// All expectations that were ever opened.
     pub(super) opened: Vec<SocketAddr>,
 }
 
@@ -127,7 +127,7 @@ impl Talk {
         self.control.segment(from, &segment, &mut self.record);
     }
 
-    /// Bytes were sent that do not come by.
+    /// Skips bytes that were sent on another path.
     pub(super) fn lost(&mut self, from: Direction, bytes: usize) -> &mut Self {
         let [original, reply] = &mut self.next;
         let next = match from {

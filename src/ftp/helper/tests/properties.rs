@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Commands and what the server says to each, none of it longer than the window.
+/// Commands and the server's replies, none longer than the window.
 const EXCHANGES: [(&str, &str); 14] = [
     (
         "PORT 10,0,0,9,19,136\r\n",
@@ -74,8 +74,8 @@ const LINES: [&str; 24] = [
     "421 bye\r\n",
 ];
 
-/// The segments of a text: all of it, cut, some twice and overlapping, in an order that the seed
-/// gives.
+/// The segments of a text: complete, split, some repeated and overlapping, in an order determined
+/// by the seed.
 fn segments(text: &[u8], mut seed: u64) -> Vec<(usize, usize)> {
     let mut random = |below: usize| {
         seed = seed

@@ -1,4 +1,4 @@
-//! NAT slipstreaming: a page makes its browser send what looks like commands.
+//! NAT slipstreaming: a page makes its browser send text that resembles commands.
 
 use super::*;
 
@@ -42,7 +42,7 @@ fn a_request_of_http_ends_inspection() {
             talk.refuses(&["not_ftp"]);
         }
     }
-    // In the middle of a session as well, and what was announced is withdrawn.
+    // In the middle of a session as well, and announcements are withdrawn.
     let mut talk = Talk::new();
     talk.client("PORT 10,0,0,9,19,136\r\n").client(POST);
     assert_eq!(talk.events(), ["expectation_withdrawn", "not_ftp"]);
@@ -101,7 +101,7 @@ fn a_client_that_guesses_is_not_listened_to_any_more() {
         "bounce_refused",
         "too_many_refused",
     ]);
-    // As many as the setting says, whatever is wrong with them, and whatever comes between.
+    // As many as the setting allows, regardless of their faults and of the lines in between.
     for (max_refused, opens) in [(1, 0), (2, 0), (3, 0), (4, 1), (0, 1)] {
         let settings = Settings {
             max_refused,

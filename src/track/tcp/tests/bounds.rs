@@ -22,7 +22,7 @@ const PLACES: [u32; 9] = [
     0x4000_0000,
 ];
 
-/// Window scales of the initiator's and the responder's SYN, and what they come to.
+/// Window scales of the initiator's and the responder's SYN, and the resulting scales.
 type Scales = ([Option<u8>; 2], [u8; 2]);
 const SCALES: [Scales; 5] = [
     ([None, None], [0, 0]),
@@ -32,7 +32,7 @@ const SCALES: [Scales; 5] = [
     ([Some(5), None], [0, 0]),
 ];
 
-/// The window field of every segment behind the handshake.
+/// The window field of every segment after the handshake.
 const WINDOW: u16 = 2_000;
 /// Bytes that each end has sent, all acknowledged; with the SYN, its next number is 1001.
 const SENT: u32 = 1_000;
@@ -170,8 +170,8 @@ const OLD_DATA: Option<Outcome> = Some(Outcome::Pass(PassReason::Window(Bound::S
 const UNSEEN: Option<Outcome> = Some(Outcome::Invalid(Fault::AckOfUnseen));
 const OLD_ACK: Option<Outcome> = Some(Outcome::Pass(PassReason::Window(Bound::AckLower)));
 
-/// A row: name, bound, whether SACK is needed, the segment, and what is expected below, at and
-/// above the limit.
+/// A row: name, bound, whether SACK is needed, the segment, and the expectation below, at and above
+/// the limit.
 type Row = (&'static str, Bound, bool, Probe, [Option<Outcome>; 3]);
 
 const ROWS: [Row; 10] = [
@@ -308,8 +308,8 @@ fn each_bound_holds_up_to_its_limit_and_no_further() {
                                     "{case}: {outcome:?}"
                                 ),
                             }
-                            // Old and refused segments teach nothing; only an overshoot moves the
-                            // sender's end.
+                            // Old and invalid segments change no numbers; only an overshoot moves
+                            // the sender's end.
                             if expected.is_some() && expected != ABOVE {
                                 assert_eq!(after, fixture.track(), "{case}");
                             }
@@ -322,7 +322,7 @@ fn each_bound_holds_up_to_its_limit_and_no_further() {
     }
 }
 
-/// A SACK block means nothing from an end whose partner has not permitted SACK.
+/// A SACK block is ignored if the other end has not permitted SACK.
 #[test]
 fn unpermitted_sack_blocks_move_neither_acknowledgment_bound() {
     for sender in Direction::BOTH {
@@ -340,8 +340,8 @@ fn unpermitted_sack_blocks_move_neither_acknowledgment_bound() {
     }
 }
 
-/// An acknowledgment of what was never sent lies behind both edges of an honest block, if it is far
-/// enough away.
+/// An acknowledgment of data that was never sent lies after both edges of an honest block, if it is
+/// far enough away.
 #[test]
 fn sack_blocks_do_not_hide_an_acknowledgment_on_the_other_side_of_the_circle() {
     for sender in Direction::BOTH {
@@ -358,7 +358,7 @@ fn sack_blocks_do_not_hide_an_acknowledgment_on_the_other_side_of_the_circle() {
 }
 
 /// A sender may overshoot the offered window by less than a window, if the rest of the segment is
-/// right.
+/// correct.
 #[test]
 fn an_overshoot_passes_up_to_a_window() {
     let beyond = Some(Outcome::Invalid(Fault::SeqAboveWindow));
@@ -412,7 +412,7 @@ fn an_overshoot_passes_up_to_a_window() {
     }
 }
 
-/// Without the flag ACK, the acknowledgment number is not looked at.
+/// Without the flag ACK, the acknowledgment number is ignored.
 #[test]
 fn an_acknowledgment_number_without_its_flag_is_not_checked() {
     for place in PLACES {

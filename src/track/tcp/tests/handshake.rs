@@ -1,5 +1,5 @@
-//! Stories of handshakes that somebody disturbs: the right answer to any SYN that has passed
-//! completes it.
+//! Stories of handshakes under attack: the correct answer to any SYN that has passed completes
+//! them.
 
 use super::story::{tell, tell_from};
 
@@ -202,8 +202,7 @@ fn a_repeated_syn_of_a_simultaneous_open_takes_nothing_back() {
     }
 }
 
-/// The third ACK opens the session to data: a sender that has not seen the SYN-ACK must guess its
-/// number.
+/// The third ACK opens the session to data: a sender without the SYN-ACK must guess its number.
 #[test]
 fn the_third_ack_acknowledges_at_least_the_syn_ack_and_at_most_what_was_sent() {
     for (name, ack, fate) in [
@@ -308,8 +307,8 @@ fn a_reset_ends_the_handshake_of_the_syn_that_it_answers() {
     );
 }
 
-/// The receiver answers an ACK out of the blue with a RST of its number and goes on waiting (RFC
-/// 9293 3.10.7.3).
+/// The receiver answers an unexpected ACK with a RST of its number and continues to wait (RFC 9293
+/// 3.10.7.3).
 #[test]
 fn a_forged_ack_in_syn_sent_earns_a_reset_that_ends_nothing() {
     tell(

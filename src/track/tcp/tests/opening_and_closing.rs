@@ -1,4 +1,4 @@
-//! Stories of how connections begin and end.
+//! Stories of the beginning and end of connections.
 
 use crate::flow::Direction;
 use crate::track::tcp::State;

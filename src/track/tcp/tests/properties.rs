@@ -8,7 +8,7 @@ use crate::track::tcp::{Outcome, PassReason, PeerFlags, State, Step, window};
 
 use super::{ACK, Done, FIN, RST, SYN, Session, bare};
 
-/// A number relative to an initial sequence number: mostly one that fits, seldom any.
+/// A number relative to an initial sequence number: mostly a fitting one, seldom an arbitrary one.
 fn any_offset() -> impl Strategy<Value = u32> {
     prop_oneof![
         6 => 0u32..4,
@@ -167,8 +167,8 @@ proptest! {
     }
 
     /// A reset closes a live connection only with the number that its receiver expects next, or
-    /// right behind the last data of its own sender. Not known is what a receiver expects that has
-    /// sent no ACK yet (simultaneous open).
+    /// directly after the last data of its own sender. The number that a receiver expects is
+    /// unknown before its first ACK (simultaneous open).
     #[test]
     fn an_established_connection_is_closed_by_an_exact_reset_alone(
         initial in [any_initial(), any_initial()],

@@ -1,8 +1,8 @@
-//! Stories of resets: which close, which pass, which are invalid.
+//! Stories of resets that close, pass, or are invalid.
 
 use super::story::{tell, tell_from};
 
-/// The initiator expects 1001 next and has a window of 1000, so it takes numbers up to 2001.
+/// The initiator expects 1001 next and has a window of 1000, so it accepts numbers up to 2001.
 const RECEIVED_A_THOUSAND: &str = "> S 0              | SYN_SENT, opened
                                    < SA 0 ack 1       | SYN_RECV
                                    > A 1 ack 1        | ESTABLISHED, assured
@@ -201,8 +201,7 @@ fn a_reset_right_behind_a_segment_ahead_of_a_hole_closes_nothing() {
     );
 }
 
-/// An acknowledgment number of 0 in a RST is a number like any other, however the initial number
-/// lies to it.
+/// An acknowledgment number of 0 in a RST is an ordinary number, for any initial number.
 #[test]
 fn a_zero_acknowledgment_is_not_perfect() {
     for (name, initial, fate) in [

@@ -1,4 +1,4 @@
-//! Stories of ports that are used again, and of connections that an end, or we, have forgotten.
+//! Stories of reused ports, and of connections that an end or the firewall has forgotten.
 
 use crate::flow::Direction;
 use crate::packet::SeqNum;
@@ -204,8 +204,8 @@ fn a_syn_ack_of_an_older_connection_is_invalid() {
     );
 }
 
-/// The initiator learns of it; but anybody who can forge a SYN can forge its refusal, so that the
-/// connection, if it lives, goes on.
+/// The initiator receives the refusal. An attacker that can forge a SYN can also forge its refusal,
+/// so a live connection continues.
 #[test]
 fn a_refusal_of_a_passed_syn_passes_and_proves_nothing() {
     tell(

@@ -1,4 +1,4 @@
-//! Stories: a connection told line by line.
+//! Stories: a connection, line by line.
 //!
 //! ```text
 //! > PA 1+1000 ack 1 win 500 | ESTABLISHED, until tcp.unacknowledged
@@ -6,21 +6,21 @@
 //!
 //! A line is a direction (`>` original, `<` reply), flags (letters of S F R P A), a sequence number
 //! with, after `+`, the bytes of data, then any of `ack N`, `win N` (on the wire, 1000 if not
-//! given), `wscale N`, `sackok`, `sack LEFT:RIGHT`, and behind the bar what must become of it.
-//! Numbers are relative: those of the original direction to the initiator's initial sequence
-//! number, those of the reply direction to the responder's; so a SYN has number 0 and data begins
-//! at 1. `=N` is a number as on the wire. `#` begins a remark.
+//! given), `wscale N`, `sackok`, `sack LEFT:RIGHT`, and after the bar the expected result. Numbers
+//! are relative: those of the original direction to the initiator's initial sequence number, those
+//! of the reply direction to the responder's; so a SYN has number 0 and data begins at 1. `=N` is a
+//! number as on the wire. `#` begins a remark.
 //!
-//! The expectation is the state after the segment, then what was special, in this order:
+//! The expectation is the state after the segment, then special results, in this order:
 //! - `opened`, `reopened`: it has begun a session, the first one or one in place of another that
 //!   had ended;
-//! - `assured`: the session is assured from here on, and was not before;
+//! - `assured`: the session becomes assured;
 //! - `kept`: accepted, but the lifetime is not refreshed;
 //! - `until CLASS`: accepted, the lifetime cut to that of CLASS;
-//! - `resynced`: it answers a SYN that was passed, and the picture was replaced;
-//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`, `passed (RST)`: passed,
-//!   nothing believed;
-//! - `invalid (...)`: refused, with the fault.
+//! - `resynced`: it answers a SYN that was passed, and the tracked state was replaced;
+//! - `passed (I|II|III|IV)`, `passed (out of step)`, `passed (challenge)`, `passed (RST)`: passed
+//!   without effect;
+//! - `invalid (...)`: invalid, with the fault.
 //!
 //! `gone` in place of a state: the session has ended with this segment. `none`: there is no
 //! session.
@@ -31,8 +31,8 @@ use crate::track::tcp::{Bound, Cell, Fault, Outcome, PassReason, Step, Track};
 
 use super::{Done, Session, bare};
 
-/// Pairs of initial sequence numbers under which a story is told: far from any border, and such
-/// that the first bytes of either end cross 2^31 and 2^32.
+/// Pairs of initial sequence numbers for each story: far from any border, and such that the first
+/// bytes of either end cross 2^31 and 2^32.
 const INITIAL: [(u32, u32); 5] = [
     (1_000_000, 2_000_000_000),
     (u32::MAX, u32::MAX - 1),
@@ -49,7 +49,7 @@ pub(super) struct Story {
     line: usize,
 }
 
-/// Tells a story under every pair of initial sequence numbers.
+/// Runs a story with every pair of initial sequence numbers.
 #[track_caller]
 pub(super) fn tell(name: &'static str, lines: &str) {
     for initial in INITIAL {
@@ -57,7 +57,7 @@ pub(super) fn tell(name: &'static str, lines: &str) {
     }
 }
 
-/// Tells a story from these initial sequence numbers; returns the end of it.
+/// Runs a story from these initial sequence numbers, and returns its end.
 #[track_caller]
 pub(super) fn tell_from(name: &'static str, initial: (u32, u32), lines: &str) -> Story {
     let mut story = Story {
@@ -142,7 +142,7 @@ impl Story {
         (direction, segment)
     }
 
-    /// Passes the segment and says what has happened.
+    /// Passes the segment and returns the result.
     fn pass(&mut self, direction: Direction, segment: &Segment) -> String {
         let before = self.session;
         let mut resynced = false;

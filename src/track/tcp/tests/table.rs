@@ -1,4 +1,4 @@
-//! The transition table as a page of text, `transitions.txt`: a change of behaviour is a change of
+//! The transition table as a page of text, `transitions.txt`: a change of behavior is a change of
 //! that page.
 
 use std::fmt::Write;
@@ -77,7 +77,7 @@ fn outcome_of(direction: Direction, flags: TcpFlags, state: State) -> &'static s
     let track = session.track.unwrap();
     let sender = track.side(direction).peer;
     let receiver = track.side(direction.opposite()).peer;
-    // Whoever has sent a SYN answers the other one with the same number.
+    // An end that has sent a SYN answers the other one with the same number.
     let repeats = state == State::SynSent2 && flags == TcpFlags(SYN.0 | ACK.0);
     let seq = sender.end.sub(u32::from(repeats));
     let segment = Segment {

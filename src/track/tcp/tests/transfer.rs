@@ -40,8 +40,8 @@ fn lost_data_comes_again() {
     );
 }
 
-/// A client whose ACK was lost sends data again that is more than a window old; were it dropped,
-/// the ACK would never come again, and the connection would stall.
+/// A client whose ACK was lost retransmits data that is more than a window old. If the data were
+/// dropped, the ACK would never be repeated, and the connection would stall.
 #[test]
 fn data_that_was_acknowledged_long_ago_passes() {
     for initial in [(1, 1), (u32::MAX - 30_000, 0x7fff_fff0)] {

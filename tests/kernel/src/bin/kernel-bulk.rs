@@ -1,5 +1,5 @@
 //! Transfers data between two real Linux TCP stacks through the portcullis engine, over a path that
-//! loses, delays, reorders and duplicates packets. The engine must not drop one.
+//! loses, delays, reorders and duplicates packets. The engine must not drop any packet.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -15,10 +15,10 @@ use portcullis_kernel_tests::bulk::relay::Relay;
 use portcullis_kernel_tests::bulk::traffic::{Kind, Log, call, serve};
 use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 
-/// Clients at the same time, for each IP version.
+/// Number of concurrent clients for each IP version.
 const CLIENTS: u64 = 5;
 
-/// Longest time for the last transfers after no new ones begin.
+/// Maximum time for the last transfers after the last one has begun.
 const GRACE: Duration = Duration::from_secs(25);
 
 /// Real TCP connections through the engine over a lossy path. Fails on the first packet that the
@@ -31,7 +31,7 @@ struct Arguments {
     /// Seed of loss, delay and data; random unless given, and printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Names of the network namespaces begin like this; by default made of the process number.
+    /// Prefix of the names of the network namespaces; by default made from the process number.
     #[arg(long)]
     namespace: Option<String>,
 }
@@ -90,7 +90,7 @@ fn main() -> Result<()> {
             ensure!(now < end + GRACE, "transfers are stuck");
         }
         if linger.is_none() && now > end && clients.iter().all(JoinHandle::is_finished) {
-            // The last FINs and ACKs are still on their way.
+            // The last FINs and ACKs are still in flight.
             linger = Some(now + Duration::from_secs(1));
         }
         if linger.is_some_and(|until| now > until) {

@@ -11,8 +11,8 @@ use portcullis_kernel_tests::kernel::Kernel;
 use portcullis_kernel_tests::namespace::Interrupt;
 use portcullis_kernel_tests::run::{Settings, run};
 
-/// Compare the engine with Linux conntrack, packet by packet. Exit code 1: a deviation is not
-/// listed.
+/// Compare the engine with Linux conntrack, packet by packet. The exit code is 1 if a deviation is
+/// not listed.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Packets to compare.
@@ -21,10 +21,10 @@ struct Arguments {
     /// Seed of the packets; random unless given, and printed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Print listed kinds of deviations, too, with stories.
+    /// Also print listed kinds of deviations, with their stories.
     #[arg(long)]
     stories: bool,
-    /// Name of the network namespace; by default made of the process number.
+    /// Name of the network namespace; by default made from the process number.
     #[arg(long)]
     namespace: Option<String>,
 }

@@ -1,6 +1,6 @@
-//! Ends connections between two real Linux TCP stacks as the portcullis engine does: by timeout, by
-//! reload, by a late answer. Both stacks must accept the end. Also leads halves and middles of
-//! connections through the engine.
+//! Ends connections between two real Linux TCP stacks like the portcullis engine: by timeout, by
+//! reload, or by a late answer. Both stacks must accept the end. Also passes single directions and
+//! later parts of connections through the engine.
 #![forbid(unsafe_code)]
 
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use portcullis_kernel_tests::endings::lab::Lab;
 use portcullis_kernel_tests::endings::stacks::Family;
 use portcullis_kernel_tests::namespace::Interrupt;
 
-/// Longest time for all scenes; each waits a few seconds at most for the events that it checks.
+/// Maximum time for all scenes. Each waits a few seconds at most for the events that it checks.
 const BOUND: Duration = Duration::from_secs(50);
 
-/// Real TCP connections that the engine ends, adopts, or sees one half of. Fails on the first scene
-/// that goes wrong.
+/// Real TCP connections that the engine ends, adopts, or tracks in one direction. Stops at the
+/// first scene that fails.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Names of the network namespaces begin like this; by default made of the process number.
+    /// Prefix of the names of the network namespaces; by default made from the process number.
     #[arg(long)]
     namespace: Option<String>,
-    /// Only scenes whose claim contains this.
+    /// Run only scenes whose claim contains this text.
     #[arg(long)]
     only: Option<String>,
-    /// Goes on after a scene that went wrong.
+    /// Continue after a scene that fails.
     #[arg(long)]
     keep_going: bool,
 }

@@ -22,14 +22,14 @@ use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 /// pyftpdlib, curl, lftp, tnftp.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Names of the network namespaces, and of a folder for files, begin like this; by default made
-    /// of the process number.
+    /// Prefix of the names of the network namespaces and of a folder for files; by default made
+    /// from the process number.
     #[arg(long)]
     namespace: Option<String>,
-    /// Fate of announcements that are refused: `pass` or `drop`.
+    /// Fate of refused announcements: `pass` or `drop`.
     #[arg(long, default_value = "pass", value_parser = ["pass", "drop"])]
     refused: String,
-    /// The folder that the packages of Pure-FTPd and ProFTPD were unpacked into; without it they
+    /// The folder into which the packages of Pure-FTPd and ProFTPD were unpacked; without it they
     /// are ignored.
     #[arg(long, value_name = "FOLDER")]
     unpacked: Option<PathBuf>,
@@ -91,7 +91,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// Prints the transfers that worked, and those that do not work without the engine either.
+/// Prints the transfers that worked, and those that fail even without the engine.
 fn report(what: &str, ways: &Ways, seconds: f64) {
     println!("{} {what}: {seconds:.1} s", ways.worked);
     if !ways.impossible.is_empty() {
@@ -102,7 +102,7 @@ fn report(what: &str, ways: &Ways, seconds: f64) {
     }
 }
 
-/// Runs all transfers while ports are tried all the time.
+/// Runs all transfers while other threads probe ports continuously.
 fn all(scene: &Scene<'_>) -> Result<()> {
     let (stop, tries) = (AtomicBool::new(false), AtomicU64::new(0));
     let start = Instant::now();
@@ -110,7 +110,7 @@ fn all(scene: &Scene<'_>) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let watching = scope.spawn(|| scene.watch(&stop, &tries));
         let result = (|| {
-            // Wait for a round of tries before the first announcement.
+            // Waits for a round of probes before the first announcement.
             while tries.load(Ordering::Relaxed) == 0 && !watching.is_finished() {
                 scene.interrupt.check()?;
                 thread::yield_now();

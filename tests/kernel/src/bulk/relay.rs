@@ -23,8 +23,8 @@ const BURST: f64 = 64_000.0;
 /// Length of the queue of each direction; further packets are lost, as in any router.
 const QUEUE: usize = 500;
 
-/// Packet under way: its moment of arrival, a serial number that orders equal moments, its next
-/// station and its bytes.
+/// Packet in flight: its time of arrival, a serial number that orders equal times, its next station
+/// and its bytes.
 type Flying = Reverse<(Instant, u64, Hop, Vec<u8>)>;
 
 /// The next station of a packet.
@@ -43,11 +43,11 @@ pub struct Counters {
     pub received: u64,
     /// Packets that the engine has forwarded.
     pub forwarded: u64,
-    /// Packets that the path lost on purpose, before and behind the engine.
+    /// Packets that the path lost on purpose, before and after the engine.
     pub lost: u64,
     /// Packets that were sent twice.
     pub duplicated: u64,
-    /// Packets that were delayed so that later ones overtook them.
+    /// Packets that were delayed until later ones overtook them.
     pub reordered: u64,
     /// Packets lost because the queue was full.
     pub overflowed: u64,
@@ -63,14 +63,14 @@ pub struct Counters {
     pub v6: u64,
 }
 
-/// A token bucket: bytes that may go, filled at [`RATE`].
+/// A token bucket of bytes, filled at [`RATE`].
 struct Bucket {
     tokens: f64,
     filled: Instant,
 }
 
 impl Bucket {
-    /// Takes the tokens of so many bytes, and returns the wait until the bytes may go.
+    /// Takes the tokens of a number of bytes, and returns the delay until these may be sent.
     fn admit(&mut self, now: Instant, bytes: usize) -> Duration {
         let since = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + since * RATE).min(BURST) - bytes as f64;
@@ -97,12 +97,12 @@ impl Relay {
     /// Returns a relay with an engine of the default configuration that verifies checksums.
     ///
     /// # Errors
-    /// The engine does not take its configuration.
+    /// Returns an error if the engine rejects its configuration.
     pub fn new(devices: [Tun; 2], seed: u64) -> Result<Self> {
         let mut config = Config::allow_all();
         config.engine.checksums = Checksums::Verify;
         config.table.max_sessions = 1 << 14;
-        // The relay sends nothing of its own.
+        // The relay sends no packets of its own.
         config.syn_challenge.mode = ChallengeMode::Off;
         let bucket = || Bucket {
             tokens: BURST,
@@ -121,10 +121,10 @@ impl Relay {
         })
     }
 
-    /// Moves all packets that are due, and waits a little for more.
+    /// Moves all due packets, and waits briefly for more.
     ///
     /// # Errors
-    /// The engine dropped a packet: the explanation is the error. Or a device failed.
+    /// Returns an error if the engine drops a packet, with the explanation, or if a device fails.
     pub fn step(&mut self) -> Result<()> {
         let now = Instant::now();
         for from in 0..2 {
@@ -175,7 +175,7 @@ impl Relay {
 
     /// Sends a packet over one half of the path, which may lose, delay or duplicate the packet.
     fn fly(&mut self, now: Instant, hop: Hop, packet: Vec<u8>) {
-        // The loss comes and goes, 0 to 2 % over both halves.
+        // The loss varies from 0 to 2 % over both halves.
         let loss = f64::from((self.serial / 4000 % 5) as u32) * 0.0025;
         if self.dice.random_bool(loss) {
             self.counters.lost += 1;
@@ -258,10 +258,11 @@ impl Relay {
         counters.fins += u64::from(has(TcpFlags::FIN));
     }
 
-    /// Checks that all kinds of segments and faults have occurred: a run without them means little.
+    /// Checks that all kinds of segments and faults have occurred, since a run without them proves
+    /// little.
     ///
     /// # Errors
-    /// Names the first kind that has not occurred.
+    /// Returns the first kind that has not occurred.
     pub fn check_material(&self) -> Result<()> {
         let c = &self.counters;
         for (what, count) in [

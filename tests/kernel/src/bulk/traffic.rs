@@ -12,10 +12,10 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rustix::net::sockopt;
 
-/// The port that the server listens on.
+/// The server's port.
 const PORT: u16 = 7000;
 
-/// Longest time that a transfer may stand still; after that, the connection has failed.
+/// Maximum time without progress, after which a transfer has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A kind of transfer.
@@ -26,9 +26,9 @@ pub enum Kind {
     Upload = 0,
     /// The server sends.
     Download = 1,
-    /// Both send at the same time.
+    /// Both ends send at the same time.
     Both = 2,
-    /// The client sends all its data and closes its half; then the server sends.
+    /// The client sends all its data and closes its direction; then the server sends.
     HalfClosed = 3,
     /// The server reads slowly into a small buffer: its window closes.
     SlowServer = 4,
@@ -59,7 +59,7 @@ impl Kind {
     }
 }
 
-/// A transfer as the client asks for it: kind, bytes each way, and the seed of the bytes.
+/// The client's request for a transfer: kind, bytes in each direction, and the seed of the bytes.
 #[derive(Debug, Clone, Copy)]
 struct Order {
     kind: Kind,
@@ -120,7 +120,7 @@ impl Log {
 /// Starts a server on one address. It ends when `stop` is set and no client connects any more.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// Returns an error if the server cannot listen on the address.
 pub fn serve(address: IpAddr, stop: Arc<AtomicBool>, log: Arc<Log>) -> Result<JoinHandle<()>> {
     let listener = TcpListener::bind((address, PORT))?;
     listener.set_nonblocking(true)?;
@@ -148,7 +148,7 @@ pub fn serve(address: IpAddr, stop: Arc<AtomicBool>, log: Arc<Log>) -> Result<Jo
 
 /// Starts a client that runs one transfer after the other until `stop` is set.
 pub fn call(address: IpAddr, seed: u64, stop: Arc<AtomicBool>, log: Arc<Log>) -> JoinHandle<()> {
-    /// Every connection begins with another kind, over all clients.
+    /// Successive connections of all clients begin with different kinds.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     thread::spawn(move || {
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
@@ -208,8 +208,8 @@ fn prepare(stream: &TcpStream, small: bool) -> Result<()> {
     Ok(())
 }
 
-/// The transfer proper; each end closes its half when it has said all, and reads to the other's
-/// end.
+/// The transfer itself. Each end closes its direction after its last byte, and reads to the end of
+/// the other's data.
 fn transfer(stream: TcpStream, order: Order, client: bool) -> Result<()> {
     if order.kind == Kind::Chatty {
         return chat(stream, order, client);
@@ -297,7 +297,7 @@ fn receive(mut stream: &TcpStream, seed: u64, bytes: u64, slow: bool) -> Result<
     Ok(())
 }
 
-/// A number there, the number back, and now and then a pause long enough for keepalives.
+/// Sends a number and receives it back, with occasional pauses that are long enough for keepalives.
 fn chat(mut stream: TcpStream, order: Order, client: bool) -> Result<()> {
     for round in 0..order.bytes {
         let mut number = round.to_be_bytes();

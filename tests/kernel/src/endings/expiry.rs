@@ -158,26 +158,26 @@ pub const SCENES: &[(&str, Scene)] = &[
     ),
 ];
 
-/// Sequence numbers of the SYNs that soon go beyond 2^32.
+/// Sequence numbers of SYNs that soon wrap at 2^32.
 pub const NEAR_THE_END: [u32; 2] = [0u32.wrapping_sub(20_000), 0u32.wrapping_sub(30_000)];
 
-/// Longest time for a stack to accept a RST on a busy machine.
+/// Maximum time for a stack to accept a RST on a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(1000);
 
-/// A connection up to its end.
+/// State of a connection before its end.
 #[derive(Debug, Default)]
 struct Story {
-    /// Bytes that go to and fro and are read.
+    /// Bytes that are sent in both directions and read.
     exchange: usize,
-    /// Bytes that the client and the server get and do not read.
+    /// Bytes that the client and the server receive and do not read.
     unread: [usize; 2],
-    /// The end that has closed its half.
+    /// The end that has closed its direction.
     half_closed: Option<End>,
-    /// Bytes that each end has sent, and that were lost behind the engine.
+    /// Bytes that each end has sent and that were lost after the engine.
     in_flight: usize,
-    /// The windows must have been scaled.
+    /// Whether the windows must have been scaled.
     scaled: bool,
-    /// The engine must see sequence numbers go beyond 2^32.
+    /// Whether the engine must observe sequence numbers that wrap.
     wrapped: bool,
 }
 
@@ -219,7 +219,7 @@ fn expire(lab: &mut Lab, family: Family, story: &Story) -> Result<String> {
             "no window was scaled: {windows:?}"
         );
     }
-    // A lifetime that is not over ends nothing.
+    // A lifetime that has not expired ends nothing.
     lab.pass(Duration::from_secs(20))?;
     ensure!(lab.diary.resets.is_empty(), "a RST before the end");
     let fins = [End::Client, End::Server].map(|end| story.half_closed == Some(end));
@@ -251,7 +251,7 @@ fn expire(lab: &mut Lab, family: Family, story: &Story) -> Result<String> {
     })
 }
 
-/// The client sends until nothing goes any more, and the server reads nothing.
+/// The client sends until its buffer is full, and the server reads nothing.
 fn window_closed(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;
@@ -281,13 +281,13 @@ fn window_closed(lab: &mut Lab, family: Family) -> Result<String> {
     Ok(format!("{}, {} bytes unread", numbers.text, server.unread))
 }
 
-/// Sends bytes that nobody reads.
+/// Sends bytes that are never read.
 fn send(connection: &Connection, from: End, bytes: usize) -> Result<()> {
     connection.socket(from).write_all(&vec![7; bytes])?;
     Ok(())
 }
 
-/// Two ends that have ended.
+/// The ends of a connection after it has ended.
 pub struct BothEnded {
     /// The client and the server.
     pub ends: [Ended; 2],
@@ -295,11 +295,11 @@ pub struct BothEnded {
     pub text: String,
 }
 
-/// Does what ends a connection, and sees both stacks believe it at once, by their sockets and their
-/// counters. `fins` says which end has closed its half.
+/// Ends a connection, and checks that both stacks accept the end immediately, by their sockets and
+/// their counters. `fins` is the end that has closed its direction.
 ///
 /// # Errors
-/// What they did not believe.
+/// Returns a description of the failed check.
 pub fn see_both_end(
     lab: &mut Lab,
     connection: &Connection,
@@ -310,7 +310,7 @@ pub fn see_both_end(
         Watch::start(&connection.client)?,
         Watch::start(&connection.server)?,
     ];
-    // Both threads wait by now.
+    // Both threads are waiting now.
     lab.run_for(Duration::from_millis(10))?;
     ensure!(
         !watches.iter().any(Watch::is_over),
@@ -369,11 +369,11 @@ const fn name(error: Errno) -> &'static str {
     }
 }
 
-/// Checks how a socket reports the end. Linux tells an end that has received a FIN (CLOSE_WAIT) of
-/// a RST with EPIPE, behind the end of file; every other with ECONNRESET.
+/// Checks how a socket reports the end. Linux reports a RST to an end that has received a FIN
+/// (CLOSE_WAIT) with EPIPE, after the end of file; to every other end with ECONNRESET.
 ///
 /// # Errors
-/// It says something else.
+/// Returns an error if the socket reports another end.
 pub fn right_error(ended: &Ended, after_fin: bool) -> Result<()> {
     let expected = if after_fin {
         Errno::PIPE
@@ -389,11 +389,11 @@ pub fn right_error(ended: &Ended, after_fin: bool) -> Result<()> {
     Ok(())
 }
 
-/// Checks that a kernel has accepted one RST and has neither challenged it nor answered it.
-/// `EstabResets` counts the ends of ESTABLISHED and CLOSE_WAIT, not those of FIN_WAIT_2 (RFC 4022).
+/// Checks that a kernel has accepted one RST, and has not challenged or answered it. `EstabResets`
+/// counts the ends of ESTABLISHED and CLOSE_WAIT, not those of FIN_WAIT_2 (RFC 4022).
 ///
 /// # Errors
-/// What it counted instead.
+/// Returns the differing counters.
 pub fn believed(end: End, (before, after): (&Counts, &Counts), counted: bool) -> Result<()> {
     for (counter, expected) in [
         ("EstabResets", i64::from(counted)),

@@ -23,12 +23,11 @@ pub const SCENES: &[(&str, Scene)] = &[
 /// Time without packets after the forged ones, by the engine's clock.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Linux's default: a connection challenges one RST in this time, so that the engine sees no answer
-/// to the others.
+/// Linux's default: a connection challenges one RST in this time, so the others get no answer.
 const CHALLENGES: Duration = Duration::from_millis(500);
 
-/// Sends forged RSTs to both ends through the engine. All pass, and each end challenges some of
-/// them.
+/// Sends forged RSTs to both ends through the engine. All of them pass, and each end challenges
+/// some.
 fn forge(lab: &mut Lab, connection: &Connection, family: Family, to_each: u32) -> Result<String> {
     lab.stacks.limit_challenges(CHALLENGES)?;
     let told = forge_with_few_challenges(lab, connection, family, to_each);
@@ -50,7 +49,7 @@ fn forge_with_few_challenges(
     for to in End::BOTH {
         let from = to.other();
         let (_, expected) = lab.diary.next_numbers(to).context("no numbers were seen")?;
-        // The window as on the wire: with its scale it reaches farther.
+        // The window as on the wire: the scaled window is larger.
         let window = u32::from(lab.diary.last_window(to));
         ensure!(window > 1, "the {to:?} offers no window");
         for number in 0..to_each {
@@ -97,7 +96,7 @@ fn forge_with_few_challenges(
     Ok(format!("{} RSTs, {challenges} challenge ACKs", 2 * to_each))
 }
 
-/// The engine has ended nothing and sent nothing, and the sockets are as they should be.
+/// The engine has ended nothing and sent nothing, and the sockets are in the expected states.
 fn see_nothing(lab: &Lab, connection: &Connection, states: [u8; 2]) -> Result<()> {
     let sent = lab.engine.stats().resets_sent;
     ensure!(sent == 0, "{sent} RSTs of the engine");
@@ -145,8 +144,7 @@ fn half_closed(lab: &mut Lab, family: Family) -> Result<String> {
     let told = forge(lab, &connection, family, 10_000)?;
     let states = [FIN_WAIT2, CLOSE_WAIT];
     see_nothing(lab, &connection, states)?;
-    // Less than the shortest lifetime of a half-closed connection that the engine has had by
-    // default.
+    // Less than the shortest default lifetime of a half-closed connection.
     lab.pass(Duration::from_secs(50))?;
     lab.run_for(Duration::from_millis(50))?;
     see_nothing(lab, &connection, states)?;

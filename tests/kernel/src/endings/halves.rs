@@ -1,4 +1,4 @@
-//! Connections of which one half bypasses the engine, or arrives through another zone.
+//! Connections with one direction that bypasses the engine, or arrives through another zone.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -72,7 +72,7 @@ pub const SCENES: &[(&str, Scene)] = &[
 const ZONES: [Way; 2] = [Way::Through(Zone(1)), Way::Through(Zone(2))];
 const ZONE_NAMES: &str = "[zones]\neast = 1\nwest = 2\n";
 
-/// The way of one end's packets through the engine, and of the other's around it.
+/// The route of one end's packets through the engine, and of the other's around it.
 fn only(seen: End) -> [Way; 2] {
     match seen {
         End::Client => [THROUGH, Way::Around],
@@ -80,7 +80,7 @@ fn only(seen: End) -> [Way; 2] {
     }
 }
 
-/// Returns the evidence and the drop reason if only one end's half of the handshake passes.
+/// Returns the evidence and the drop reason if only one end's part of the handshake passes.
 const fn evidence_of(seen: End) -> (Evidence, DropReason) {
     match seen {
         End::Client => (Evidence::AckWithoutSynAck, DropReason::TcpAckWithoutSynAck),
@@ -88,7 +88,7 @@ const fn evidence_of(seen: End) -> (Evidence, DropReason) {
     }
 }
 
-/// The only line of the report, which says that the packets of `seen` come and the others' do not.
+/// The only line of the report: the packets of `seen` arrive, and those of the other end do not.
 fn only_line(lab: &Lab, family: Family, seen: End) -> Result<AsymmetryLine> {
     let report = lab.engine.asymmetry();
     let [line] = report.lines.as_slice() else {
@@ -127,7 +127,7 @@ fn dropped(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
     let mut told = seen == End::Server;
     lab.until("two packets that tell", |lab| {
         if !told && super::stacks::is_connected(&client)? {
-            // The client alone believes that it is connected.
+            // Only the client's state is connected.
             (&client).write_all(&[1; 500])?;
             told = true;
         }
@@ -157,7 +157,7 @@ fn dropped(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
 fn passed(lab: &mut Lab, family: Family, seen: End, mode: &str) -> Result<String> {
     let mut config = format!("{ALLOW}tcp.asymmetric = \"{mode}\"\n");
     if (mode, seen) == ("report", End::Server) {
-        // No session remembers the SYN-ACK: what follows it comes from nowhere.
+        // No session has recorded the SYN-ACK, so later segments have no session.
         config.push_str("tcp.midstream = \"adopt\"\n");
     }
     lab.begin(&config)?;
@@ -190,7 +190,7 @@ fn begin_to_go_around(lab: &mut Lab, family: Family, seen: End) -> Result<String
     lab.settle()?;
     lab.ways = only(seen);
     lab.exchange(&connection, MEGABYTE)?;
-    // Longer than a round trip: these were no packets before the first answer.
+    // Longer than a round trip, so that these are not packets before the first answer.
     lab.pass(Duration::from_secs(2))?;
     lab.exchange(&connection, MEGABYTE)?;
     ensure!(lab.diary.refused.is_empty(), "{:?}", lab.diary.refused);
@@ -201,7 +201,7 @@ fn begin_to_go_around(lab: &mut Lab, family: Family, seen: End) -> Result<String
     Ok(format!("2 MiB to and fro; {line}"))
 }
 
-/// The client goes on sending; either its packets or the acknowledgments of them pass.
+/// The client continues to send; either its packets or their acknowledgments pass.
 fn stand_still(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;
@@ -214,7 +214,7 @@ fn stand_still(lab: &mut Lab, family: Family, seen: End) -> Result<String> {
     let (mut client, mut server, mut buffer) =
         (&connection.client, &connection.server, vec![0; 1 << 16]);
     let mut go_on = || {
-        // As much as goes.
+        // As many bytes as the socket accepts.
         let _ = client.write(&[1; 10_000]);
         let _ = server.read(&mut buffer);
     };

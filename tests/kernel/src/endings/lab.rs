@@ -18,22 +18,22 @@ use crate::segment::{ACK, RST, SYN, Segment};
 /// Time without packets after which the stacks are regarded as idle.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// Bytes to and fro in a transfer that must work.
+/// Bytes in each direction of a transfer that must succeed.
 pub const MEGABYTE: usize = 1 << 20;
 
-/// The way of one end's packets to the other.
+/// The route of one end's packets to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// Through the engine, in a zone.
     Through(Zone),
-    /// Past it.
+    /// Around the engine.
     Around,
 }
 
 /// Through the engine's default zone.
 pub const THROUGH: Way = Way::Through(Zone::DEFAULT);
 
-/// Fate of a RST of the engine on its way.
+/// Fate of a RST of the engine on the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// The RST arrives.
@@ -44,12 +44,12 @@ pub enum Fate {
     Raised(u32),
 }
 
-/// A RST that the engine made.
+/// A RST that the engine created.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent {
     /// Receiver of the RST.
     pub to: End,
-    /// Moment of the RST by the real clock.
+    /// Time of the RST by the real clock.
     pub at: Instant,
     /// Fields of the RST, in the engine's numbers.
     pub view: View,
@@ -81,11 +81,11 @@ pub struct Diary {
     pub forwarded: usize,
     /// Sessions that began.
     pub opened: Vec<SessionRecord>,
-    /// Sessions that ended, and why.
+    /// Sessions that ended, and the reasons.
     pub ended: Vec<(SessionRecord, EndReason)>,
     /// The largest window that each end has offered, in bytes.
     pub windows: [u32; 2],
-    /// Whether the engine has seen each end's sequence numbers go beyond 2^32.
+    /// Whether the sequence numbers of each end have wrapped in the engine's view.
     pub wrapped: [bool; 2],
     last_windows: [u16; 2],
     scales: [Option<u8>; 2],
@@ -109,8 +109,8 @@ impl Diary {
         *end.of(&self.last_windows)
     }
 
-    /// The sequence number that an end sends next, and the one that it expects, as the engine has
-    /// seen them.
+    /// The sequence number that an end sends next, and the one that it expects, in the engine's
+    /// view.
     #[must_use]
     pub const fn next_numbers(&self, end: End) -> Option<(u32, u32)> {
         match (*end.of(&self.sent), *end.other().of(&self.acknowledged)) {
@@ -185,8 +185,8 @@ impl Connection {
     }
 }
 
-/// Two stacks with the engine between them. One connection at a time passes it; what is left of
-/// earlier ones goes around.
+/// Two stacks with the engine between them. One connection at a time passes the engine; remaining
+/// packets of earlier ones bypass it.
 pub struct Lab {
     /// The stacks.
     pub stacks: Stacks,
@@ -196,18 +196,18 @@ pub struct Lab {
     pub engine: Engine,
     /// Time by which the engine's clock is ahead of the real one.
     ahead: Duration,
-    /// The ways of the client's and the server's packets.
+    /// The routes of the client's and the server's packets.
     pub ways: [Way; 2],
     /// Fate of the RSTs at the end of sessions.
     pub resets: Fate,
     /// Fate of the RSTs that answer a packet.
     pub answers: Fate,
-    /// Whether an end's packets are lost in front of the engine.
+    /// Whether an end's packets are lost before the engine.
     pub lost_before: [bool; 2],
-    /// Whether what the engine forwards to an end is lost behind it.
+    /// Whether packets that the engine forwards to an end are lost after it.
     pub lost_behind: [bool; 2],
-    /// The sequence numbers that the engine is to see in the SYNs of the two ends; `None` for those
-    /// of the stacks.
+    /// The sequence numbers of the two ends' SYNs in the engine's view; `None` for those of the
+    /// stacks.
     pub first_numbers: Option<[u32; 2]>,
     offsets: [u32; 2],
     port: u16,
@@ -221,7 +221,7 @@ impl Lab {
     /// Makes the namespaces.
     ///
     /// # Errors
-    /// No root, no TUN, or the names are taken.
+    /// Returns an error without root or TUN, or if the names are taken.
     pub fn new(name: &str, interrupt: Interrupt) -> Result<Self> {
         let (stacks, devices) = Stacks::start(name)?;
         Ok(Self {
@@ -247,7 +247,7 @@ impl Lab {
     /// Begins a scene: a new engine with a configuration, and everything else as at the start.
     ///
     /// # Errors
-    /// The engine does not take its configuration.
+    /// Returns an error if the engine rejects its configuration.
     pub fn begin(&mut self, config: &str) -> Result<()> {
         self.engine = Engine::new(&settings(config)?)?;
         self.ahead = Duration::ZERO;
@@ -271,10 +271,11 @@ impl Lab {
         Instant::now() + self.ahead
     }
 
-    /// Moves packets until something holds.
+    /// Moves packets until a condition holds.
     ///
     /// # Errors
-    /// It does not hold in time, the engine forwards what it should not, or a device fails.
+    /// Returns an error if the condition does not hold in time, the engine forwards a packet that
+    /// it should drop, or a device fails.
     pub fn until(
         &mut self,
         what: &str,
@@ -302,17 +303,17 @@ impl Lab {
     /// Moves packets for a while.
     ///
     /// # Errors
-    /// As those of [`Lab::until`].
+    /// Returns the errors of [`Lab::until`].
     pub fn run_for(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         self.until("time", |_| Ok(Instant::now() >= end))
     }
 
-    /// Moves packets until each end has acknowledged all that the other has sent, and nothing more
-    /// comes.
+    /// Moves packets until each end has acknowledged all data of the other, and no more packets
+    /// arrive.
     ///
     /// # Errors
-    /// As those of [`Lab::until`].
+    /// Returns the errors of [`Lab::until`].
     pub fn settle(&mut self) -> Result<()> {
         self.until("silence", |lab| {
             let diary = &lab.diary;
@@ -428,10 +429,11 @@ impl Lab {
         Ok(verdict)
     }
 
-    /// Gives the engine a packet that no stack has sent, in its own numbers. It is not delivered.
+    /// Passes the engine a packet that no stack has sent, in the engine's own numbers. The packet
+    /// is not delivered.
     ///
     /// # Errors
-    /// The engine's answer cannot be delivered.
+    /// Returns an error if the engine's answer cannot be delivered.
     pub fn forge(&mut self, from: End, packet: &[u8]) -> Result<Verdict> {
         match *from.of(&self.ways) {
             Way::Through(zone) => self.decide(from, zone, packet),
@@ -439,11 +441,11 @@ impl Lab {
         }
     }
 
-    /// Gives the engine a packet that no stack has sent, in the stacks' numbers, and delivers it if
-    /// it passes.
+    /// Passes the engine a packet that no stack has sent, in the stacks' numbers, and delivers it
+    /// if it is forwarded.
     ///
     /// # Errors
-    /// The packet or the engine's answer cannot be delivered.
+    /// Returns an error if the packet or the engine's answer cannot be delivered.
     pub fn forge_and_deliver(&mut self, from: End, packet: &[u8]) -> Result<()> {
         ensure!(
             self.offsets == [0; 2],
@@ -496,10 +498,10 @@ impl Lab {
         to.of(&self.devices).send(packet)
     }
 
-    /// Lets the engine's time pass, all at once, and ends what it ends.
+    /// Advances the engine's time in one step, and ends the sessions that expire.
     ///
     /// # Errors
-    /// Its RSTs cannot be delivered.
+    /// Returns an error if the engine's RSTs cannot be delivered.
     pub fn pass(&mut self, time: Duration) -> Result<()> {
         self.ahead += time;
         let mut events = Events::default();
@@ -507,7 +509,7 @@ impl Lab {
         self.take(events)
     }
 
-    /// Lets the engine's time pass without a call that would end anything.
+    /// Advances the engine's time without a call that would end sessions.
     pub fn skip(&mut self, time: Duration) {
         self.ahead += time;
     }
@@ -515,7 +517,7 @@ impl Lab {
     /// Reloads the engine's configuration.
     ///
     /// # Errors
-    /// The engine does not take it.
+    /// Returns an error if the engine rejects the configuration.
     pub fn reload(&mut self, config: &str) -> Result<portcullis::Reload> {
         let mut events = Events::default();
         let done = self
@@ -525,10 +527,10 @@ impl Lab {
         Ok(done)
     }
 
-    /// A client that calls the server.
+    /// Returns a client that connects to the server.
     ///
     /// # Errors
-    /// There is no socket for it.
+    /// Returns an error if no socket can be created.
     pub fn call(&mut self, family: Family) -> Result<TcpStream> {
         self.forget();
         self.port = self.stacks.new_port();
@@ -538,7 +540,7 @@ impl Lab {
     /// Opens a connection.
     ///
     /// # Errors
-    /// It does not come about.
+    /// Returns an error if the connection is not established.
     pub fn connect(&mut self, family: Family) -> Result<Connection> {
         let client = self.call(family)?;
         let (mut server, port) = (None, self.port);
@@ -563,10 +565,10 @@ impl Lab {
         })
     }
 
-    /// Lets one end send to the other, which reads.
+    /// Sends data from one end to the other, which reads them.
     ///
     /// # Errors
-    /// Not all arrives.
+    /// Returns an error if not all data arrive.
     pub fn transfer(&mut self, connection: &Connection, from: End, bytes: usize) -> Result<()> {
         let (source, sink) = (connection.socket(from), connection.socket(from.other()));
         let transfer = Transfer::start(source, sink, bytes, u64::from(connection.port))?;
@@ -579,7 +581,7 @@ impl Lab {
     /// Both ends send and read, one after the other.
     ///
     /// # Errors
-    /// Not all arrives.
+    /// Returns an error if not all data arrive.
     pub fn exchange(&mut self, connection: &Connection, bytes: usize) -> Result<()> {
         for from in End::BOTH {
             self.transfer(connection, from, bytes)?;
@@ -590,7 +592,7 @@ impl Lab {
     /// Waits for the end of a connection at one end.
     ///
     /// # Errors
-    /// It does not come.
+    /// Returns an error if the end does not occur.
     pub fn see_end(&mut self, watch: Watch) -> Result<stacks::Ended> {
         self.until("the end of a connection", |_| Ok(watch.is_over()))?;
         watch
@@ -598,10 +600,10 @@ impl Lab {
             .with_context(|| format!("no end of the connection; {}", self.summary()))
     }
 
-    /// Closes what is left of a connection, past the engine.
+    /// Closes the rest of a connection around the engine.
     ///
     /// # Errors
-    /// A device fails.
+    /// Returns an error if a device fails.
     pub fn close(&mut self, connection: Connection) -> Result<()> {
         let Connection { client, server, .. } = connection;
         self.port = 0;
@@ -611,11 +613,12 @@ impl Lab {
         self.run_for(Duration::from_millis(2))
     }
 
-    /// Closes a client's socket that the server has not accepted, past the engine. A server that
-    /// waits for the end of the handshake is told, so that its SYN-ACKs come into no later scene.
+    /// Closes a client's socket that the server has not accepted, around the engine. A server that
+    /// waits for the end of the handshake receives a RST, so that its SYN-ACKs do not reach a later
+    /// scene.
     ///
     /// # Errors
-    /// A device fails.
+    /// Returns an error if a device fails.
     pub fn hang_up(&mut self, family: Family, client: TcpStream) -> Result<()> {
         let (port, next) = (self.port, self.diary.sent);
         self.port = 0;
@@ -636,10 +639,10 @@ impl Lab {
     }
 }
 
-/// A configuration for hosts that differ in their last bits.
+/// Returns a configuration for hosts that differ in their last bits.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Returns a description of the fault.
 pub fn settings(text: &str) -> Result<Config> {
     let mut config = Config::from_toml(text, "scene")?;
     config.engine.checksums = portcullis::packet::Checksums::Verify;

@@ -1,5 +1,5 @@
-//! Packets after the end of a session: late packets, challenges of the engine's RSTs, and
-//! strangers.
+//! Packets after the end of a session: late packets, challenges of the engine's RSTs, and unrelated
+//! packets.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub const SCENES: &[(&str, Scene)] = &[
     ),
 ];
 
-/// A connection whose session has ended, and neither end knows.
+/// A connection whose session has ended without notice to either end.
 fn forgotten(lab: &mut Lab, family: Family) -> Result<Connection> {
     let connection = lab.connect(family)?;
     lab.exchange(&connection, 50_000)?;
@@ -119,8 +119,7 @@ fn late(lab: &mut Lab, family: Family, wrapped: bool) -> Result<String> {
     Ok("ECONNRESET at each end that sends, tcp_after_timeout 2".to_owned())
 }
 
-/// The server has got data, and the engine does not know: the number that it expects is another
-/// one.
+/// The server has received data that bypassed the engine, so it expects another number.
 fn ack_lost(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;
@@ -159,7 +158,7 @@ fn ack_lost(lab: &mut Lab, family: Family) -> Result<String> {
     Ok("ECONNRESET at the client, then at the server".to_owned())
 }
 
-/// A packet finds its session expired: [`portcullis::Engine::expire`] was not called in time.
+/// A packet arrives for an expired session: [`portcullis::Engine::expire`] was not called in time.
 fn found_over(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(ALLOW)?;
     let connection = lab.connect(family)?;

@@ -40,7 +40,7 @@ pub const SCENES: &[(&str, Scene)] = &[
     ("connections are adopted for a while on command", failover),
 ];
 
-/// A connection that the engine has seen nothing of, and that comes through it from here on.
+/// A connection that has bypassed the engine so far, and passes through it from here on.
 fn from_nowhere(lab: &mut Lab, family: Family) -> Result<Connection> {
     lab.ways = [Way::Around; 2];
     let connection = lab.connect(family)?;
@@ -50,7 +50,7 @@ fn from_nowhere(lab: &mut Lab, family: Family) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Sees that nothing that one end sends arrives, and that nobody is told.
+/// Checks that no packet of one end arrives, and that no end is notified.
 fn stands_still(lab: &mut Lab, connection: &Connection, from: End) -> Result<()> {
     connection.socket(from).write_all(&[1; 100])?;
     lab.until("packets that do not pass", |lab| {
@@ -146,7 +146,7 @@ fn adopted(lab: &mut Lab, family: Family, first: End, wrapped: bool) -> Result<S
     Ok(format!("1 MiB to and fro, then strict; {}", numbers.text))
 }
 
-/// Sees that a forged segment far beyond the window is dropped, from either end.
+/// Checks that a forged segment far above the window is dropped, from either end.
 fn is_strict(lab: &mut Lab, family: Family, connection: &Connection) -> Result<()> {
     let client = SocketAddr::new(family.address(End::Client), connection.port);
     let server = SocketAddr::new(family.address(End::Server), PORT);
@@ -172,7 +172,7 @@ fn is_strict(lab: &mut Lab, family: Family, connection: &Connection) -> Result<(
 fn half_adopted(lab: &mut Lab, family: Family) -> Result<String> {
     lab.begin(&format!("{ALLOW}tcp.midstream = \"adopt\"\n"))?;
     let connection = from_nowhere(lab, family)?;
-    // What the server says is never seen: neither is the number that it expects.
+    // The server's packets never pass, so the number that it expects is unknown.
     lab.ways = [THROUGH, Way::Around];
     lab.transfer(&connection, End::Client, 1000)?;
     lab.settle()?;

@@ -18,18 +18,17 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use super::wire::End;
 use crate::namespace::{Namespace, Tun, sysctl};
 
-/// The port that the server listens on: a well-known one, so that it is the responder's to all who
-/// have not seen the SYN.
+/// The server's port: a well-known one, which identifies the responder even without the SYN.
 pub const PORT: u16 = 443;
 
-/// Longest time that a socket may stand still.
+/// Maximum time of a socket without progress.
 pub const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A socket's state in `/proc/net/tcp`: the connection is open.
 pub const ESTABLISHED: u8 = 1;
 /// A socket's state: its own FIN was acknowledged, and the other end's FIN is awaited.
 pub const FIN_WAIT2: u8 = 5;
-/// A socket's state: a FIN was received, and its own half is open.
+/// A socket's state: a FIN was received, and its own direction is open.
 pub const CLOSE_WAIT: u8 = 8;
 
 /// An IP version.
@@ -64,7 +63,7 @@ impl Family {
 pub struct Counts(HashMap<String, i64>);
 
 impl Counts {
-    /// Reads them in the calling thread's namespace.
+    /// Reads the counters in the calling thread's namespace.
     fn read() -> Result<Self> {
         let mut counts = HashMap::new();
         for file in ["snmp", "netstat"] {
@@ -82,10 +81,10 @@ impl Counts {
         Ok(Self(counts))
     }
 
-    /// By how much a counter is above that of an earlier moment.
+    /// Returns the increase of a counter since an earlier reading.
     ///
     /// # Errors
-    /// The kernel has no such counter.
+    /// Returns an error if the kernel has no such counter.
     pub fn since(&self, before: &Self, name: &str) -> Result<i64> {
         let of = |counts: &Self| counts.0.get(name).copied();
         let now = of(self).with_context(|| format!("no counter {name}"))?;
@@ -93,7 +92,7 @@ impl Counts {
     }
 }
 
-/// Two namespaces with a listening server in the second.
+/// Two namespaces, with a listening server in the second.
 pub struct Stacks {
     namespaces: [Namespace; 2],
     listeners: [TcpListener; 2],
@@ -101,10 +100,10 @@ pub struct Stacks {
 }
 
 impl Stacks {
-    /// Makes both; the devices are the client's and the server's.
+    /// Creates both namespaces; the devices are the client's and the server's.
     ///
     /// # Errors
-    /// No root, no TUN, or the names are taken.
+    /// Returns an error without root or TUN, or if the names are taken.
     pub fn start(name: &str) -> Result<(Self, [Tun; 2])> {
         let (client, client_device) = Namespace::with_path(&format!("{name}-a"), 1)?;
         let (server, server_device) = Namespace::with_path(&format!("{name}-b"), 2)?;
@@ -125,10 +124,10 @@ impl Stacks {
         Ok((stacks, [client_device, server_device]))
     }
 
-    /// Lets each connection challenge at most one bad segment in this time; zero: every one.
+    /// Limits each connection to one challenge of a bad segment in this time; zero means no limit.
     ///
     /// # Errors
-    /// The kernel has no such setting.
+    /// Returns an error if the kernel has no such setting.
     pub fn limit_challenges(&self, each: Duration) -> Result<()> {
         for namespace in &self.namespaces {
             let millis = each.as_millis().to_string();
@@ -137,16 +136,16 @@ impl Stacks {
         Ok(())
     }
 
-    /// A port that no client has had.
+    /// Returns a port that no client has used.
     pub const fn new_port(&mut self) -> u16 {
         self.next_port += 1;
         self.next_port
     }
 
-    /// A client's socket on its way to be connected. It does not block.
+    /// Returns a client's socket that is being connected and does not block.
     ///
     /// # Errors
-    /// The socket cannot be made.
+    /// Returns an error if the socket cannot be created.
     pub fn call(&self, family: Family, port: u16) -> Result<TcpStream> {
         let [client, _] = &self.namespaces;
         client.inside(|| {
@@ -165,7 +164,7 @@ impl Stacks {
         })
     }
 
-    /// The server's socket of the next connection, if there is one.
+    /// Returns the server's socket of the next connection, if there is one.
     ///
     /// # Errors
     /// Nothing can be accepted.
@@ -185,25 +184,25 @@ impl Stacks {
     /// Returns the counters of the two kernels.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn counts(&self) -> Result<[Counts; 2]> {
         let [client, server] = &self.namespaces;
         Ok([client.inside(Counts::read)?, server.inside(Counts::read)?])
     }
 
-    /// Whether an end's kernel has a socket for the connection of a client's port.
+    /// Returns whether an end's kernel has a socket for the connection of a client's port.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn has_socket(&self, end: End, port: u16) -> Result<bool> {
         Ok(self.socket_state(end, port)?.is_some())
     }
 
-    /// The state of an end's socket for the connection of a client's port, as the kernel numbers
-    /// it.
+    /// Returns the state of an end's socket for the connection of a client's port, by the kernel's
+    /// number.
     ///
     /// # Errors
-    /// There is no `/proc`.
+    /// Returns an error if `/proc` is missing.
     pub fn socket_state(&self, end: End, port: u16) -> Result<Option<u8>> {
         let wanted = match end {
             End::Client => (port, PORT),
@@ -228,10 +227,10 @@ impl Stacks {
     }
 }
 
-/// Whether a socket of [`Stacks::call`] is connected.
+/// Returns whether a socket of [`Stacks::call`] is connected.
 ///
 /// # Errors
-/// It never will be.
+/// Returns an error if the connection has failed.
 pub fn is_connected(stream: &TcpStream) -> Result<bool> {
     let mut each = [PollFd::new(stream, PollFlags::OUT)];
     let ready = rustix::event::poll(&mut each, Some(&Timespec::default()))?;
@@ -241,10 +240,10 @@ pub fn is_connected(stream: &TcpStream) -> Result<bool> {
     Ok(ready > 0)
 }
 
-/// Makes a connected socket one for threads to block on, for a while.
+/// Makes a connected socket blocking, with a timeout.
 ///
 /// # Errors
-/// The socket does not take it.
+/// Returns an error if the socket rejects the settings.
 pub fn prepare(stream: &TcpStream) -> Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
@@ -253,20 +252,20 @@ pub fn prepare(stream: &TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Closes a socket without ceremony: its stack sends a RST if the connection lives.
+/// Closes a socket abruptly: its stack sends a RST if the connection is alive.
 pub fn abort(stream: TcpStream) {
     let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
     drop(stream);
 }
 
-/// End of a connection as its socket reports the end.
+/// End of a connection, as its socket reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// When the socket woke whoever waited for it.
+    /// Time at which the socket woke the waiting thread.
     pub at: Instant,
-    /// Bytes that had not been read.
+    /// Bytes that were not read before.
     pub unread: usize,
-    /// Whether the error came behind the other end's FIN.
+    /// Whether the error followed the other end's FIN.
     pub after_fin: bool,
     /// The error.
     pub error: rustix::io::Errno,
@@ -276,10 +275,10 @@ pub struct Ended {
 pub struct Watch(JoinHandle<Result<Ended>>);
 
 impl Watch {
-    /// Begins to wait: for nothing but an error.
+    /// Begins to wait for an error only.
     ///
     /// # Errors
-    /// There is no other handle of the socket.
+    /// Returns an error if the socket's handle cannot be duplicated.
     pub fn start(stream: &TcpStream) -> Result<Self> {
         let mut stream = stream.try_clone()?;
         Ok(Self(thread::spawn(move || {
@@ -309,16 +308,16 @@ impl Watch {
         })))
     }
 
-    /// Whether the end has come, or patience is over.
+    /// Returns whether the end has occurred or the wait has timed out.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.0.is_finished()
     }
 
-    /// Returns how the connection ended.
+    /// Returns the end of the connection.
     ///
     /// # Errors
-    /// The connection has not ended.
+    /// Returns an error if the connection has not ended.
     pub fn join(self) -> Result<Ended> {
         self.0
             .join()
@@ -326,7 +325,7 @@ impl Watch {
     }
 }
 
-/// Bytes that nobody else sends.
+/// Returns bytes that no other sender sends.
 fn material(seed: u64, bytes: usize) -> Vec<u8> {
     let mut out = vec![0; bytes];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut out);
@@ -340,7 +339,7 @@ impl Transfer {
     /// Begins.
     ///
     /// # Errors
-    /// There are no other handles of the sockets.
+    /// Returns an error if the sockets' handles cannot be duplicated.
     pub fn start(from: &TcpStream, to: &TcpStream, bytes: usize, seed: u64) -> Result<Self> {
         let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
         let sender = thread::spawn(move || from.write_all(&material(seed, bytes)).context("send"));
@@ -355,16 +354,16 @@ impl Transfer {
         Ok(Self([sender, receiver]))
     }
 
-    /// Whether both threads are done.
+    /// Returns whether both threads are done.
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.0.iter().all(JoinHandle::is_finished)
     }
 
-    /// Whether all has arrived.
+    /// Waits for both threads.
     ///
     /// # Errors
-    /// It has not.
+    /// Returns an error if data are missing or wrong.
     pub fn join(self) -> Result<()> {
         for thread in self.0 {
             thread

@@ -17,7 +17,7 @@ impl End {
     /// Both.
     pub const BOTH: [Self; 2] = [Self::Client, Self::Server];
 
-    /// The other one.
+    /// Returns the other end.
     #[must_use]
     pub const fn other(self) -> Self {
         match self {
@@ -54,7 +54,7 @@ pub struct View {
     pub to: u16,
     /// Sequence number.
     pub seq: u32,
-    /// Acknowledgement number, whether the flag is set or not.
+    /// Acknowledgment number, whether or not the flag is set.
     pub ack: u32,
     /// Flags, the low eight bits.
     pub flags: u8,
@@ -86,7 +86,7 @@ fn half(packet: &[u8], at: usize) -> Option<u16> {
 }
 
 impl View {
-    /// Reads a packet; `None` if it is no TCP.
+    /// Reads a packet. Returns `None` if it is not TCP.
     #[must_use]
     pub fn of(packet: &[u8]) -> Option<Self> {
         let (at, data) = layout(packet)?;
@@ -105,13 +105,13 @@ impl View {
         })
     }
 
-    /// Whether all these flags are set.
+    /// Returns whether all these flags are set.
     #[must_use]
     pub const fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }
 
-    /// The sequence number behind the segment.
+    /// Returns the sequence number after the segment.
     #[must_use]
     pub fn end(&self) -> u32 {
         let span = self.len + u32::from(self.has(SYN)) + u32::from(self.has(FIN));
@@ -119,7 +119,7 @@ impl View {
     }
 }
 
-/// Kind, place and length of each option's value.
+/// Returns kind, position and length of each option's value.
 fn options(
     packet: &[u8],
     tcp: usize,
@@ -143,11 +143,11 @@ fn options(
     })
 }
 
-/// Adds to the sequence number, and to the acknowledgement number and the SACK blocks; the checksum
-/// is made anew.
+/// Adds to the sequence number, and to the acknowledgment number and the SACK blocks, and updates
+/// the checksum.
 ///
 /// # Errors
-/// The packet is no TCP.
+/// Returns an error if the packet is not TCP.
 pub fn shift(packet: &mut [u8], seq: u32, ack: u32) -> Result<()> {
     let (at, data) = layout(packet).context("no TCP")?;
     let mut places = vec![(at + 4, seq)];
@@ -174,7 +174,7 @@ pub fn shift(packet: &mut [u8], seq: u32, ack: u32) -> Result<()> {
     Ok(())
 }
 
-/// The Internet checksum of a TCP segment and its pseudo-header.
+/// Returns the Internet checksum of a TCP segment and its pseudo-header.
 fn checksum(packet: &[u8], tcp: usize) -> Option<u16> {
     let addresses = if tcp == 40 && packet.first()? >> 4 == 6 {
         packet.get(8..40)?

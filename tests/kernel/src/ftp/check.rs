@@ -1,4 +1,4 @@
-//! The transfers, and the conditions that hold for them and beside them.
+//! The transfers, and the conditions that hold during them.
 
 use std::fs;
 use std::io::Write;
@@ -20,10 +20,10 @@ use super::servers::{Server, Site};
 use super::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR, address};
 use crate::namespace::{Interrupt, Namespace};
 
-/// Longest run of a program.
+/// Maximum run time of a program.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Ports that nothing opens. On some of them somebody listens at either end, see [`listen`].
+/// Ports that nothing opens. Both ends listen on some of them; see [`listen`].
 const SHUT: [u16; 8] = [20, 22, 80, 990, 2121, 5000, 8080, 20_000];
 
 /// Ports of listeners that must not be reached.
@@ -32,7 +32,7 @@ const LISTENING: [u16; 3] = [22, 5000, 20_000];
 /// Bytes of the large file.
 const LARGE: usize = 100 << 20;
 
-/// The name of each of the four parts of a folder, and of the folders inside of it.
+/// The name of each of the four components of a path, and of the folders in it.
 const LONG_NAME: &str = "a-part-of-a-long-name-with-40-characters";
 
 /// A folder whose path has 967 bytes.
@@ -40,7 +40,7 @@ fn long_folder() -> String {
     vec![LONG_NAME.repeat(4); 6].join("/")
 }
 
-/// Transfers worked, and the engine saw something else than what was agreed on.
+/// Transfers succeeded, but the engine observed other sessions than the announced ones.
 #[derive(Debug)]
 struct NotAsAgreed(String);
 
@@ -52,12 +52,12 @@ impl std::fmt::Display for NotAsAgreed {
 
 impl std::error::Error for NotAsAgreed {}
 
-/// Number of ways that worked, and the names of those that fail without the engine, too.
+/// Number of combinations that worked, and the names of those that also fail without the engine.
 #[derive(Debug, Default)]
 pub struct Ways {
-    /// Number of ways that worked.
+    /// Number of combinations that worked.
     pub worked: usize,
-    /// Ways that fail without the engine, too.
+    /// Combinations that also fail without the engine.
     pub impossible: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct Scene<'a> {
 /// Listens at every address of a namespace on the ports of `LISTENING`.
 ///
 /// # Errors
-/// A port is taken.
+/// Returns an error if a port is taken.
 pub fn listen(namespace: &Namespace) -> Result<Vec<TcpListener>> {
     namespace.inside(|| {
         let listen =
@@ -122,10 +122,10 @@ fn same(one: &File, other: &File) -> Result<()> {
 }
 
 impl Scene<'_> {
-    /// Makes the files that are transferred.
+    /// Creates the files that are transferred.
     ///
     /// # Errors
-    /// They cannot be written.
+    /// Returns an error if the files cannot be written.
     pub fn prepare(&self, seed: u64) -> Result<()> {
         random_file(&self.site.file("small.bin"), 777_777, seed)?;
         random_file(&self.site.file("large.bin"), LARGE, seed + 1)?;
@@ -151,10 +151,10 @@ impl Scene<'_> {
         children.skip(before).copied().collect()
     }
 
-    /// Upload, download and listing over every way that there is; how many ways.
+    /// Uploads, downloads and lists over every combination, and returns their number.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn every_way(&self) -> Result<Ways> {
         let mut ways = Ways::default();
         for way in self.ways() {
@@ -163,7 +163,7 @@ impl Scene<'_> {
         Ok(ways)
     }
 
-    /// Every client with every server in every mode that both know.
+    /// Runs every client with every server in every mode that both support.
     fn ways(&self) -> Vec<Way> {
         let mut ways = Vec::new();
         for client in Client::ALL {
@@ -186,10 +186,10 @@ impl Scene<'_> {
         ways
     }
 
-    /// Runs a scene. If it fails, the programs must fail without the engine, too.
+    /// Runs a scene. If the scene fails, the programs must also fail without the engine.
     ///
     /// # Errors
-    /// The scene fails with the engine only.
+    /// Returns an error if the scene fails only with the engine.
     fn through_or_nowhere(
         &self,
         ways: &mut Ways,
@@ -204,13 +204,14 @@ impl Scene<'_> {
         self.path.bypass(true);
         let without = scene(&format!("{way}-direct"));
         self.path.bypass(false);
-        // What counts sessions of the engine cannot be right without it; what programs say can.
+        // Checks of the engine's sessions fail without the engine; the programs' own results need
+        // not.
         if without.is_ok() || without.is_err_and(|error| error.is::<NotAsAgreed>()) {
             return Err(error.context(format!(
                 "{way} works without the engine, but not through it"
             )));
         }
-        // A server that is set up wrongly must not pass for one that cannot do something.
+        // A misconfigured server must not count as one that lacks a feature.
         ensure!(
             way.server == Server::VsftpdPublic,
             "{way} works neither through the engine nor without it: {error:#}"
@@ -219,10 +220,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Resumes a download that ended in its middle, once for each client, server and IP version.
+    /// Resumes an interrupted download, once for each client, server and IP version.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn resumed(&self) -> Result<Ways> {
         let mut ways = Ways::default();
         for way in self.ways() {
@@ -249,10 +250,10 @@ impl Scene<'_> {
         same(&self.site.file("small.bin"), &got)
     }
 
-    /// Files in folders whose path is longer than 512 bytes.
+    /// Transfers files in folders whose path is longer than 512 bytes.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn long_paths(&self) -> Result<Ways> {
         let mut ways = Ways::default();
         for way in self.ways() {
@@ -288,10 +289,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Upload, download and listing over explicit TLS, with the servers' passive ports allowed.
+    /// Uploads, downloads and lists over explicit TLS, with the servers' passive ports allowed.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn over_tls(&self) -> Result<Ways> {
         let mut ways = Ways::default();
         self.path.allow_passive(true)?;
@@ -308,8 +309,8 @@ impl Scene<'_> {
         Ok(ways)
     }
 
-    /// Uploads, downloads and lists over one way. `label` begins the names of files that are not
-    /// there yet.
+    /// Uploads, downloads and lists over one combination. `label` is the prefix of the names of new
+    /// files.
     fn transfers(&self, way: Way, label: &str) -> Result<()> {
         let (got, listed) = (
             self.local(&format!("{label}.bin")),
@@ -332,12 +333,12 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Transfers over one way, and what the engine saw of them.
+    /// Transfers over one combination, and checks the engine's sessions.
     fn way(&self, way: Way, label: &str) -> Result<()> {
         let before = self.children();
         self.path.seen.lock().record();
         let transferred = self.transfers(way, label);
-        // The conversations of the three vsftpds differ in the ports only.
+        // The conversations with the three vsftpd servers differ only in the ports.
         if !matches!(way.server, Server::VsftpdFromAny) {
             self.keep(label)?;
         }
@@ -355,7 +356,8 @@ impl Scene<'_> {
         seen.map_err(|fault| NotAsAgreed(fault).into())
     }
 
-    /// The right end called, from the right port, and to a port that may be announced.
+    /// The correct end opened the connection, from the correct port, to a port that may be
+    /// announced.
     fn as_agreed(&self, way: Way, children: &[Opened]) -> Result<(), String> {
         let (client, server) = (address(CLIENT, way.v6), address(way.server.host(), way.v6));
         for child in children {
@@ -376,7 +378,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Writes the recorded control conversations, if they are wanted.
+    /// Writes the recorded control conversations, if requested.
     fn keep(&self, label: &str) -> Result<()> {
         let recorded = self.path.seen.lock().recorded();
         let Some(folder) = self.record else {
@@ -388,10 +390,11 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// A large file each way, one in passive and one in active mode; how long both took.
+    /// Transfers a large file in each direction, one in passive and one in active mode, and returns
+    /// the time of both.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn large(&self) -> Result<Duration> {
         let start = Instant::now();
         let name = "large.bin";
@@ -430,7 +433,7 @@ impl Scene<'_> {
     /// Ten transfers at the same time.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn at_once(&self) -> Result<()> {
         let before = self.children();
         let mut running = Vec::new();
@@ -466,8 +469,7 @@ impl Scene<'_> {
             )?;
             running.push((program, got));
         }
-        // More than the sockets hold, so that all ten take their time: there is a moment with ten
-        // data sessions.
+        // More data than the sockets hold, so that all ten data sessions are open at the same time.
         let (mut most, end) = (0, Instant::now() + PATIENCE);
         while most < 10 {
             self.interrupt.check()?;
@@ -495,11 +497,10 @@ impl Scene<'_> {
         count
     }
 
-    /// Transfers that end in the middle: clients that are killed, and one that says ABOR and goes
-    /// on.
+    /// Interrupts transfers: clients that are killed, and one that sends ABOR and continues.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn aborted(&self) -> Result<()> {
         for (mode, v6) in [(Mode::Pasv, false), (Mode::Eprt, true), (Mode::Port, false)] {
             let way = Way {
@@ -519,7 +520,8 @@ impl Scene<'_> {
             )?;
             let child = self.next_child(before)?;
             thread::sleep(Duration::from_millis(200));
-            // What was announced is used up: the same end calling the same port again gets nowhere.
+            // The announcement is used up: a second connection from the same end to the same port
+            // fails.
             let caller = if mode.is_passive() {
                 self.clients
             } else {
@@ -543,10 +545,10 @@ impl Scene<'_> {
         self.abor()
     }
 
-    /// ftplib breaks a download off on each server, and reads the one or two replies to ABOR.
+    /// Aborts a download with ftplib on each server, and reads the one or two replies to ABOR.
     ///
     /// # Errors
-    /// What did not work.
+    /// Returns a description of the failure.
     pub fn abor_everywhere(&self) -> Result<usize> {
         let mut aborted = 0;
         for server in self.site.servers() {
@@ -569,7 +571,7 @@ impl Scene<'_> {
         Ok(aborted)
     }
 
-    /// lftp breaks a download off and does another one in the same control session.
+    /// Aborts a download with lftp, and does another one in the same control session.
     fn abor(&self) -> Result<()> {
         let way = Way {
             client: Client::Lftp,
@@ -615,12 +617,13 @@ impl Scene<'_> {
         }
     }
 
-    /// Tries ports that must be shut, over and over until `stop`: from hosts that announce nothing
-    /// to ports that might be announced, and from those that take part to ports that are not. How
-    /// many tries there were is added to `tries`.
+    /// Probes ports that must be closed, repeatedly until `stop`: from hosts that announce nothing
+    /// to ports that might be announced, and from participating hosts to other ports. Adds the
+    /// number of probes to `tries`.
     ///
     /// # Errors
-    /// A port is not shut; or port 21 is, and then the others say nothing.
+    /// Returns an error if a port is not closed, or if port 21 is closed, which makes the other
+    /// results meaningless.
     pub fn watch(&self, stop: &AtomicBool, tries: &AtomicU64) -> Result<()> {
         let mut round = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -684,10 +687,10 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// Every data connection that there was is tried once more by the end that called; how many.
+    /// Repeats every data connection from the end that opened it, and returns their number.
     ///
     /// # Errors
-    /// A port is not shut.
+    /// Returns an error if a port is not closed.
     pub fn shut_again(&self) -> Result<usize> {
         let children = self.new_children(0);
         let mut tried = 0;
@@ -740,7 +743,7 @@ impl Scene<'_> {
                 );
             }
         }
-        // Helpers have found nothing wrong: programs say what they should.
+        // The helpers have found no faults: the programs behave as expected.
         let usual = |event| {
             use portcullis::event::HelperEvent;
             matches!(
@@ -761,7 +764,7 @@ impl Scene<'_> {
             unusual.is_empty(),
             "unusual in control sessions: {unusual:?}"
         );
-        // Whatever else was dropped belonged to a connection that works.
+        // All other dropped packets belonged to connections that work.
         let others: Vec<_> = seen
             .dropped
             .iter()

@@ -15,11 +15,11 @@ use crate::namespace::Namespace;
 pub enum Mode {
     /// EPSV: the client calls.
     Epsv,
-    /// PASV: the client calls; IPv4 only.
+    /// PASV: the client connects; IPv4 only.
     Pasv,
     /// EPRT: the server calls.
     Eprt,
-    /// PORT: the server calls; IPv4 only.
+    /// PORT: the server connects; IPv4 only.
     Port,
 }
 
@@ -38,13 +38,13 @@ impl Mode {
         }
     }
 
-    /// Does the client call?
+    /// Returns whether the client connects.
     #[must_use]
     pub const fn is_passive(self) -> bool {
         matches!(self, Self::Epsv | Self::Pasv)
     }
 
-    /// Is it one for IPv6, too?
+    /// Returns whether the mode also supports IPv6.
     #[must_use]
     pub const fn is_extended(self) -> bool {
         matches!(self, Self::Epsv | Self::Eprt)
@@ -62,14 +62,14 @@ pub enum Client {
     Tnftp,
     /// wget, which only downloads.
     Wget,
-    /// ncftpget, ncftpput and ncftpls, which know IPv4 only.
+    /// ncftpget, ncftpput and ncftpls, which support only IPv4.
     Ncftp,
     /// Python's ftplib.
     Ftplib,
 }
 
-/// Script for Python: `ftp.py SCHEME HOST USER PASSWORD MODE TASK...`, each task a word and its two
-/// names.
+/// Script for Python: `ftp.py SCHEME HOST USER PASSWORD MODE TASK...`, with a word and two names
+/// for each task.
 const FTPLIB: &str = r#"
 import ftplib, sys
 scheme, host, user, password, mode, *tasks = sys.argv[1:]
@@ -110,7 +110,7 @@ while tasks:
 ftp.quit()
 "#;
 
-/// A way to one server.
+/// A combination of server, mode and TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
     /// Client program.
@@ -137,16 +137,16 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// One thing that is asked for. Names on the server are those below its root.
+/// A task. Names on the server are relative to its root.
 #[derive(Debug, Clone)]
 pub enum Task {
     /// A listing of the root, to a file.
     List(PathBuf),
-    /// A file of the server's to a file here.
+    /// Downloads a file of the server to a local file.
     Download(String, PathBuf),
-    /// A file here to a file of the server's.
+    /// Uploads a local file to a file of the server.
     Upload(PathBuf, String),
-    /// Rest of a file here that is there in part, from a file of the server's.
+    /// Resumes a partial local file from a file of the server.
     Resume(String, PathBuf),
 }
 
@@ -174,25 +174,25 @@ impl Client {
         }
     }
 
-    /// Whether it can upload.
+    /// Returns whether the client can upload.
     #[must_use]
     pub const fn uploads(self) -> bool {
         !matches!(self, Self::Wget)
     }
 
-    /// Whether it takes names of more than 512 bytes.
+    /// Returns whether the client accepts names of more than 512 bytes.
     #[must_use]
     pub const fn takes_long_paths(self) -> bool {
         !matches!(self, Self::Tnftp | Self::Ncftp)
     }
 
-    /// Whether explicit TLS is possible (RFC 4217).
+    /// Returns whether the client supports explicit TLS (RFC 4217).
     #[must_use]
     pub const fn has_tls(self) -> bool {
         matches!(self, Self::Curl | Self::Lftp | Self::Ftplib)
     }
 
-    /// Does it know how? lftp uses EPRT for IPv6 only.
+    /// Returns whether the client supports the combination. lftp uses EPRT for IPv6 only.
     #[must_use]
     pub const fn can(self, mode: Mode, v6: bool) -> bool {
         match (self, mode) {
@@ -335,7 +335,7 @@ impl Way {
             Task::Download(name, to) => {
                 Some(format!("{wget} -O {} '{}'", to.display(), self.url(name)))
             }
-            // wget resumes a file of the server's name in a folder of its own.
+            // wget resumes a file with the server's name, which needs a folder of its own.
             Task::Resume(name, to) => Some(format!(
                 "mkdir {to}.d && mv {to} {to}.d/{name} && {wget} -c -P {to}.d '{url}' && mv \
                  {to}.d/{name} {to}",
@@ -408,11 +408,11 @@ impl Way {
         arguments
     }
 
-    /// Starts a program that does these tasks in one control session. `folder` is for logs and
+    /// Starts a program that performs the tasks in one control session. `folder` is for logs and
     /// scripts, whose names begin with `label`.
     ///
     /// # Errors
-    /// The program is not there.
+    /// Returns an error if the program is missing.
     pub fn start(
         &self,
         tasks: &[Task],
@@ -441,10 +441,10 @@ impl Way {
         }
     }
 
-    /// Starts a download with curl that takes `limit` bytes a second at most.
+    /// Starts a download with curl of at most `limit` bytes per second.
     ///
     /// # Errors
-    /// curl is not there.
+    /// Returns an error if curl is missing.
     pub fn start_slowly(
         &self,
         task: Task,
@@ -458,10 +458,10 @@ impl Way {
         Program::start(namespace, log, &self.curl(&[task], Some(limit)), None)
     }
 
-    /// Starts Python's ftplib, which breaks a download off and reads what the server says of it.
+    /// Starts Python's ftplib, which aborts a download and reads the server's replies.
     ///
     /// # Errors
-    /// Python is not there.
+    /// Returns an error if Python is missing.
     pub fn start_abort(&self, name: &str, namespace: &Namespace, log: PathBuf) -> Result<Program> {
         let mut arguments = self.ftplib(&[]);
         arguments.extend(["abort", "", name].map(str::to_owned));
@@ -471,7 +471,7 @@ impl Way {
     /// Starts lftp with a script of its own, after the settings and the login.
     ///
     /// # Errors
-    /// lftp is not there.
+    /// Returns an error if lftp is missing.
     pub fn start_script(
         &self,
         script: &str,

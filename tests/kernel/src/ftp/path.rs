@@ -1,5 +1,4 @@
-//! The engine between the two devices: its decisions, and everything that is needed of it
-//! afterwards.
+//! The engine between the two devices: its decisions, and a record for the checks afterward.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,19 +14,19 @@ use portcullis::{Class, Config, EndReason, Engine, Packet, SessionId, SessionRec
 use super::CLIENT;
 use crate::namespace::{Interrupt, Tun, wait};
 
-/// The only thing that is allowed, before and after the part with TLS.
+/// The only rule, before and after the part with TLS.
 const POLICY: &str = "[policy]\ndefault = \"deny\"\n\n[[policy.rule]]\nname = \"ftp\"\n\
                       action = \"allow\"\n\
                       protocol = \"tcp\"\ndestination_ports = 21\n";
 
-/// Rule beside it for TLS, whose control sessions no helper can read: the servers' passive ports.
+/// Additional rule for TLS, whose control sessions no helper can read: the servers' passive ports.
 const PASSIVE: &str = "\n[[policy.rule]]\nname = \"passive\"\naction = \"allow\"\n\
                        protocol = \"tcp\"\ndestination_ports = \"42000-47199\"\n";
 
-/// The longest a recorded conversation becomes, in bytes.
+/// Maximum length of a recorded conversation, in bytes.
 const RECORDED: usize = 4096;
 
-/// An opened session as far as it matters here.
+/// The relevant facts of an opened session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opened {
     /// The initiator.
@@ -62,9 +61,9 @@ pub struct Seen {
     pub opened: Vec<Opened>,
     /// Sessions that have ended.
     pub ended: u64,
-    /// Packets that did not pass.
+    /// Packets that were not forwarded.
     pub dropped: Vec<Dropped>,
-    /// Sessions that nothing allowed.
+    /// Sessions without a permission.
     pub wrong: Vec<String>,
     /// The first words of commands that clients sent, by IP version (`true` for 6).
     pub words: BTreeMap<(String, bool), u64>,
@@ -73,11 +72,11 @@ pub struct Seen {
     recording: bool,
     /// Whether the passive ports are allowed.
     passive_allowed: bool,
-    /// Both ends of connections that went past the engine.
+    /// Both ends of connections that bypassed the engine.
     bypassed: HashSet<(SocketAddr, SocketAddr)>,
 }
 
-/// A control conversation as the fuzz target `ftp` reads it.
+/// A control conversation in the format of the fuzz target `ftp`.
 #[derive(Debug, Default)]
 struct Conversation {
     order: usize,
@@ -85,16 +84,16 @@ struct Conversation {
 }
 
 impl Seen {
-    /// From now on keeps the control conversations, until [`Seen::recorded`] takes them.
+    /// Begins to record the control conversations, until [`Seen::recorded`] takes them.
     pub fn record(&mut self) {
         self.recording = true;
         self.recorded.clear();
     }
 
-    /// The clients' control conversations since [`Seen::record`], as inputs of the fuzz target
-    /// `ftp`: a byte of settings (0, or 1 for IPv6), the last byte of the server's address, and for
-    /// each segment a byte (1 if the server sent it, 2 if it has a FIN), a byte 0, the payload's
-    /// length and the payload.
+    /// Returns the clients' control conversations since [`Seen::record`], as inputs of the fuzz
+    /// target `ftp`: a byte of settings (0, or 1 for IPv6), the last byte of the server's address,
+    /// and for each segment a byte (1 if the server sent it, 2 if it has a FIN), a byte 0, the
+    /// payload's length and the payload.
     pub fn recorded(&mut self) -> Vec<Vec<u8>> {
         self.recording = false;
         let mut all: Vec<_> = self.recorded.drain().map(|(_, each)| each).collect();
@@ -215,7 +214,7 @@ impl Sink for Seen {
     }
 }
 
-/// The engine and what it has seen.
+/// The engine and a record of its events.
 #[derive(Debug)]
 pub struct Path {
     /// The engine.
@@ -229,10 +228,10 @@ pub struct Path {
 }
 
 impl Path {
-    /// An engine that allows port 21 and nothing else.
+    /// Creates an engine that allows only port 21.
     ///
     /// # Errors
-    /// The engine does not take its configuration.
+    /// Returns an error if the engine rejects its configuration.
     pub fn new(refused: RefusedAnnouncement) -> Result<Self> {
         Ok(Self {
             engine: Engine::new(&config(refused, false)?)?,
@@ -244,10 +243,10 @@ impl Path {
         })
     }
 
-    /// Allows the servers' passive ports, or allows them no longer.
+    /// Allows the servers' passive ports, or stops doing so.
     ///
     /// # Errors
-    /// The engine does not take its configuration.
+    /// Returns an error if the engine rejects its configuration.
     pub fn allow_passive(&self, allow: bool) -> Result<()> {
         let config = config(self.refused, allow)?;
         self.exceptions.fetch_add(1, Ordering::SeqCst);
@@ -257,20 +256,20 @@ impl Path {
         Ok(())
     }
 
-    /// Carries packets past the engine, or through it again.
+    /// Switches between carrying packets around and through the engine.
     pub fn bypass(&self, bypass: bool) {
         self.exceptions.fetch_add(1, Ordering::SeqCst);
         self.bypass.store(bypass, Ordering::SeqCst);
     }
 
-    /// Returns how many exceptions from the policy began and ended, for
+    /// Returns the number of policy exceptions that began and ended, for
     /// [`Path::only_port_21_since`].
     #[must_use]
     pub fn exceptions(&self) -> u64 {
         self.exceptions.load(Ordering::SeqCst)
     }
 
-    /// Whether nothing but port 21 was open since `exceptions` were counted.
+    /// Returns whether only port 21 was open since `exceptions` were counted.
     #[must_use]
     pub fn only_port_21_since(&self, exceptions: u64) -> bool {
         let excepted = self.bypass.load(Ordering::SeqCst) || self.seen.lock().passive_allowed;
@@ -285,7 +284,7 @@ impl Path {
     /// Carries packets between the devices until it is stopped.
     ///
     /// # Errors
-    /// A device fails, or the process was asked to end.
+    /// Returns an error if a device fails, or the process was requested to end.
     pub fn run(&self, devices: &[Tun; 2], interrupt: &Interrupt) -> Result<()> {
         let [left, right] = devices;
         let mut buffer = vec![0; 70_000];
@@ -345,7 +344,7 @@ impl Path {
         let zero = SocketAddr::from(([0, 0, 0, 0], 0));
         let (src, dst, flags, _) = described.unwrap_or((zero, zero, TcpFlags::default(), &[]));
         if seen.bypassed.contains(&(src, dst)) || seen.bypassed.contains(&(dst, src)) {
-            // The rest of a connection that the engine has not seen.
+            // The rest of a connection that bypassed the engine.
             return false;
         }
         seen.dropped.push(Dropped {
@@ -357,10 +356,10 @@ impl Path {
         false
     }
 
-    /// Lets so much time pass that nothing has a lifetime left.
+    /// Advances the time until every lifetime has expired.
     ///
     /// # Errors
-    /// Something is left all the same, or a count is not right.
+    /// Returns an error if anything is left, or a count is wrong.
     pub fn outlive(&self) -> Result<()> {
         let now = Instant::now();
         let mut seen = self.seen.lock();

@@ -1,4 +1,4 @@
-//! Probes many ports at once with a SYN to each.
+//! Probes many ports concurrently with a SYN to each.
 //!
 //! The engine drops a SYN to a closed port silently. A RST means that the SYN passed: such a port
 //! is not closed.
@@ -15,10 +15,10 @@ use rustix::net::{
     sockopt::socket_error,
 };
 
-/// Number of ports that are tried at once.
+/// Number of ports that are probed at the same time.
 const AT_ONCE: usize = 200;
 
-/// Longest wait for an answer.
+/// Maximum wait for an answer.
 const PATIENCE: Duration = Duration::from_millis(120);
 
 /// Answer of a port.
@@ -28,14 +28,14 @@ pub enum Answer {
     Silence,
     /// A SYN-ACK.
     Open,
-    /// A RST, or anything else.
+    /// A RST, or any other error.
     Refused,
 }
 
 /// Tries to connect from an address of the calling thread's namespace.
 ///
 /// # Errors
-/// The address is not there, or there are too many sockets.
+/// Returns an error if the address does not exist, or there are too many sockets.
 pub fn probe(source: IpAddr, targets: &[SocketAddr]) -> Result<Vec<(SocketAddr, Answer)>> {
     let mut answers = Vec::with_capacity(targets.len());
     for some in targets.chunks(AT_ONCE) {
@@ -51,11 +51,10 @@ pub fn probe(source: IpAddr, targets: &[SocketAddr]) -> Result<Vec<(SocketAddr, 
     Ok(answers)
 }
 
-/// Tries ports that should be open, again and again for 5 s at most: a busy machine is slow to
-/// answer.
+/// Probes ports that should be open, repeatedly for up to 5 s, since a busy machine answers slowly.
 ///
 /// # Errors
-/// The address is not there, or there are too many sockets.
+/// Returns an error if the address does not exist, or there are too many sockets.
 pub fn probe_open(source: IpAddr, targets: &[SocketAddr]) -> Result<Vec<(SocketAddr, Answer)>> {
     let mut answers = probe(source, targets)?;
     for _ in 0..40 {

@@ -1,4 +1,4 @@
-//! Programs in a namespace: started, bounded in time, and ended without a trace.
+//! Programs in a namespace: started, bounded in time, and cleaned up at their end.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -13,15 +13,15 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::namespace::{Interrupt, Namespace};
 
-/// A folder of its own, removed with all that is in it.
+/// A temporary folder, removed with its contents.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes the folder, which every user may enter.
+    /// Creates the folder, which every user may enter.
     ///
     /// # Errors
-    /// It exists, or cannot be made.
+    /// Returns an error if the folder exists or cannot be created.
     pub fn create(name: &str) -> Result<Self> {
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -52,11 +52,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program inside a namespace. Both its outputs go to the file `log`, which is made
-    /// anew.
+    /// Starts a program inside a namespace. Both its outputs go to the file `log`, which is
+    /// overwritten.
     ///
     /// # Errors
-    /// There is no such program.
+    /// Returns an error if the program is missing.
     pub fn start(
         namespace: &Namespace,
         log: PathBuf,
@@ -88,11 +88,12 @@ impl Program {
         Ok(Self { name, child, log })
     }
 
-    /// Waits until it ends, so long at most; what it wrote is in the error if it fails or takes
-    /// longer.
+    /// Waits until the program ends, for a limited time. If it fails or takes longer, the error
+    /// contains its output.
     ///
     /// # Errors
-    /// It failed, or took too long, or the process was asked to end.
+    /// Returns an error if the program failed or took too long, or the process was requested to
+    /// end.
     pub fn finish(mut self, patience: Duration, interrupt: &Interrupt) -> Result<()> {
         let status = self.wait(patience, interrupt)?;
         if !status.success() {
@@ -101,10 +102,10 @@ impl Program {
         Ok(())
     }
 
-    /// Waits for the end of the program, whatever its exit code, for at most `patience`.
+    /// Waits for the end of the program, regardless of its exit code, for at most `patience`.
     ///
     /// # Errors
-    /// It took too long, or the process was asked to end.
+    /// Returns an error if the program took too long, or the process was requested to end.
     pub fn wait(&mut self, patience: Duration, interrupt: &Interrupt) -> Result<ExitStatus> {
         let end = Instant::now() + patience;
         loop {
@@ -122,7 +123,7 @@ impl Program {
     /// Sends a signal to the program and to all programs that it has started.
     ///
     /// # Errors
-    /// It has ended already.
+    /// Returns an error if the program has ended already.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let group = Pid::from_child(&self.child);
         kill_process_group(group, signal).with_context(|| format!("signal to {}", self.name))
@@ -140,7 +141,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // A program that has ended and has started no other has no group any more.
+        // The group of a program that has ended and has started no other does not exist any more.
         let _ = self.signal(Signal::KILL);
         let _ = self.child.wait();
     }

@@ -35,12 +35,11 @@ pub struct Account {
 /// A server program in one configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Server {
-    /// vsftpd that calls from port 20 in active mode.
+    /// vsftpd that connects from port 20 in active mode.
     VsftpdFrom20,
-    /// vsftpd that calls from any port.
+    /// vsftpd that connects from any port.
     VsftpdFromAny,
-    /// vsftpd whose `pasv_address` is a public address that nobody can reach, as behind an elastic
-    /// address.
+    /// vsftpd whose `pasv_address` is an unreachable public address, as with an elastic address.
     VsftpdPublic,
     /// pyftpdlib.
     Pyftpdlib,
@@ -166,7 +165,7 @@ impl Server {
         let unpacked = site.unpacked.as_ref().context("no folder with Pure-FTPd")?;
         let accounts = site.scratch.join("pure-ftpd.passwd");
         if !accounts.exists() {
-            // The hash is of "secret". 65534 is nobody.
+            // The hash is of "secret". 65534 is the user `nobody`.
             let Account { user, .. } = self.account();
             let hash = "$6$portcullis$mO9ys7okpXYvIIaYj9pTZnY2AuNScmD/EDMofIng74lJkf7KOJBbjX2\
                         LmzubWVVnUokz0Me4vS.1E/BjmEg0X.";
@@ -286,11 +285,11 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes the folders, and a certificate, in `scratch`. `unpacked` is the folder with Pure-FTPd
-    /// and ProFTPD, which are left out without it.
+    /// Creates the folders, and a certificate, in `scratch`. `unpacked` is the folder with
+    /// Pure-FTPd and ProFTPD, which are omitted without it.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// Returns an error if they cannot be created.
     pub fn create(scratch: &Path, unpacked: Option<PathBuf>) -> Result<Self> {
         let root = scratch.join("site");
         for folder in [&root, &root.join("up"), &scratch.join("empty")] {
@@ -342,10 +341,10 @@ impl Site {
     }
 }
 
-/// Starts all servers for both IP versions and waits until they answer inside of their namespace.
+/// Starts all servers for both IP versions and waits until they answer inside their namespace.
 ///
 /// # Errors
-/// A program is not there, or does not listen within 10 s.
+/// Returns an error if a program is missing, or does not listen within 10 s.
 pub fn start(namespace: &Namespace, site: &Site, interrupt: &Interrupt) -> Result<Vec<Program>> {
     let mut programs = Vec::new();
     for server in site.servers() {

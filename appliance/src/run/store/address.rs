@@ -1,0 +1,208 @@
+//! Address of the store and the secrets to use it, from `[store]` and the files that it names.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use redis::{ConnectionAddr, IntoConnectionInfo};
+
+use crate::run::settings::StoreSettings;
+
+/// The longest file of a secret or of certificates.
+const MAX_FILE: u64 = 1 << 20;
+/// The shortest group key, in bytes.
+const MIN_KEY: usize = 16;
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) urls: Vec<String>,
+    pub(super) is_cluster: bool,
+}
+
+impl Address {
+    /// Returns the address in the settings.
+    pub(super) fn new(settings: &StoreSettings) -> Self {
+        Self {
+            urls: settings.url.clone(),
+            is_cluster: settings.cluster,
+        }
+    }
+
+    /// Returns whether connections are encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        let mut urls = self.urls.iter();
+        urls.any(|url| url.starts_with("rediss:") || url.starts_with("valkeys:"))
+    }
+}
+
+/// Returns a description of what is wrong with a URL of a store; `None` if it can be used.
+pub(crate) fn url_error(url: &str, is_cluster: bool) -> Option<String> {
+    let info = match url.into_connection_info() {
+        Ok(info) => info,
+        Err(_) => {
+            return Some(format!(
+                "`{}` is not a URL such as \"redis://10.0.0.9:6379\", \"rediss://store:6379\" or \
+                 \"unix:///run/redis.sock\"",
+                without_secret(url)
+            ));
+        }
+    };
+    if info.redis_settings().password().is_some() {
+        return Some("a URL holds no password: `store.password_file` does".to_owned());
+    }
+    match info.addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            Some("a certificate is always checked: `#insecure` is not supported".to_owned())
+        }
+        ConnectionAddr::Unix(_) if is_cluster => {
+            Some("the nodes of a cluster are reached by TCP".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Returns a URL without what stands before the host.
+fn without_secret(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://...@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+/// Secrets and certificates, as read at the start.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Access {
+    pub(super) user: Option<String>,
+    pub(super) password: Option<String>,
+    /// Certificates in PEM.
+    pub(super) ca: Option<Vec<u8>>,
+    /// The key of the group.
+    pub(super) group_key: Vec<u8>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// Reads the files that the settings name.
+    ///
+    /// # Errors
+    /// A file cannot be read, or holds no key.
+    pub(super) fn read(settings: &StoreSettings) -> io::Result<Self> {
+        let password = match (&settings.password_file, &settings.password.0) {
+            (Some(path), _) => Some(read_secret("store.password_file", path)?),
+            (None, password) => password.clone(),
+        };
+        let ca = match &settings.ca {
+            Some(path) => Some(read("store.ca", path)?),
+            None => None,
+        };
+        let group_key = match &settings.group_key_file {
+            Some(path) => read_secret("store.group_key_file", path)?.into_bytes(),
+            None => Vec::new(),
+        };
+        if group_key.len() < MIN_KEY {
+            return Err(io::Error::other(format!(
+                "store.group_key_file: {} bytes are no key: {MIN_KEY} or more are",
+                group_key.len()
+            )));
+        }
+        Ok(Self {
+            user: settings.user.clone(),
+            password,
+            ca,
+            group_key,
+        })
+    }
+}
+
+/// Reads a secret of one line.
+fn read_secret(key: &str, path: &Path) -> io::Result<String> {
+    let text = String::from_utf8(read(key, path)?)
+        .map_err(|_| io::Error::other(format!("{key}: {}: not UTF-8", path.display())))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn read(key: &str, path: &Path) -> io::Result<Vec<u8>> {
+    let read = || {
+        let file = File::open(path)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    read().map_err(|error: io::Error| {
+        io::Error::new(error.kind(), format!("{key}: {}: {error}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_name_a_host_or_a_socket_and_hold_no_secret() {
+        for url in [
+            "redis://10.0.0.9",
+            "redis://store.example:6380/2",
+            "rediss://user@store.example:6379",
+            "unix:///run/redis/redis.sock",
+            "redis://[2001:db8::1]:6379",
+        ] {
+            assert_eq!(url_error(url, false), None, "{url}");
+        }
+        for (url, is_cluster, wanted) in [
+            ("http://10.0.0.9", false, "is not a URL"),
+            ("10.0.0.9:6379", false, "is not a URL"),
+            ("redis://:secret@10.0.0.9", false, "holds no password"),
+            (
+                "unix:///run/redis.sock?pass=secret",
+                false,
+                "holds no password",
+            ),
+            ("rediss://10.0.0.9/#insecure", false, "always checked"),
+            ("unix:///run/redis.sock", true, "by TCP"),
+        ] {
+            let error = url_error(url, is_cluster).unwrap();
+            assert!(error.contains(wanted), "{url}: {error}");
+            assert!(!error.contains("secret"), "{url}: {error}");
+        }
+        let error = url_error("rodis://me:secret@host", false).unwrap();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_read_without_their_line_ends_and_never_shown() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            Some(path)
+        };
+        let mut settings = StoreSettings {
+            password_file: file("password", "hunter2\n"),
+            group_key_file: file("key", "0123456789abcdef\r\n"),
+            ..StoreSettings::default()
+        };
+        let access = Access::read(&settings).unwrap();
+        assert_eq!(access.password.as_deref(), Some("hunter2"));
+        assert_eq!(access.group_key, b"0123456789abcdef");
+        let shown = format!("{access:?}");
+        assert!(
+            !shown.contains("hunter2") && !shown.contains("0123"),
+            "{shown}"
+        );
+        settings.group_key_file = file("key", "0123456789abcde\n");
+        let error = Access::read(&settings).unwrap_err().to_string();
+        assert!(error.contains("15 bytes are no key"), "{error}");
+        settings.group_key_file = Some(directory.path().join("missing"));
+        let error = Access::read(&settings).unwrap_err().to_string();
+        assert!(error.starts_with("store.group_key_file: "), "{error}");
+    }
+}

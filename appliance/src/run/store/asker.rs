@@ -1,0 +1,205 @@
+//! Thread that asks the store for records.
+//!
+//! It has a connection of its own, so that records that wait to be written delay no answer. All
+//! questions that have come meanwhile are asked in one pipeline.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use redis::Cmd;
+
+use super::connecting::Connecting;
+use super::envelope::{Envelope, Kind, MAX_VALUE, Owner};
+use super::link::{Reply, Servers};
+use super::state::{Counted, LinkName, StoreState};
+
+/// Longest time for an answer. Held packets do not wait that long; a store that is slower than this
+/// is of no use for them, and its connection is made again after a pause.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Longest wait for a question.
+const IDLE: Duration = Duration::from_millis(50);
+/// Most questions in a pipeline.
+const PIPELINE: usize = 256;
+
+/// Interval at which the list of sessions that have moved is read.
+const MOVED: Duration = Duration::from_millis(200);
+/// Most sessions that are read of the list at once.
+const MAX_MOVED: usize = 1_024;
+
+/// Question for the store. `T` is what the appliance calls it.
+#[derive(Debug)]
+pub(crate) struct Ask<T> {
+    pub(crate) tag: T,
+    pub(crate) kind: Kind,
+    pub(crate) key: Vec<u8>,
+    /// Whether the record is taken away, so that it is found once.
+    pub(crate) take: bool,
+}
+
+/// Answer of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// A record.
+    Record {
+        owner: Owner,
+        epoch: u64,
+        record: Vec<u8>,
+    },
+    /// No record that can be used.
+    Nothing,
+    /// The store does not answer.
+    NoStore,
+}
+
+/// Things that the store has told.
+#[derive(Debug)]
+pub(super) struct Told<T> {
+    /// Answers to questions.
+    pub(super) answers: Vec<(T, Found)>,
+    /// Records of sessions that another appliance has taken over, with their new epochs.
+    pub(super) moved: Vec<(u64, Vec<u8>)>,
+}
+
+/// Thread that asks.
+pub(super) struct Asker<T, F> {
+    connecting: Connecting,
+    envelope: Arc<Envelope>,
+    state: Arc<StoreState>,
+    queue: Receiver<Ask<T>>,
+    /// Called with the answers of a pipeline, or with sessions that have moved.
+    on_told: F,
+}
+
+impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        envelope: Arc<Envelope>,
+        state: Arc<StoreState>,
+        queue: Receiver<Ask<T>>,
+        on_told: F,
+    ) -> Self {
+        let name = LinkName::Questions;
+        Self {
+            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, Vec::new()),
+            envelope,
+            state,
+            queue,
+            on_told,
+        }
+    }
+
+    /// Asks until `stop` is set.
+    pub(super) fn run(mut self, stop: &AtomicBool) {
+        let mut batch: Vec<Ask<T>> = Vec::with_capacity(PIPELINE);
+        let mut told = Told {
+            answers: Vec::with_capacity(PIPELINE),
+            moved: Vec::new(),
+        };
+        let mut looked = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            let ready = self.connecting.is_ready();
+            match self.queue.recv_timeout(IDLE) {
+                Ok(question) => batch.push(question),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            batch.extend(self.queue.try_iter().take(PIPELINE - 1));
+            if !batch.is_empty() {
+                self.ask(ready, &mut batch, &mut told.answers);
+            } else if ready && looked.elapsed() >= MOVED {
+                looked = Instant::now();
+                self.look(&mut told.moved);
+            }
+            if !told.answers.is_empty() || !told.moved.is_empty() {
+                (self.on_told)(&mut told);
+                told.answers.clear();
+                told.moved.clear();
+            }
+        }
+    }
+
+    /// Takes sessions from the list of those that have moved. Most often it is empty, and the
+    /// command shows whether the store answers.
+    fn look(&mut self, moved: &mut Vec<(u64, Vec<u8>)>) {
+        let key = self.envelope.moved_key(self.envelope.owner());
+        let mut command = redis::cmd("LPOP");
+        command.arg(&key).arg(MAX_MOVED);
+        let Some(mut replies) = self.connecting.send(&[command]) else {
+            return;
+        };
+        let Some(Reply::Many(values)) = replies.pop() else {
+            return;
+        };
+        for value in values {
+            match self.envelope.open(Kind::Moved, &key, &value) {
+                Ok(opened) => moved.push((opened.epoch, opened.record.to_vec())),
+                Err(unusable) => self.state.counters.add(unusable.counted()),
+            }
+        }
+    }
+
+    fn ask(&mut self, ready: bool, batch: &mut Vec<Ask<T>>, answers: &mut Vec<(T, Found)>) {
+        let counters = &self.state.counters;
+        let count = batch.len() as u64;
+        let begun = Instant::now();
+        let replies = ready.then(|| {
+            counters.add_many(Counted::Asked, count);
+            let commands: Vec<Cmd> = batch.iter().map(command).collect();
+            self.connecting.send(&commands)
+        });
+        let Some(replies) = replies.flatten() else {
+            counters.add_many(Counted::Unanswered, count);
+            let unanswered = batch.drain(..);
+            answers.extend(unanswered.map(|question| (question.tag, Found::NoStore)));
+            return;
+        };
+        self.state.answered_in(begun.elapsed());
+        for (question, reply) in batch.drain(..).zip(replies) {
+            let found = self.found(&question, &reply);
+            answers.push((question.tag, found));
+        }
+    }
+
+    fn found(&self, question: &Ask<T>, reply: &Reply) -> Found {
+        let counters = &self.state.counters;
+        let bytes = match reply {
+            Reply::Bytes(bytes) if bytes.is_empty() => {
+                counters.add(Counted::Nothing);
+                return Found::Nothing;
+            }
+            Reply::Bytes(bytes) => bytes,
+            _ => {
+                counters.add(Counted::Foreign);
+                return Found::Nothing;
+            }
+        };
+        match self.envelope.open(question.kind, &question.key, bytes) {
+            Ok(opened) => {
+                counters.add(Counted::Found);
+                Found::Record {
+                    owner: opened.owner,
+                    epoch: opened.epoch,
+                    record: opened.record.to_vec(),
+                }
+            }
+            Err(unusable) => {
+                counters.add(unusable.counted());
+                Found::Nothing
+            }
+        }
+    }
+}
+
+fn command<T>(question: &Ask<T>) -> Cmd {
+    if question.take {
+        let mut command = redis::cmd("GETDEL");
+        command.arg(&question.key);
+        return command;
+    }
+    // A foreign value may have any length.
+    let mut command = redis::cmd("GETRANGE");
+    command.arg(&question.key).arg(0).arg(MAX_VALUE);
+    command
+}

@@ -1,0 +1,140 @@
+//! Keeps a connection to the store: connects with pauses that grow, and reports changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Cmd;
+
+use super::backoff::Backoff;
+use super::envelope::{Envelope, Kind};
+use super::link::{Link, LinkError, Reply, Servers};
+use super::scripts::StoreScript;
+use super::state::{LinkName, StoreState};
+use crate::output::notice;
+
+/// Time without a command after which a connection is probed.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// Connection that is made again when it breaks.
+pub(super) struct Connecting {
+    name: LinkName,
+    servers: Arc<Servers>,
+    state: Arc<StoreState>,
+    /// Longest time for an answer.
+    patience: Duration,
+    scripts: Vec<StoreScript>,
+    link: Option<Link>,
+    backoff: Backoff,
+    next: Instant,
+    /// Time of the last command.
+    last: Instant,
+}
+
+impl Connecting {
+    pub(super) fn new(
+        name: LinkName,
+        servers: Arc<Servers>,
+        state: Arc<StoreState>,
+        patience: Duration,
+        scripts: Vec<StoreScript>,
+    ) -> Self {
+        // Any number will do that differs from one start to the next.
+        let seed = std::process::id();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let seed = u64::from(seed) ^ now.map_or(1, |now| now.as_nanos() as u64);
+        Self {
+            name,
+            servers,
+            state,
+            patience,
+            scripts,
+            link: None,
+            backoff: Backoff::new(seed),
+            next: Instant::now(),
+            last: Instant::now(),
+        }
+    }
+
+    /// Connects, if there is no connection and the pause is over. Returns whether there is one.
+    pub(super) fn is_ready(&mut self) -> bool {
+        if self.link.is_some() {
+            return true;
+        }
+        if Instant::now() < self.next {
+            return false;
+        }
+        let connect = || {
+            let mut link = self.servers.connect(self.patience)?;
+            link.load(&self.scripts)?;
+            Ok(link)
+        };
+        match connect() {
+            Ok(link) => {
+                self.link = Some(link);
+                if let Some(down) = self.state.is_up(self.name, Instant::now()) {
+                    let down = humantime::format_duration(Duration::from_millis(
+                        u64::try_from(down.as_millis()).unwrap_or(u64::MAX),
+                    ));
+                    notice(&format!(
+                        "store: {} connected again after {down}",
+                        self.name.name()
+                    ));
+                } else {
+                    notice(&format!("store: {} connected", self.name.name()));
+                }
+                true
+            }
+            Err(error) => {
+                self.fail(error);
+                false
+            }
+        }
+    }
+
+    /// Waits for a part of the pause before the next attempt to connect.
+    pub(super) fn rest(&self, stop: &AtomicBool) {
+        if !stop.load(Ordering::Relaxed) {
+            let left = self.next.saturating_duration_since(Instant::now());
+            thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+
+    /// Sends commands; `None` if there is no connection, or it breaks.
+    pub(super) fn send(&mut self, commands: &[Cmd]) -> Option<Vec<Reply>> {
+        let link = self.link.as_mut()?;
+        self.last = Instant::now();
+        match link.send(commands, &self.scripts) {
+            Ok(replies) => {
+                self.backoff.reset();
+                Some(replies)
+            }
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Sends a command whose answer nobody needs, if nothing was sent for a while. So an outage
+    /// shows.
+    pub(super) fn probe(&mut self, envelope: &Envelope) {
+        if self.last.elapsed() >= PROBE {
+            let mut command = redis::cmd("GETRANGE");
+            command.arg(envelope.key(Kind::Moved, b"")).arg(0).arg(0);
+            let _ = self.send(&[command]);
+        }
+    }
+
+    fn fail(&mut self, error: LinkError) {
+        self.link = None;
+        let pause = self.backoff.pause();
+        self.next = Instant::now() + pause;
+        let text = error.to_string();
+        // An outage is reported once, not at every attempt.
+        if self.state.is_down(self.name, Instant::now(), error) {
+            notice(&format!("warning: store: {}: {text}", self.name.name()));
+        }
+    }
+}

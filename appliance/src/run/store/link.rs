@@ -1,0 +1,273 @@
+//! Connection to the store: one server or a cluster, with pipelines whose commands fail alone.
+
+use std::time::Duration;
+
+use redis::cluster::{ClusterClient, ClusterConnection, cluster_pipe};
+use redis::io::tcp::TcpSettings;
+use redis::{
+    Client, Cmd, Connection, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
+    ServerErrorKind, TlsCertificates, TlsMode, Value,
+};
+
+use super::address::{Access, Address};
+use super::scripts::StoreScript;
+
+/// Longest time to connect, the handshake of TLS and the password included.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Reason why a connection is no longer usable. Its text names no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct LinkError(String);
+
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> Self {
+        if error.is_timeout() {
+            return Self("no answer in time".to_owned());
+        }
+        // Texts of the store are not trusted: a line of the log holds no control characters.
+        let text = error.to_string();
+        let printable = text.chars().filter(|letter| !letter.is_control());
+        Self(printable.take(200).collect())
+    }
+}
+
+/// Answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// A number.
+    Number(i64),
+    /// A value; empty if there is none.
+    Bytes(Vec<u8>),
+    /// Values of a list.
+    Many(Vec<Vec<u8>>),
+    /// The store has no memory left.
+    Full,
+    /// The key holds something other than a value, or the answer is none that the command has.
+    Foreign,
+}
+
+/// How the servers of a store are reached.
+pub(super) enum Servers {
+    One(Box<Client>),
+    Cluster(Box<ClusterClient>),
+}
+
+impl Servers {
+    /// Prepares connections to an address.
+    ///
+    /// # Errors
+    /// The address or the CA is invalid.
+    pub(super) fn new(address: &Address, access: &Access) -> Result<Self, LinkError> {
+        let certificates = || TlsCertificates {
+            client_tls: None,
+            root_cert: access.ca.clone(),
+        };
+        let infos = address
+            .urls
+            .iter()
+            .map(|url| Ok(info(url.as_str().into_connection_info()?, access)))
+            .collect::<Result<Vec<_>, RedisError>>()?;
+        if address.is_cluster {
+            let mut builder = ClusterClient::builder(infos)
+                .connection_timeout(CONNECT)
+                .retries(1);
+            if let Some(user) = &access.user {
+                builder = builder.username(user);
+            }
+            if let Some(password) = &access.password {
+                builder = builder.password(password);
+            }
+            if address.is_tls() {
+                builder = builder.tls(TlsMode::Secure).certs(certificates());
+            }
+            return Ok(Self::Cluster(Box::new(builder.build()?)));
+        }
+        let Some(info) = infos.into_iter().next() else {
+            return Err(LinkError("no URL".to_owned()));
+        };
+        let client = if address.is_tls() && access.ca.is_some() {
+            Client::build_with_tls(info, certificates())?
+        } else {
+            Client::open(info)?
+        };
+        Ok(Self::One(Box::new(client)))
+    }
+
+    /// Connects. Each answer may take as long as `patience`.
+    ///
+    /// # Errors
+    /// No server answers, or the store refuses the user.
+    pub(super) fn connect(&self, patience: Duration) -> Result<Link, LinkError> {
+        match self {
+            Self::One(client) => {
+                let mut connection = client.get_connection_with_timeout(CONNECT)?;
+                connection.set_read_timeout(Some(patience))?;
+                connection.set_write_timeout(Some(patience))?;
+                // A frozen server accepts connections to its socket.
+                redis::cmd("PING").exec(&mut connection)?;
+                Ok(Link::One(Box::new(connection)))
+            }
+            Self::Cluster(client) => {
+                let connection = client.get_connection()?;
+                connection.set_read_timeout(Some(patience))?;
+                connection.set_write_timeout(Some(patience))?;
+                // A broken connection is replaced as a whole, after a pause.
+                connection.set_auto_reconnect(false);
+                Ok(Link::Cluster(Box::new(connection)))
+            }
+        }
+    }
+}
+
+/// Puts user and password into what a URL says of a connection.
+fn info(info: ConnectionInfo, access: &Access) -> ConnectionInfo {
+    let mut settings = info.redis_settings().clone().set_skip_set_lib_name();
+    if let Some(user) = &access.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &access.password {
+        settings = settings.set_password(password);
+    }
+    info.set_redis_settings(settings)
+        .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+}
+
+/// Connection to the store.
+pub(super) enum Link {
+    One(Box<Connection>),
+    Cluster(Box<ClusterConnection>),
+}
+
+impl Link {
+    /// Sends commands, and returns the answer to each. A script that the store does not know is
+    /// loaded, and its commands are sent again.
+    ///
+    /// # Errors
+    /// The connection is broken, or the store refuses to work. Commands may have been carried out.
+    pub(super) fn send(
+        &mut self,
+        commands: &[Cmd],
+        scripts: &[StoreScript],
+    ) -> Result<Vec<Reply>, LinkError> {
+        let mut answers = self.pipeline(commands)?;
+        let unknown: Vec<usize> = (0..answers.len())
+            .filter(|place| matches!(answers.get(*place), Some(Answer::NoScript)))
+            .collect();
+        if !unknown.is_empty() {
+            self.load(scripts)?;
+            let again: Vec<Cmd> = unknown
+                .iter()
+                .filter_map(|place| commands.get(*place).cloned())
+                .collect();
+            for (place, answer) in unknown.into_iter().zip(self.pipeline(&again)?) {
+                if let Some(old) = answers.get_mut(place) {
+                    *old = answer;
+                }
+            }
+        }
+        let reply = |answer| match answer {
+            Answer::Reply(reply) => Ok(reply),
+            Answer::NoScript => Err(LinkError("the store forgets scripts".to_owned())),
+        };
+        answers.into_iter().map(reply).collect()
+    }
+
+    /// Loads scripts. In a cluster, every primary gets them.
+    ///
+    /// # Errors
+    /// The connection is broken, or the store refuses scripts.
+    pub(super) fn load(&mut self, scripts: &[StoreScript]) -> Result<(), LinkError> {
+        for script in scripts {
+            let load = script.load();
+            let hash: String = match self {
+                Self::One(connection) => load.query(connection.as_mut())?,
+                Self::Cluster(connection) => load.query(connection.as_mut())?,
+            };
+            if hash != script.hash {
+                return Err(LinkError("the store does not take scripts".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn pipeline(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, LinkError> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let values: Vec<Result<Value, RedisError>> = match self {
+            Self::One(connection) => {
+                let mut pipe = redis::Pipeline::with_capacity(commands.len());
+                pipe.ignore_errors();
+                for command in commands {
+                    pipe.add_command(command.clone());
+                }
+                pipe.query(connection.as_mut())?
+            }
+            Self::Cluster(connection) => {
+                let mut pipe = cluster_pipe();
+                for command in commands {
+                    pipe.add_command(command.clone());
+                }
+                match pipe.query::<Vec<Value>>(connection) {
+                    Ok(values) => values.into_iter().map(Ok).collect(),
+                    Err(error) if error.is_io_error() => return Err(error.into()),
+                    // The pipeline of a cluster fails as a whole; alone, each command has its own
+                    // answer. Commands may be carried out twice: scripts and reads allow that.
+                    Err(_) => one_by_one(connection, commands)?,
+                }
+            }
+        };
+        if values.len() != commands.len() {
+            return Err(LinkError(
+                "the store does not answer each command".to_owned(),
+            ));
+        }
+        values.into_iter().map(answer).collect()
+    }
+}
+
+/// Sends commands to a cluster one after the other, until the connection breaks.
+fn one_by_one(
+    connection: &mut ClusterConnection,
+    commands: &[Cmd],
+) -> Result<Vec<Result<Value, RedisError>>, LinkError> {
+    let mut answers = Vec::with_capacity(commands.len());
+    for command in commands {
+        match command.query::<Value>(connection) {
+            Err(error) if error.is_io_error() => return Err(error.into()),
+            answer => answers.push(answer),
+        }
+    }
+    Ok(answers)
+}
+
+/// Answer to a command, before scripts are loaded.
+enum Answer {
+    Reply(Reply),
+    NoScript,
+}
+
+fn answer(value: Result<Value, RedisError>) -> Result<Answer, LinkError> {
+    let error = match value {
+        Ok(Value::Int(number)) => return Ok(Answer::Reply(Reply::Number(number))),
+        Ok(Value::BulkString(bytes)) => return Ok(Answer::Reply(Reply::Bytes(bytes))),
+        Ok(Value::Nil) => return Ok(Answer::Reply(Reply::Bytes(Vec::new()))),
+        Ok(Value::Array(values)) => {
+            let bytes = values.into_iter().filter_map(|value| match value {
+                Value::BulkString(bytes) => Some(bytes),
+                _ => None,
+            });
+            return Ok(Answer::Reply(Reply::Many(bytes.collect())));
+        }
+        Ok(_) => return Ok(Answer::Reply(Reply::Foreign)),
+        Err(error) => error,
+    };
+    match (error.kind(), error.code()) {
+        (ErrorKind::Server(ServerErrorKind::NoScript), _) => Ok(Answer::NoScript),
+        (_, Some("OOM")) => Ok(Answer::Reply(Reply::Full)),
+        (_, Some("WRONGTYPE")) => Ok(Answer::Reply(Reply::Foreign)),
+        // Read-only, loading, without permission: another connection may find another server.
+        _ => Err(error.into()),
+    }
+}

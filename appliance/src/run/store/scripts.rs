@@ -1,0 +1,93 @@
+//! Scripts that the store runs, so that no owner replaces or deletes a newer record of another one.
+//!
+//! Each reads the head of the value (see [`super::envelope`]): owner and epoch. A value without a
+//! head is foreign and gives way. The store cannot check a MAC; the answer of [`PUT`] holds the
+//! value that is newer, and a writer that finds its MAC wrong replaces it ([`REPLACE`]).
+
+use redis::{Cmd, Script};
+
+/// Script of the store.
+#[derive(Debug, Clone)]
+pub(super) struct StoreScript {
+    text: &'static str,
+    pub(super) hash: String,
+}
+
+impl StoreScript {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            hash: Script::new(text).get_hash().to_owned(),
+        }
+    }
+
+    /// Returns a command that loads the script; its answer is the hash.
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(self.text);
+        command
+    }
+
+    /// Returns a command that runs the script for a key; arguments follow.
+    pub(super) fn invoke(&self, key: &[u8]) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command.arg(&self.hash).arg(1).arg(key);
+        command
+    }
+}
+
+/// Reads the value of the first key to `head` (its beginning), `epoch` and `owner`; both are `nil`
+/// if the value is foreign or missing.
+macro_rules! with_head {
+    ($rest:literal) => {
+        concat!(
+            "local head = redis.pcall('GETRANGE', KEYS[1], 0, 27)\n",
+            "local epoch, owner\n",
+            "if type(head) == 'string' and #head == 28\n",
+            "  and string.sub(head, 1, 3) == 'PC\\1' then\n",
+            "  epoch = 0\n",
+            "  for i = 21, 28 do epoch = epoch * 256 + string.byte(head, i) end\n",
+            "  owner = string.sub(head, 5, 20)\n",
+            "end\n",
+            $rest
+        )
+    };
+}
+
+/// Writes a value, unless there is one of a higher epoch, or one of the same epoch and another
+/// owner. Returns 1, or the newer value.
+///
+/// Arguments: the value, its epoch, its owner, its time to live in milliseconds, and the length
+/// from which values are foreign.
+pub(super) const PUT: &str = with_head!(
+    "local mine = tonumber(ARGV[2])
+if epoch and (epoch > mine or (epoch == mine and owner ~= ARGV[3])) then
+  return redis.call('GETRANGE', KEYS[1], 0, ARGV[5])
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
+return 1"
+);
+
+/// Writes a value in place of another one that is still there: the beginning of the old value, the
+/// new one, its time to live, and the length of the beginning. Returns 1, or 0.
+pub(super) const REPLACE: &str = "local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[4])
+if old == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+return 0";
+
+/// Deletes a value of an owner and of an epoch, or of an earlier one. Returns 1, or 0.
+pub(super) const DELETE: &str = with_head!(
+    "if epoch and owner == ARGV[2] and epoch <= tonumber(ARGV[1]) then
+  return redis.call('DEL', KEYS[1])
+end
+return 0"
+);
+
+/// Adds a value to a list, which holds at most so many and is forgotten after a while: the value,
+/// the bound, and the time to live in milliseconds.
+pub(super) const NOTIFY: &str = "redis.call('RPUSH', KEYS[1], ARGV[1])
+redis.call('LTRIM', KEYS[1], -tonumber(ARGV[2]), -1)
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1";

@@ -1,0 +1,170 @@
+//! Thread that sweeps the session table for sessions to store.
+//!
+//! It also deletes the records of sessions that have ended, repeats questions, and sends packets
+//! that were held and wait no longer while no worker does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use portcullis::SessionRecord;
+use portcullis::continuity::{StoreWhen, SweepCursor, SweepTime};
+
+use super::handle::StoreHandle;
+use super::retry::Retries;
+use super::state::Counted;
+use super::threads::{HandOver, store_of};
+use super::writer::Change;
+use crate::run::data_path::DataPath;
+
+/// Interval of its turns. Held packets wait up to this much longer than their time.
+const TURN: Duration = Duration::from_millis(2);
+/// Turns in which a round is made: a second.
+const TURNS: usize = 500;
+/// Most slots of a turn: 2,000,000 a second, of 131 ns each.
+const MAX_SLOTS: usize = 4_096;
+/// Most sessions that have ended of a turn.
+const MAX_ENDED: usize = 4_096;
+
+/// Thread that sweeps.
+pub(super) struct Sweeper {
+    pub(super) data_path: Arc<DataPath>,
+    pub(super) ended: Receiver<SessionRecord>,
+    pub(super) retries: Arc<Retries>,
+    pub(super) hand_over: Arc<HandOver>,
+    /// The sessions to store.
+    pub(super) when: StoreWhen,
+}
+
+/// Least time between the beginnings of two rounds that write each session.
+const REFRESH: Duration = Duration::from_secs(5);
+
+/// Time for the answer to the last records of a hand-over.
+const LAST_ANSWER: Duration = Duration::from_millis(50);
+
+/// Place in the sweep.
+#[derive(Debug, Default)]
+struct Round {
+    cursor: SweepCursor,
+    /// Slots of the last round, and of this one so far.
+    last: usize,
+    slots: usize,
+    /// Whether this round writes each session, whatever was written before.
+    everything: bool,
+    /// Begin of the last round that wrote each session.
+    refreshed: Option<Instant>,
+}
+
+impl Sweeper {
+    /// Sweeps until `stop` is set.
+    pub(super) fn run(self, stop: &AtomicBool) {
+        let Some(store) = store_of(&self.data_path) else {
+            return;
+        };
+        let mut round = Round::default();
+        let mut is_draining = false;
+        while !stop.load(Ordering::Relaxed) {
+            self.delete_ended(store);
+            self.retries.send(store, Instant::now());
+            // Held datagrams whose time is over are sent when the sink is used.
+            self.data_path.with_sink(|_| ());
+            if self.hand_over.asked.load(Ordering::Relaxed) {
+                self.hand_over(store, stop);
+                return;
+            }
+            if !is_draining && self.data_path.shared.draining.load(Ordering::Relaxed) {
+                is_draining = true;
+                // The load balancer moves flows from now on.
+                store.state.lacks_records();
+                round = Round::default();
+            }
+            self.turn(store, &mut round);
+            thread::sleep(TURN);
+        }
+    }
+
+    /// Sweeps one turn's part of a round.
+    fn turn(&self, store: &StoreHandle, round: &mut Round) {
+        if round.slots == 0 {
+            let has_rested = round.refreshed.is_none_or(|at| at.elapsed() >= REFRESH);
+            round.everything = has_rested && store.state.take_incomplete();
+            if round.everything {
+                round.refreshed = Some(Instant::now());
+                store.state.counters.add(Counted::Refreshes);
+            }
+        }
+        let share = (round.last / TURNS + 1).clamp(64, MAX_SLOTS);
+        let mut when = self.when.clone();
+        when.everything = round.everything;
+        let mut slots = 0;
+        while slots < share && store.changes.has_room_for_sweep() {
+            let swept = self.slice(store, &mut round.cursor, &when);
+            slots += swept.slots.max(1);
+            if swept.round_ended {
+                round.last = round.slots + slots;
+                round.slots = 0;
+                store.state.counters.add(Counted::Rounds);
+                return;
+            }
+        }
+        round.slots += slots;
+    }
+
+    fn slice(
+        &self,
+        store: &StoreHandle,
+        cursor: &mut SweepCursor,
+        when: &StoreWhen,
+    ) -> portcullis::continuity::Swept {
+        let time = SweepTime {
+            now: Instant::now(),
+            at: SystemTime::now(),
+        };
+        let engine = &self.data_path.shared.engine;
+        engine.sweep(cursor, time, when, |flow, stored| store.put(flow, stored))
+    }
+
+    /// Deletes the records of sessions that have ended.
+    fn delete_ended(&self, store: &StoreHandle) {
+        let engine = &self.data_path.shared.engine;
+        for session in self.ended.try_iter().take(MAX_ENDED) {
+            let key = store.session_key(&engine.flow_name(&session.flow));
+            let epoch = session.stored.unwrap_or(0);
+            store.changes.push(Change::Delete { key, epoch });
+        }
+    }
+
+    /// Writes each session once more, since the appliance ends, and waits until the queue is empty.
+    fn hand_over(&self, store: &StoreHandle, stop: &AtomicBool) {
+        let mut when = self.when.clone();
+        when.everything = true;
+        when.min_age = Duration::ZERO;
+        let before = lost(store);
+        let mut cursor = SweepCursor::default();
+        while !stop.load(Ordering::Relaxed) {
+            if !store.changes.has_room_for_sweep() {
+                thread::sleep(Duration::from_millis(1));
+            } else if self.slice(store, &mut cursor, &when).round_ended {
+                break;
+            }
+        }
+        while store.state.waiting() > 0 && !stop.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The last batch left the queue; its answer is still on its way.
+        thread::sleep(LAST_ANSWER);
+        let lost = lost(store).saturating_sub(before);
+        self.hand_over.lost.store(lost, Ordering::Relaxed);
+        self.hand_over.done.store(true, Ordering::Release);
+    }
+}
+
+/// Returns the number of records that the store has not taken.
+fn lost(store: &StoreHandle) -> u64 {
+    [Counted::Unreachable, Counted::StoreFull, Counted::QueueFull]
+        .map(|what| store.state.counters.of(what))
+        .iter()
+        .sum()
+}

@@ -1,0 +1,260 @@
+//! Records: who may replace and delete them, and what is not one.
+
+use super::server::Server;
+use super::*;
+
+#[test]
+fn a_record_is_found_until_its_owner_deletes_it() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    assert_eq!(one.await_answer(7), Found::Nothing);
+    one.put(7, 0, "first");
+    one.put(7, 0, "second");
+    one.await_count(Counted::Written, 2);
+    assert_eq!(one.ask(7), record(1, 0, "second"));
+    let mut left = redis::cmd("PTTL");
+    left.arg(one.key(7));
+    let redis::Value::Int(left) = server.command(&left) else {
+        panic!("no time to live");
+    };
+    assert!((1..=60_000).contains(&left), "{left}");
+    one.delete(7, 0);
+    one.await_count(Counted::Deleted, 1);
+    assert_eq!(one.ask(7), Found::Nothing);
+}
+
+#[test]
+fn the_owner_of_a_higher_epoch_keeps_its_record() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    one.put(7, 0, "of one");
+    one.await_count(Counted::Written, 1);
+    // Equal epochs: the first one stays.
+    two.put(7, 0, "of two");
+    assert_eq!(two.moved.recv_timeout(PATIENCE).unwrap(), (7, 0));
+    // A take-over.
+    two.put(7, 1, "taken over");
+    two.await_count(Counted::Written, 1);
+    one.put(7, 0, "late");
+    assert_eq!(one.moved.recv_timeout(PATIENCE).unwrap(), (7, 1));
+    one.delete(7, 0);
+    // Order is kept: what follows is answered after the deletion.
+    one.put(8, 0, "other");
+    one.await_count(Counted::Written, 2);
+    assert_eq!(one.count(Counted::Deleted), 0);
+    assert_eq!(one.await_answer(7), record(2, 1, "taken over"));
+    assert_eq!(one.count(Counted::Superseded), 1);
+}
+
+#[test]
+fn epochs_are_numbers_and_not_text() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    for (count, epoch) in [9, 10, 255, 256, 65_536, 1 << 40].into_iter().enumerate() {
+        let threads = if count % 2 == 0 { &one } else { &two };
+        threads.put(7, epoch, "newer");
+        threads.await_count(Counted::Written, count as u64 / 2 + 1);
+    }
+    one.put(7, 65_536, "older");
+    assert_eq!(one.moved.recv_timeout(PATIENCE).unwrap(), (7, 1 << 40));
+}
+
+#[test]
+fn values_of_others_are_counted_and_give_way() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let forger = Envelope::new("test", b"another secret", Owner([9; 16]));
+    let forged = forger.seal(Kind::Session, &one.key(1), 1 << 50, b"forged");
+    for (session, value) in [
+        (1, forged),
+        (2, b"garbage".to_vec()),
+        (3, vec![b'P'; 1 << 20]),
+    ] {
+        let mut garbage = redis::cmd("SET");
+        garbage.arg(one.key(session)).arg(value);
+        server.command(&garbage);
+    }
+    let mut list = redis::cmd("RPUSH");
+    list.arg(one.key(4)).arg("element");
+    server.command(&list);
+    assert_eq!(one.await_answer(1), Found::Nothing);
+    assert_eq!(one.count(Counted::WrongMac), 1);
+    for session in 2..=4 {
+        assert_eq!(one.ask(session), Found::Nothing);
+    }
+    assert_eq!(one.count(Counted::Foreign), 3);
+    // No session ends because of them, and each is replaced.
+    for session in 1..=4 {
+        one.put(session, 0, "true");
+    }
+    one.await_count(Counted::Written, 4);
+    for session in 1..=4 {
+        assert_eq!(one.ask(session), record(1, 0, "true"), "{session}");
+    }
+    assert_eq!(one.count(Counted::Superseded), 0);
+    assert!(one.moved.try_recv().is_err());
+    assert_eq!(one.count(Counted::Failed), 0);
+}
+
+#[test]
+fn an_announced_session_is_found_once() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let announce = |session: u32| {
+        let key = one.envelope.key(Kind::Expectation, &session.to_be_bytes());
+        let value = one.envelope.seal(Kind::Expectation, &key, 0, b"data");
+        one.changes.push(Change::Announce {
+            key: key.clone(),
+            value,
+            ttl: TTL,
+        });
+        key
+    };
+    announce(7);
+    let withdrawn = announce(8);
+    one.changes.push(Change::Withdraw { key: withdrawn });
+    one.await_count(Counted::Deleted, 1);
+    assert_eq!(
+        one.ask_for(7, Kind::Expectation, true),
+        record(1, 0, "data")
+    );
+    for session in [7, 8] {
+        assert_eq!(
+            one.ask_for(session, Kind::Expectation, true),
+            Found::Nothing
+        );
+    }
+}
+
+#[test]
+fn a_former_owner_is_told_of_sessions_that_have_moved() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    let key = two.envelope.moved_key(Owner([1; 16]));
+    for (epoch, secret) in [(3, "secret"), (4, "another secret")] {
+        let sealer = Envelope::new("test", secret.as_bytes(), Owner([2; 16]));
+        two.changes.push(Change::Notify {
+            value: sealer.seal(Kind::Moved, &key, epoch, b"record"),
+            key: key.clone(),
+        });
+    }
+    let taken = one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(taken, (3, b"record".to_vec()));
+    one.await_count(Counted::WrongMac, 1);
+    assert!(one.taken.try_recv().is_err() && two.taken.try_recv().is_err());
+}
+
+#[test]
+fn a_user_needs_the_right_password() {
+    let user = [
+        "--user",
+        "firewall",
+        "on",
+        ">right",
+        "~portcullis:*",
+        "+@all",
+    ];
+    let Some(server) = Server::start(&user) else {
+        return;
+    };
+    let access = |password: &str| Access {
+        user: Some("firewall".to_owned()),
+        password: Some(password.to_owned()),
+        ..Access::default()
+    };
+    let one = Threads::with(&server.url(), 1, access("right"), 64);
+    one.put(7, 0, "record");
+    one.delete(7, 1);
+    one.await_count(Counted::Deleted, 1);
+    let key = one.envelope.moved_key(Owner([1; 16]));
+    let value = one.envelope.seal(Kind::Moved, &key, 2, b"record");
+    one.changes.push(Change::Notify { key, value });
+    one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(one.await_answer(7), Found::Nothing);
+    assert_eq!(one.ask_for(7, Kind::Expectation, true), Found::Nothing);
+    assert_eq!(one.count(Counted::Failed), 0);
+    let wrong = Threads::with(&server.url(), 2, access("wrong"), 64);
+    assert_eq!(wrong.ask(7), Found::NoStore);
+    assert_eq!(wrong.count(Counted::Connected), 0);
+}
+
+#[test]
+fn a_script_that_the_store_has_forgotten_is_loaded_again() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    one.put(7, 0, "record");
+    one.await_count(Counted::Written, 1);
+    let mut flush = redis::cmd("SCRIPT");
+    flush.arg("FLUSH");
+    server.command(&flush);
+    one.put(8, 0, "record");
+    one.await_count(Counted::Written, 2);
+    assert_eq!(one.count(Counted::Failed), 0);
+}
+
+#[test]
+fn a_cluster_keeps_records_by_key() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .unwrap()
+        .port();
+    // The port of the cluster's own protocol is 10,000 higher unless it is named.
+    let (text, bus) = (port.to_string(), port.wrapping_sub(1).to_string());
+    let options = [
+        "--port",
+        &text,
+        "--bind",
+        "127.0.0.1",
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+    ];
+    let Some(server) = Server::start(&options) else {
+        return;
+    };
+    let mut slots = redis::cmd("CLUSTER");
+    slots.arg("ADDSLOTSRANGE").arg(0).arg(16_383);
+    server.command(&slots);
+    let address = Address {
+        urls: vec![format!("redis://127.0.0.1:{port}")],
+        is_cluster: true,
+    };
+    let one = Threads::at(&address, 1, Access::default(), 64);
+    assert_eq!(one.await_answer(0), Found::Nothing);
+    for session in 0..40 {
+        one.put(session, 0, "record");
+    }
+    // One that is of another type must not spoil the pipeline.
+    let mut list = redis::cmd("RPUSH");
+    list.arg(one.key(41)).arg("element");
+    server.command(&list);
+    assert_eq!(one.ask(41), Found::Nothing);
+    one.await_count(Counted::Written, 40);
+    for session in 0..40 {
+        assert_eq!(one.ask(session), record(1, 0, "record"));
+    }
+}

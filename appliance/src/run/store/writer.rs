@@ -1,0 +1,321 @@
+//! Thread that writes records to the store, from a bounded queue.
+//!
+//! Nobody waits for it: a change that finds the queue full is counted and lost, and so is one that
+//! finds the store unreachable. The next round of the sweep then writes every session again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::time::Duration;
+
+use redis::Cmd;
+
+use super::connecting::Connecting;
+use super::envelope::{Envelope, Kind, MAX_VALUE, Unusable};
+use super::link::{Reply, Servers};
+use super::scripts::{self, StoreScript};
+use super::state::{Counted, LinkName, StoreState};
+
+/// Longest time for an answer to a pipeline.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for a change.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Most sessions in the list of a former owner.
+const MAX_MOVED: usize = 1 << 20;
+/// Time after which a list is forgotten whose owner has died.
+const MOVED_TTL: Duration = Duration::from_secs(60);
+
+/// Change of the store. `T` is what the appliance calls the session.
+#[derive(Debug)]
+pub(crate) enum Change<T> {
+    /// Writes the record of a session.
+    Put {
+        session: T,
+        key: Vec<u8>,
+        epoch: u64,
+        value: Vec<u8>,
+        /// Time after which the store forgets it.
+        ttl: Duration,
+    },
+    /// Writes an announced session.
+    Announce {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        ttl: Duration,
+    },
+    /// Deletes the record of a session that has ended here, if it is still of this appliance.
+    Delete { key: Vec<u8>, epoch: u64 },
+    /// Tells the former owner of a session that it has moved.
+    Notify { key: Vec<u8>, value: Vec<u8> },
+    /// Deletes an announced session.
+    Withdraw { key: Vec<u8> },
+}
+
+/// Sending end of the queue of changes.
+#[derive(Debug)]
+pub(crate) struct Changes<T> {
+    sender: SyncSender<Change<T>>,
+    state: Arc<StoreState>,
+    /// Bound of the queue.
+    room: usize,
+}
+
+impl<T> Clone for Changes<T> {
+    fn clone(&self) -> Self {
+        Self {
+            sender: self.sender.clone(),
+            state: Arc::clone(&self.state),
+            room: self.room,
+        }
+    }
+}
+
+impl<T> Changes<T> {
+    /// Returns the two ends of a queue of `room` places.
+    pub(crate) fn queue(room: usize, state: &Arc<StoreState>) -> (Self, Receiver<Change<T>>) {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(room);
+        let changes = Self {
+            sender,
+            state: Arc::clone(state),
+            room,
+        };
+        (changes, receiver)
+    }
+
+    /// Returns whether the sweep may add changes: the other half of the queue is left to what
+    /// cannot be repeated.
+    pub(crate) fn has_room_for_sweep(&self) -> bool {
+        self.state.waiting() < self.room / 2
+    }
+
+    /// Puts a change into the queue, or counts it as lost. Never waits.
+    pub(crate) fn push(&self, change: Change<T>) {
+        self.state.waiting.fetch_add(1, Ordering::Relaxed);
+        match self.sender.try_send(change) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                self.state.waiting.fetch_sub(1, Ordering::Relaxed);
+                self.state.counters.add(Counted::QueueFull);
+                self.state.lacks_records();
+            }
+        }
+    }
+}
+
+/// Thread that writes records.
+pub(super) struct Writer<T, F> {
+    connecting: Connecting,
+    envelope: Arc<Envelope>,
+    state: Arc<StoreState>,
+    queue: Receiver<Change<T>>,
+    /// Most commands in a pipeline.
+    pipeline: usize,
+    /// Called with a session that another appliance owns, and its epoch.
+    on_moved: F,
+    put: StoreScript,
+    replace: StoreScript,
+    delete: StoreScript,
+    notify: StoreScript,
+}
+
+impl<T, F: FnMut(T, u64)> Writer<T, F> {
+    pub(super) fn new(
+        servers: Arc<Servers>,
+        envelope: Arc<Envelope>,
+        state: Arc<StoreState>,
+        queue: Receiver<Change<T>>,
+        pipeline: usize,
+        on_moved: F,
+    ) -> Self {
+        let scripts = [
+            scripts::PUT,
+            scripts::REPLACE,
+            scripts::DELETE,
+            scripts::NOTIFY,
+        ]
+        .map(StoreScript::new);
+        let [put, replace, delete, notify] = scripts.clone();
+        let name = LinkName::Writes;
+        Self {
+            connecting: Connecting::new(
+                name,
+                servers,
+                Arc::clone(&state),
+                PATIENCE,
+                scripts.into(),
+            ),
+            envelope,
+            state,
+            queue,
+            pipeline,
+            on_moved,
+            put,
+            replace,
+            delete,
+            notify,
+        }
+    }
+
+    /// Writes until `stop` is set and the queue is empty, or its other end is gone.
+    pub(super) fn run(mut self, stop: &AtomicBool) {
+        let mut batch = Vec::with_capacity(self.pipeline);
+        loop {
+            let ready = self.connecting.is_ready();
+            let wait = if ready { IDLE } else { Duration::ZERO };
+            match self.queue.recv_timeout(wait) {
+                Ok(change) => batch.push(change),
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if ready {
+                        self.connecting.probe(&self.envelope);
+                    } else {
+                        self.connecting.rest(stop);
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let room = self.pipeline.saturating_sub(1);
+            batch.extend(self.queue.try_iter().take(room));
+            self.state.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
+            let count = batch.len() as u64;
+            if !ready || !self.write(&mut batch) {
+                self.state.counters.add_many(Counted::Unreachable, count);
+                self.state.lacks_records();
+            }
+            batch.clear();
+        }
+    }
+
+    /// Writes a batch. Returns false if the connection has broken.
+    fn write(&mut self, batch: &mut Vec<Change<T>>) -> bool {
+        let commands: Vec<Cmd> = batch.iter().map(|change| self.command(change)).collect();
+        let Some(replies) = self.connecting.send(&commands) else {
+            return false;
+        };
+        let mut replacements = Vec::new();
+        for (change, reply) in batch.drain(..).zip(replies) {
+            replacements.extend(self.settle(change, reply));
+        }
+        if replacements.is_empty() {
+            return true;
+        }
+        let Some(replies) = self.connecting.send(&replacements) else {
+            return false;
+        };
+        let written = replies.iter().filter(|reply| **reply == Reply::Number(1));
+        let written = written.count() as u64;
+        self.state.counters.add_many(Counted::Written, written);
+        true
+    }
+
+    fn command(&self, change: &Change<T>) -> Cmd {
+        let mut command;
+        match change {
+            Change::Put {
+                key,
+                epoch,
+                value,
+                ttl,
+                ..
+            } => {
+                command = self.put.invoke(key);
+                command.arg(value).arg(*epoch);
+                command.arg(self.envelope.owner().0.as_slice());
+                command.arg(millis(*ttl)).arg(MAX_VALUE);
+            }
+            Change::Announce { key, value, ttl } => {
+                command = redis::cmd("SET");
+                command.arg(key).arg(value).arg("PX").arg(millis(*ttl));
+            }
+            Change::Delete { key, epoch } => {
+                command = self.delete.invoke(key);
+                command.arg(*epoch);
+                command.arg(self.envelope.owner().0.as_slice());
+            }
+            Change::Notify { key, value } => {
+                command = self.notify.invoke(key);
+                command.arg(value).arg(MAX_MOVED).arg(millis(MOVED_TTL));
+            }
+            Change::Withdraw { key } => {
+                command = redis::cmd("DEL");
+                command.arg(key);
+            }
+        }
+        command
+    }
+
+    /// Takes the answer to a change. Returns a command that replaces a value that nobody of the
+    /// group has written.
+    fn settle(&mut self, change: Change<T>, reply: Reply) -> Option<Cmd> {
+        let counters = &self.state.counters;
+        if reply == Reply::Full {
+            counters.add(Counted::StoreFull);
+            self.state.lacks_records();
+            return None;
+        }
+        match change {
+            Change::Put {
+                session,
+                key,
+                value,
+                ttl,
+                ..
+            } => {
+                let newer = match reply {
+                    Reply::Bytes(newer) => newer,
+                    Reply::Number(_) => {
+                        counters.add(Counted::Written);
+                        let bytes = value.len() as u64;
+                        self.state.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+                        return None;
+                    }
+                    Reply::Many(_) | Reply::Foreign | Reply::Full => {
+                        counters.add(Counted::Foreign);
+                        return None;
+                    }
+                };
+                match self.envelope.open(Kind::Session, &key, &newer) {
+                    // A record of this appliance that is newer than this one.
+                    Ok(opened) if opened.owner == self.envelope.owner() => {}
+                    Ok(opened) => {
+                        counters.add(Counted::Superseded);
+                        (self.on_moved)(session, opened.epoch);
+                    }
+                    Err(unusable) => {
+                        counters.add(unusable.counted());
+                        let mut command = self.replace.invoke(&key);
+                        command.arg(&newer).arg(&value).arg(millis(ttl));
+                        command.arg(MAX_VALUE);
+                        return Some(command);
+                    }
+                }
+            }
+            Change::Announce { .. } => counters.add(Counted::Written),
+            Change::Notify { .. } => counters.add(Counted::Notified),
+            Change::Delete { .. } | Change::Withdraw { .. } => {
+                if reply == Reply::Number(1) {
+                    counters.add(Counted::Deleted);
+                }
+            }
+        }
+        None
+    }
+}
+
+impl Unusable {
+    /// Returns what counts such values.
+    pub(super) const fn counted(self) -> Counted {
+        match self {
+            Self::Foreign => Counted::Foreign,
+            Self::Mac => Counted::WrongMac,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis())
+        .unwrap_or(u64::MAX >> 16)
+        .max(1)
+}

@@ -45,12 +45,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod claim;
 pub(crate) mod flow_name;
 #[cfg(feature = "snapshot")]
 mod session;
 #[cfg(feature = "snapshot")]
 mod sweep;
 
+pub use claim::Claim;
 pub use flow_name::FlowName;
 #[cfg(feature = "snapshot")]
 pub use session::{STORED_VERSION, StoredError, StoredSession};

@@ -5,8 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::claim::Claim;
 use super::flow_name::{FlowName, MAX_ZONE_NAME};
 use crate::flow::{FlowKey, Zone};
+use crate::session::Mark;
 use crate::snapshot::SavedSession;
 
 /// The version of records that [`StoredSession::encode`] writes. The layout of [`SavedSession`] is
@@ -73,7 +75,7 @@ pub enum StoredError {
 
 impl StoredSession {
     /// The most time by which the clock of the engine that has made a record may be ahead.
-    pub const CLOCK_SLACK: Duration = Duration::from_secs(5);
+    pub const CLOCK_SLACK: Duration = Claim::SLACK;
 
     /// Returns a record without names and of epoch 0.
     pub(crate) const fn new(saved_at: SystemTime, session: SavedSession) -> Self {
@@ -95,6 +97,18 @@ impl StoredSession {
         // The number of the zone is not in the name.
         FlowKey::between(Zone::DEFAULT, session.protocol, src, dst, session.variant)
             .is_ok_and(|(key, _)| FlowName::new(&key, &self.zone).as_bytes() == flow.as_bytes())
+    }
+
+    /// Returns the claim of the record to its flow.
+    #[must_use]
+    pub fn claim(&self) -> Claim {
+        let age = Duration::from_micros(self.session.age_us);
+        let began = self.saved_at.checked_sub(age);
+        Claim {
+            epoch: self.epoch,
+            began: began.unwrap_or(SystemTime::UNIX_EPOCH),
+            adopted: self.session.marks & Mark::Adopted as u8 != 0,
+        }
     }
 
     /// Returns the time that was left of the session's lifetime when the record was made.

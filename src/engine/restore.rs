@@ -11,6 +11,7 @@ use super::pair::is_pair_full;
 use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
 use crate::config::OnReload;
+use crate::continuity::Claim;
 use crate::flow::{FlowKey, Variant, Zone};
 use crate::ftp::SessionEnds;
 use crate::lifetime::MAX_LIFETIME;
@@ -526,15 +527,23 @@ fn put_beside(
 }
 
 /// Returns whether the engine's own copy of a session gives way to a record from a store: it was
-/// adopted midstream, or another engine has had the session since.
+/// adopted midstream, or another engine has had the session since. A record of an earlier
+/// connection changes nothing.
 fn is_older(shard: &Shard, own: SlotId, record: &Sound) -> bool {
-    // The epoch is the one that the session would have here, which is one more.
     let Some(epoch) = record.stored.epoch() else {
         return false;
     };
+    // The two are compared by the clock of the engine alone.
+    let claim = |cold: &Cold, epoch| Claim {
+        epoch,
+        began: SystemTime::UNIX_EPOCH + Duration::from_micros(cold.start().0),
+        adopted: cold.has(Mark::Adopted),
+    };
+    let cold = shard.slab.cold(own);
     match shard.slab.stored(own).epoch() {
-        Some(own) => epoch > own.saturating_add(1),
-        None => shard.slab.cold(own).has(Mark::Adopted),
+        // The epoch is the one that the session would have here, which is one more.
+        Some(own) => claim(&record.cold, epoch.saturating_sub(1)).beats(&claim(cold, own)),
+        None => cold.has(Mark::Adopted),
     }
 }
 

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Engine;
 use super::record::NotifiedSender;
 use super::restore::Landed;
-use crate::continuity::{FlowName, Resumed, StoredError, StoredSession};
+use crate::continuity::{Claim, FlowName, Resumed, StoredError, StoredSession, SweepTime};
 use crate::event::Sink;
 use crate::flow::FlowKey;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
-use crate::session::{EndReason, SessionRecord, StoredMark};
+use crate::session::{EndReason, Mark, SessionRecord, StoredMark};
 use crate::snapshot::RestoreOptions;
 
 impl Engine {
@@ -30,7 +30,9 @@ impl Engine {
     /// record. Its sequence numbers are lower bounds, since the session may have moved on since.
     ///
     /// A session that this engine has already is replaced, under its identifier, if it was adopted
-    /// midstream, or if its own record has a lower epoch: another engine has had it meanwhile.
+    /// midstream, or if the record beats its own ([`Claim::beats`]): another engine has had it
+    /// meanwhile. A connection that has opened here never gives way to the record of an earlier
+    /// one.
     /// A record that was made up to [`StoredSession::CLOCK_SLACK`] in the future counts as one of
     /// now, since the clocks of two hosts differ.
     ///
@@ -55,7 +57,12 @@ impl Engine {
         }
         let elapsed = match at.duration_since(stored.saved_at) {
             Ok(elapsed) => elapsed,
-            Err(ahead) if ahead.duration() <= StoredSession::CLOCK_SLACK => Duration::ZERO,
+            Err(ahead) if ahead.duration() <= StoredSession::CLOCK_SLACK => {
+                // The time at which the session began stays the same, however often it moves.
+                let ahead = u64::try_from(ahead.duration().as_micros()).unwrap_or(u64::MAX);
+                session.age_us = session.age_us.saturating_sub(ahead);
+                Duration::ZERO
+            }
             Err(_) => return Err(StoredError::Future),
         };
         let moment = self.origin.micros(now);
@@ -89,9 +96,16 @@ impl Engine {
 
     /// Ends a session silently, because another engine has taken it over ([`EndReason::Moved`]).
     ///
-    /// Nothing happens if the engine does not have the session, or has it with an epoch that is not
-    /// below `epoch`. Returns whether a session has ended.
-    pub fn disown<S: Sink>(&self, flow: &FlowName, epoch: u64, now: Instant, sink: &mut S) -> bool {
+    /// Nothing happens if the engine does not have the session, or if `claim` does not beat that of
+    /// its session ([`Claim::beats`]). Returns whether a session has ended.
+    pub fn disown<S: Sink>(
+        &self,
+        flow: &FlowName,
+        claim: &Claim,
+        time: SweepTime,
+        sink: &mut S,
+    ) -> bool {
+        let now = self.origin.micros(time.now);
         let place = self.table.place(flow.key());
         let ended = {
             let mut held = self.table.lock(place.shard);
@@ -99,7 +113,14 @@ impl Engine {
             let Some(slot) = shard.find(place.hash, flow.key()) else {
                 return false;
             };
-            if shard.slab.stored(slot).epoch().unwrap_or(0) >= epoch {
+            let cold = shard.slab.cold(slot);
+            let age = now.since(cold.start());
+            let own = Claim {
+                epoch: shard.slab.stored(slot).epoch().unwrap_or(0),
+                began: time.at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+                adopted: cold.has(Mark::Adopted),
+            };
+            if !claim.beats(&own) {
                 return false;
             }
             let ended = shard.remove(slot, EndReason::Moved);
@@ -107,7 +128,7 @@ impl Engine {
             self.bury(place.shard, &ended, self.origin.micros(now));
             ended
         };
-        let nobody = NotifiedSender::nobody(self.origin.micros(now));
+        let nobody = NotifiedSender::nobody(now);
         self.report_ended(place.shard, &ended, nobody, sink);
         true
     }

@@ -7,8 +7,9 @@ use super::Engine;
 use super::effects::OpenQuestion;
 use super::questions::{Pending, Questions};
 use crate::config::ContinuityConfig;
+use crate::continuity::Claim;
 #[cfg(feature = "snapshot")]
-use crate::continuity::{Resumed, StoredSession};
+use crate::continuity::{Resumed, StoredSession, SweepTime};
 use crate::event::Sink;
 use crate::flow::{End, FlowKey};
 use crate::fragment::HoldId;
@@ -44,10 +45,10 @@ pub enum Answer {
     Owned,
     /// Another engine has taken the session over, to a question of the kind
     /// [`QuestionKind::Owner`].
-    Moved {
-        /// The epoch of the other engine's record.
-        epoch: u64,
-    },
+    Moved(
+        /// The claim of the other engine's record.
+        Claim,
+    ),
 }
 
 impl Engine {
@@ -76,7 +77,7 @@ impl Engine {
         };
         let moment = Moment { now, at };
         let effect = match pending.kind {
-            QuestionKind::Owner => self.answer_owner(&pending, answer, now, sink),
+            QuestionKind::Owner => self.answer_owner(&pending, answer, moment, sink),
             _ => self.answer_held(&pending, answer, moment),
         };
         questions.count(effect);
@@ -162,7 +163,7 @@ impl Engine {
         &self,
         pending: &Pending,
         answer: &Answer,
-        now: Instant,
+        moment: Moment,
         sink: &mut S,
     ) -> Answered {
         match answer {
@@ -170,13 +171,18 @@ impl Engine {
             Answer::NoStore => Answered::NoStore,
             Answer::Owned => Answered::Owned,
             #[cfg(feature = "snapshot")]
-            Answer::Moved { epoch } => {
+            Answer::Moved(claim) => {
                 let flow = self.flow_name(&pending.flow);
-                self.disown(&flow, *epoch, now, sink);
-                Answered::Moved
+                let Moment { now, at } = moment;
+                // The record may be one of an earlier connection.
+                if self.disown(&flow, claim, SweepTime { now, at }, sink) {
+                    Answered::Moved
+                } else {
+                    Answered::Owned
+                }
             }
             _ => {
-                let _ = (pending, now, sink);
+                let _ = (pending, moment, sink);
                 Answered::Foreign
             }
         }

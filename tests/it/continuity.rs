@@ -9,7 +9,7 @@ use crate::support::packets::{ACK, Ends, FIN, RST, SYN};
 use crate::support::scene::{Received, Scene, segment};
 use crate::support::site::{EPOCH, Site, Store};
 use portcullis::continuity::{
-    Resumed, STORED_VERSION, StoreWhen, StoredError, StoredSession, SweepCursor, SweepTime,
+    Claim, Resumed, STORED_VERSION, StoreWhen, StoredError, StoredSession, SweepCursor, SweepTime,
 };
 use portcullis::{Answer, Answered, EndReason, Engine, Packet, QuestionKind, Zone};
 
@@ -282,9 +282,16 @@ fn a_session_that_another_engine_took_over_ends_silently() {
     let scene = Scene::new(STORED);
     scene.handshake(ENDS);
     let name = scene.engine.flow_name(&scene.record().flow);
-    let _ = record(&scene);
+    let claim = record(&scene).claim();
+    let time = SweepTime {
+        now: scene.now,
+        at: at(),
+    };
     let mut received = Received::default();
-    let mut disown = |epoch| scene.engine.disown(&name, epoch, scene.now, &mut received);
+    let mut disown = |epoch| {
+        let claim = Claim { epoch, ..claim };
+        scene.engine.disown(&name, &claim, time, &mut received)
+    };
     assert!(!disown(0), "it is of this epoch");
     assert!(disown(1));
     assert!(!disown(1), "it has ended");
@@ -364,6 +371,146 @@ fn a_connection_that_has_opened_here_gives_way_to_no_record() {
     assert_eq!(resumed, Ok(Resumed::Present));
 }
 
+/// Returns the record of a connection that has moved often, and a scene in which its ends have
+/// connected again so many seconds later.
+fn reconnected(later: u64) -> (StoredSession, Scene) {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let mut stored = record(&old);
+    stored.epoch = 9;
+    let mut new = another(&old, STORED);
+    new.wait(later);
+    new.pass(ENDS, SYN, 9_000, 0, b"");
+    new.pass(ENDS.back(), SYN | ACK, 70_000, 9_001, b"");
+    new.pass(ENDS, ACK, 9_001, 70_001, b"");
+    (stored, new)
+}
+
+#[test]
+fn the_record_of_an_earlier_connection_neither_replaces_nor_ends_a_later_one() {
+    for is_stored in [false, true] {
+        let (leftover, new) = reconnected(6);
+        let time = SweepTime {
+            now: new.now,
+            at: at() + Duration::from_secs(6),
+        };
+        let name = new.engine.flow_name(&new.record().flow);
+        if is_stored {
+            let stored = new.engine.find_stored(&name, time.now, time.at);
+            assert_eq!(stored.map(|stored| stored.epoch), Some(0));
+        }
+        let resumed = new.engine.resume(&leftover, time.now, time.at);
+        assert_eq!(resumed, Ok(Resumed::Present));
+        let mut received = Received::default();
+        let claim = leftover.claim();
+        assert!(!new.engine.disown(&name, &claim, time, &mut received));
+        new.pass(ENDS, ACK, 9_001, 70_001, b"x");
+        assert_eq!(new.record().stored, is_stored.then_some(0));
+        // A later connection elsewhere ends this one, and so does the same one with a higher epoch.
+        for (epoch, later, ends) in [(0, 5, false), (0, 12, true), (1, 5, true)] {
+            let (_, new) = reconnected(6);
+            let claim = Claim {
+                epoch,
+                began: at() + Duration::from_secs(later),
+                ..claim
+            };
+            let ended = new.engine.disown(&name, &claim, time, &mut received);
+            assert_eq!(ended, ends, "{epoch} {later}");
+        }
+    }
+}
+
+#[test]
+fn the_copy_of_an_earlier_connection_gives_way_whatever_its_epoch() {
+    let (leftover, mut new) = reconnected(6);
+    let name = new.engine.flow_name(&new.record().flow);
+    let at = at() + Duration::from_secs(6);
+    let later = new.engine.find_stored(&name, new.now, at).unwrap();
+    let stale = another(&new, STORED);
+    let resumed = stale.engine.resume(&leftover, stale.now, at);
+    assert!(matches!(resumed, Ok(Resumed::Resumed(_))), "{resumed:?}");
+    assert_eq!(stale.record().stored, Some(10));
+    let resumed = stale.engine.resume(&later, stale.now, at);
+    assert!(matches!(resumed, Ok(Resumed::Upgraded(_))), "{resumed:?}");
+    assert_eq!(stale.record().stored, Some(1));
+    stale.pass(ENDS, ACK, 9_001, 70_001, b"x");
+    // Within the slack of the clocks the two are one connection, and the epoch decides.
+    (_, new) = reconnected(5);
+    let at = at - Duration::from_secs(1);
+    let _ = new.engine.find_stored(&name, new.now, at);
+    let resumed = new.engine.resume(&leftover, new.now, at);
+    assert!(matches!(resumed, Ok(Resumed::Upgraded(_))), "{resumed:?}");
+}
+
+#[test]
+fn an_adopted_session_gives_way_to_a_record_that_is_older_than_its_adoption() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let mut stored = record(&old);
+    stored.epoch = 1;
+    let adopt = format!("[tcp]\nmidstream = \"adopt\"\n{STORED}");
+    let mut new = another(&old, &adopt);
+    new.wait(60);
+    new.pass(ENDS.back(), ACK, 501, 101, b"answer");
+    new.pass(ENDS, ACK, 101, 507, b"");
+    assert!(record(&new).claim().adopted);
+    let at = at() + Duration::from_secs(60);
+    let resumed = new.engine.resume(&stored, new.now, at);
+    assert!(matches!(resumed, Ok(Resumed::Upgraded(_))), "{resumed:?}");
+    assert!(!new.record().adopted);
+}
+
+#[test]
+fn a_stray_segment_does_not_bring_an_earlier_connection_back() {
+    let connect = |site: &mut Site, seq: u32| {
+        for (ends, flags, seq, ack) in [
+            (ENDS, SYN, seq, 0),
+            (ENDS.back(), SYN | ACK, 500, seq + 1),
+            (ENDS, ACK, seq + 1, 501),
+        ] {
+            assert_eq!(site.take(&segment(ends, flags, seq, ack, b"")), ["forward"]);
+        }
+    };
+    let mut old = Site::new(FROM_1);
+    connect(&mut old, 3_000_000_000);
+    let mut store = Store::default();
+    old.save(&mut store);
+    for bytes in store.sessions.values_mut() {
+        let mut stored = StoredSession::decode(bytes).unwrap();
+        stored.epoch = 9;
+        bytes.clear();
+        stored.encode(bytes);
+    }
+    let mut new = Site::new(FROM_1);
+    new.wait(6_000);
+    connect(&mut new, 100);
+    new.save(&mut Store::default());
+    new.wait(2_000);
+    let stray = segment(ENDS, ACK, 3_000_000_001, 501, b"x");
+    assert_eq!(new.take(&stray), ["hold"]);
+    assert_eq!(new.ask(&store), [Answered::Present]);
+    assert_eq!(new.ready(), ["tcp_seq_above_window"]);
+    let next = segment(ENDS, ACK, 101, 501, b"x");
+    assert_eq!(new.take(&next), ["forward"]);
+}
+
+#[test]
+fn the_time_at_which_a_session_began_survives_clocks_that_differ() {
+    let mut old = Scene::new(STORED);
+    old.handshake(ENDS);
+    old.wait(20);
+    old.pass(ENDS, ACK, 101, 501, b"x");
+    let stored = record(&old);
+    assert_eq!(stored.claim().began, at() - Duration::from_secs(20));
+    let new = another(&old, STORED);
+    let behind = at() - StoredSession::CLOCK_SLACK;
+    new.engine.resume(&stored, new.now, behind).unwrap();
+    let name = new.engine.flow_name(&new.record().flow);
+    let again = new.engine.find_stored(&name, new.now, behind).unwrap();
+    assert_eq!(again.claim().began, stored.claim().began);
+    assert_eq!(again.claim().epoch, 1);
+}
+
 /// Ends the session of a site by its lifetime, and returns what the sink received.
 fn run_out(site: &mut Site) -> (Received, usize) {
     let mut received = Received::default();
@@ -392,8 +539,21 @@ fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
     let mut site = open();
     assert_eq!(run_out(&mut site).1, 0);
     assert_eq!(site.engine.sessions(), 0);
-    // Without an answer, and with the answer that it is its own, a session ends after a second.
-    for answer in [None, Some(Answer::Owned), Some(Answer::NoStore)] {
+    let moved = |epoch, before: u64| {
+        Answer::Moved(Claim {
+            epoch,
+            began: at() - Duration::from_secs(before),
+            adopted: false,
+        })
+    };
+    // Without an answer, and with the answer that it is its own, a session ends after a second. So
+    // it does if the store has the record of an earlier connection.
+    for answer in [
+        None,
+        Some(Answer::Owned),
+        Some(Answer::NoStore),
+        Some(moved(9, 6)),
+    ] {
         let mut site = open();
         site.save(&mut Store::default());
         site.wait(500_000);
@@ -418,7 +578,7 @@ fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
     site.wait(500_000);
     while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
     let question = site.question();
-    let answered = site.answer(question.id, &Answer::Moved { epoch: 1 });
+    let answered = site.answer(question.id, &moved(1, 0));
     assert_eq!(answered, Answered::Moved);
     assert_eq!(site.engine.sessions(), 0);
     let (received, _) = run_out(&mut site);

@@ -1,10 +1,13 @@
 //! Packets of sessions that another engine had: held, asked for, and decided after the answer.
 
+use std::time::SystemTime;
+
 use crate::support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp,
 };
 use crate::support::scene::segment;
 use crate::support::site::{Site, Store};
+use portcullis::continuity::Claim;
 use portcullis::{Answer, Answered, HoldId, Packet, QuestionKind, Unasked, Verdict, Zone};
 
 /// Host 1 may call host 2; nothing else is allowed.
@@ -208,7 +211,11 @@ fn a_record_of_another_flow_or_kind_is_refused() {
         of_other,
         announced,
         Answer::Owned,
-        Answer::Moved { epoch: 7 },
+        Answer::Moved(Claim {
+            epoch: 7,
+            began: SystemTime::UNIX_EPOCH,
+            adopted: false,
+        }),
     ] {
         let mut new = Site::new(FROM_1);
         assert_eq!(new.take(&segment(ENDS, ACK, 101, 501, b"x")), ["hold"]);

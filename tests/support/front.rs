@@ -106,7 +106,7 @@ impl Store {
             let swept = engine.sweep(&mut cursor, time, &when, |name, stored| {
                 let mut bytes = Vec::new();
                 stored.encode(&mut bytes);
-                names.push(*name);
+                names.push((*name, stored.claim()));
                 self.0.retain(|(each, _)| each != name);
                 self.0.push_back((*name, bytes));
             });
@@ -114,8 +114,9 @@ impl Store {
                 break;
             }
         }
-        for name in names {
-            engine.disown(&name, u64::MAX, time.now, resets);
+        for (name, mut claim) in names {
+            claim.epoch += 1;
+            engine.disown(&name, &claim, time, resets);
         }
         let surplus = self.0.len().saturating_sub(MAX_STORED);
         self.0.drain(..surplus);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use portcullis::continuity::StoredSession;
+use portcullis::continuity::{Claim, StoredSession, SweepTime};
 use portcullis::{Answer, Answered, Question, QuestionKind, StoredExpectation};
 
 use super::asker::{Ask, Found, Told};
@@ -46,14 +46,23 @@ impl Answers {
                 }
             }
             for (epoch, record) in told.moved.drain(..) {
-                let flow = StoredSession::decode(&record).ok();
-                let flow = flow.and_then(|stored| engine.flow_of(&stored));
-                match flow {
-                    Some(flow) if engine.disown(&flow, epoch, now, sink) => {
-                        store.state.counters.add(Counted::Moved);
+                // The record is the one that the other appliance resumed.
+                let stored = StoredSession::decode(&record).ok();
+                let moved = stored.and_then(|stored| {
+                    let claim = Claim {
+                        epoch,
+                        ..stored.claim()
+                    };
+                    Some((engine.flow_of(&stored)?, claim))
+                });
+                match moved {
+                    Some((flow, claim)) => {
+                        let time = SweepTime { now, at };
+                        if engine.disown(&flow, &claim, time, sink) {
+                            store.state.counters.add(Counted::Moved);
+                        }
+                        // Else it has ended already, was taken back, or was an earlier connection.
                     }
-                    // It has ended already, or was taken back.
-                    Some(_) => {}
                     None => store.state.counters.add(Counted::Invalid),
                 }
             }
@@ -96,7 +105,10 @@ fn answer(store: &StoreHandle, question: &Question, found: &Found) -> Answer {
     };
     let answer = match question.kind {
         QuestionKind::Owner if owner == store.envelope.owner() => Some(Answer::Owned),
-        QuestionKind::Owner => Some(Answer::Moved { epoch }),
+        QuestionKind::Owner => StoredSession::decode(record)
+            .ok()
+            .filter(|stored| stored.epoch == epoch && stored.is_of(&question.flow))
+            .map(|stored| Answer::Moved(stored.claim())),
         QuestionKind::Expectation => StoredExpectation::decode(record)
             .ok()
             .map(|stored| Answer::Expectation(Box::new(stored))),

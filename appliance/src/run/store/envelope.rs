@@ -1,25 +1,29 @@
 //! Values of the store: a record with its owner, epoch and MAC, and the names of their keys.
 //!
 //! A value is `"PC"`, a version (1 byte), a kind (1 byte), the owner (16 bytes), the epoch (8
-//! bytes, big-endian), the record, and a MAC (16 bytes). The MAC is an HMAC-SHA-256, truncated,
-//! over the name of the key, which holds the group, and everything before the MAC. So a writer
-//! without the group's key can neither invent a session nor move a record to another flow.
+//! bytes, big-endian), the time at which the session began (microseconds since the Unix epoch, 8
+//! bytes), whether it was adopted midstream (1 byte), the record, and a MAC (16 bytes). The MAC is
+//! an HMAC-SHA-256, truncated, over the name of the key, which holds the group, and everything
+//! before the MAC. So a writer without the group's key can neither invent a session nor move a
+//! record to another flow.
 
 use std::fmt;
+use std::time::{Duration, SystemTime};
 
+use portcullis::continuity::Claim;
 use ring::{digest, hmac};
 
 /// The beginning of each value: a magic number and the version.
-const MAGIC: [u8; 3] = *b"PC\x01";
+const MAGIC: [u8; 3] = *b"PC\x02";
 /// Length of the fields before the record.
-pub(super) const HEAD: usize = 28;
+pub(super) const HEAD: usize = 37;
 /// Length of the MAC.
 const MAC: usize = 16;
 /// The longest value: longer ones are foreign. The longest record of a session has some 1,500
 /// bytes.
 pub(super) const MAX_VALUE: usize = 16 << 10;
-/// The largest epoch: scripts of the store compute with doubles.
-const MAX_EPOCH: u64 = 1 << 53;
+/// The largest epoch and time: scripts of the store compute with doubles.
+const MAX_NUMBER: u64 = 1 << 53;
 
 /// Appliance that has written a record: random bytes of its start.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +67,8 @@ pub(crate) enum Unusable {
 pub(crate) struct Opened<'v> {
     pub(crate) owner: Owner,
     pub(crate) epoch: u64,
+    /// For a session: which connection it is. Other values name none.
+    pub(crate) claim: Claim,
     pub(crate) record: &'v [u8],
 }
 
@@ -120,11 +126,31 @@ impl Envelope {
 
     /// Returns a record as a value of the store.
     pub(crate) fn seal(&self, kind: Kind, key: &[u8], epoch: u64, record: &[u8]) -> Vec<u8> {
+        let claim = Claim {
+            epoch,
+            began: SystemTime::UNIX_EPOCH,
+            adopted: false,
+        };
+        self.seal_claim(kind, key, &claim, record)
+    }
+
+    /// Returns the record of a session with its claim as a value of the store.
+    pub(crate) fn seal_claim(
+        &self,
+        kind: Kind,
+        key: &[u8],
+        claim: &Claim,
+        record: &[u8],
+    ) -> Vec<u8> {
+        let began = claim.began.duration_since(SystemTime::UNIX_EPOCH);
+        let began_us = u64::try_from(began.unwrap_or_default().as_micros()).unwrap_or(u64::MAX);
         let mut value = Vec::with_capacity(HEAD + record.len() + MAC);
         value.extend_from_slice(&MAGIC);
         value.push(kind as u8);
         value.extend_from_slice(&self.owner.0);
-        value.extend_from_slice(&epoch.min(MAX_EPOCH).to_be_bytes());
+        value.extend_from_slice(&claim.epoch.min(MAX_NUMBER).to_be_bytes());
+        value.extend_from_slice(&began_us.min(MAX_NUMBER).to_be_bytes());
+        value.push(u8::from(claim.adopted));
         value.extend_from_slice(record);
         let mac = self.mac(key, &value);
         value.extend_from_slice(mac.as_ref().get(..MAC).unwrap_or_default());
@@ -148,7 +174,9 @@ impl Envelope {
         let rest = sealed.strip_prefix(&MAGIC).ok_or(Unusable::Foreign)?;
         let (of_kind, rest) = rest.split_first().ok_or(Unusable::Foreign)?;
         let (owner, rest) = rest.split_first_chunk().ok_or(Unusable::Foreign)?;
-        let (epoch, record) = rest.split_first_chunk().ok_or(Unusable::Foreign)?;
+        let (epoch, rest) = rest.split_first_chunk().ok_or(Unusable::Foreign)?;
+        let (began_us, rest) = rest.split_first_chunk().ok_or(Unusable::Foreign)?;
+        let (adopted, record) = rest.split_first().ok_or(Unusable::Foreign)?;
         if *of_kind != kind as u8 {
             return Err(Unusable::Foreign);
         }
@@ -158,9 +186,16 @@ impl Envelope {
         if difference.fold(0, |all, (one, other)| all | (one ^ other)) != 0 {
             return Err(Unusable::Mac);
         }
+        let (epoch, began_us) = (u64::from_be_bytes(*epoch), u64::from_be_bytes(*began_us));
+        let began = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(began_us));
         Ok(Opened {
             owner: Owner(*owner),
-            epoch: u64::from_be_bytes(*epoch),
+            epoch,
+            claim: Claim {
+                epoch,
+                began: began.ok_or(Unusable::Foreign)?,
+                adopted: *adopted != 0,
+            },
             record,
         })
     }
@@ -192,6 +227,14 @@ mod tests {
         let key = envelope.key(Kind::Session, b"flow");
         let value = envelope.seal(Kind::Session, &key, 3, b"record");
         assert_eq!(value.len(), HEAD + 6 + MAC);
+        let claim = Claim {
+            epoch: 7,
+            began: SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_123_456),
+            adopted: true,
+        };
+        let claimed = envelope.seal_claim(Kind::Session, &key, &claim, b"record");
+        let opened = envelope.open(Kind::Session, &key, &claimed).unwrap();
+        assert_eq!((opened.claim, opened.epoch), (claim, 7));
         let opened = envelope.open(Kind::Session, &key, &value).unwrap();
         assert_eq!(
             (opened.owner, opened.epoch, opened.record),

@@ -197,7 +197,7 @@ impl StoreHandle {
         let epoch = stored.epoch;
         self.changes.push(Change::Put {
             session: *flow,
-            value: self.envelope.seal(Kind::Session, &key, epoch, &record),
+            value: (self.envelope).seal_claim(Kind::Session, &key, &stored.claim(), &record),
             key,
             epoch,
             ttl: stored.time_left().saturating_add(self.margin),

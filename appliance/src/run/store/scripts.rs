@@ -1,9 +1,11 @@
 //! Scripts that the store runs, so that no owner replaces or deletes a newer record of another one.
 //!
-//! Each reads the head of the value (see [`super::envelope`]): owner and epoch. A value without a
-//! head is foreign and gives way. The store cannot check a MAC; the answer of [`PUT`] holds the
+//! Each reads the head of the value (see [`super::envelope`]): owner, epoch, and the time at which
+//! the session began. A value without a head is foreign and gives way. The store cannot check a MAC; the answer of [`PUT`] holds the
 //! value that is newer, and a writer that finds its MAC wrong replaces it ([`REPLACE`]).
 
+#[cfg(doc)]
+use portcullis::continuity::Claim;
 use redis::{Cmd, Script};
 
 /// Script of the store.
@@ -37,16 +39,20 @@ impl StoreScript {
 }
 
 /// Reads the value of the first key to `head` (its beginning), `epoch` and `owner`; both are `nil`
-/// if the value is foreign or missing.
+/// if the value is foreign or missing. `number` reads 8 bytes of a head.
 macro_rules! with_head {
     ($rest:literal) => {
         concat!(
-            "local head = redis.pcall('GETRANGE', KEYS[1], 0, 27)\n",
+            "local head = redis.pcall('GETRANGE', KEYS[1], 0, 36)\n",
+            "local function number(bytes, first)\n",
+            "  local n = 0\n",
+            "  for i = first, first + 7 do n = n * 256 + string.byte(bytes, i) end\n",
+            "  return n\n",
+            "end\n",
             "local epoch, owner\n",
-            "if type(head) == 'string' and #head == 28\n",
-            "  and string.sub(head, 1, 3) == 'PC\\1' then\n",
-            "  epoch = 0\n",
-            "  for i = 21, 28 do epoch = epoch * 256 + string.byte(head, i) end\n",
+            "if type(head) == 'string' and #head == 37\n",
+            "  and string.sub(head, 1, 3) == 'PC\\2' then\n",
+            "  epoch = number(head, 21)\n",
             "  owner = string.sub(head, 5, 20)\n",
             "end\n",
             $rest
@@ -54,15 +60,25 @@ macro_rules! with_head {
     };
 }
 
-/// Writes a value, unless there is one of a higher epoch, or one of the same epoch and another
-/// owner. Returns 1, or the newer value.
+/// Writes a value, unless there is a newer one: of a connection that began later, or else of a
+/// higher epoch, or of the same epoch and another owner. Returns 1, or the newer value.
+///
+/// Epochs of two connections say nothing about each other: a value of an earlier connection gives
+/// way, whatever its epoch. [`Claim::is_of_later_connection`] is the same comparison, with the same
+/// slack.
 ///
 /// Arguments: the value, its epoch, its owner, its time to live in milliseconds, and the length
 /// from which values are foreign.
 pub(super) const PUT: &str = with_head!(
     "local mine = tonumber(ARGV[2])
-if epoch and (epoch > mine or (epoch == mine and owner ~= ARGV[3])) then
-  return redis.call('GETRANGE', KEYS[1], 0, ARGV[5])
+if epoch then
+  local later = number(head, 29) - number(ARGV[1], 29)
+  local is_later = later > 5000000 and string.byte(head, 37) == 0
+  local is_earlier = later < -5000000 and string.byte(ARGV[1], 37) == 0
+  local is_above = epoch > mine or (epoch == mine and owner ~= ARGV[3])
+  if is_later or (is_above and not is_earlier) then
+    return redis.call('GETRANGE', KEYS[1], 0, ARGV[5])
+  end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
 return 1"

@@ -11,6 +11,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use portcullis::continuity::Claim;
+
 use super::address::{Access, Address};
 use super::asker::{Ask, Asker, Found, Told};
 use super::envelope::{Envelope, Kind, Owner};
@@ -76,7 +78,7 @@ impl Threads {
             Arc::clone(&state),
             queue,
             16,
-            move |session, epoch| tell_moved.send((session, epoch)).unwrap(),
+            move |session, claim| tell_moved.send((session, claim.epoch)).unwrap(),
         );
         let asker = Asker::new(
             servers,
@@ -124,6 +126,18 @@ impl Threads {
             key,
             epoch,
             value,
+            ttl: TTL,
+        });
+    }
+
+    /// Writes the record of a session with its claim.
+    fn put_claim(&self, session: u32, claim: &Claim, record: &str) {
+        let (key, record) = (self.key(session), record.as_bytes());
+        self.changes.push(Change::Put {
+            session,
+            value: (self.envelope).seal_claim(Kind::Session, &key, claim, record),
+            key,
+            epoch: claim.epoch,
             ttl: TTL,
         });
     }

@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use portcullis::continuity::{FlowName, StoreWhen};
+use portcullis::continuity::{Claim, FlowName, StoreWhen, SweepTime};
 
 use super::answers::Answers;
 use super::asker::{Asker, Told};
@@ -138,11 +138,14 @@ fn when(settings: &StoreSettings) -> StoreWhen {
 }
 
 /// Returns a function that ends the session that another appliance owns.
-fn disown(data_path: Arc<DataPath>) -> impl FnMut(FlowName, u64) + Send + 'static {
-    move |flow, epoch| {
-        let now = Instant::now();
+fn disown(data_path: Arc<DataPath>) -> impl FnMut(FlowName, Claim) + Send + 'static {
+    move |flow, claim| {
+        let time = SweepTime {
+            now: Instant::now(),
+            at: SystemTime::now(),
+        };
         let engine = &data_path.shared.engine;
-        data_path.with_sink(|sink| engine.disown(&flow, epoch, now, sink));
+        data_path.with_sink(|sink| engine.disown(&flow, &claim, time, sink));
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
 
+use portcullis::continuity::Claim;
 use redis::Cmd;
 
 use super::connecting::Connecting;
@@ -111,7 +112,7 @@ pub(super) struct Writer<T, F> {
     queue: Receiver<Change<T>>,
     /// Most commands in a pipeline.
     pipeline: usize,
-    /// Called with a session that another appliance owns, and its epoch.
+    /// Called with a session that another appliance owns, and its claim.
     on_moved: F,
     put: StoreScript,
     replace: StoreScript,
@@ -119,7 +120,7 @@ pub(super) struct Writer<T, F> {
     notify: StoreScript,
 }
 
-impl<T, F: FnMut(T, u64)> Writer<T, F> {
+impl<T, F: FnMut(T, Claim)> Writer<T, F> {
     pub(super) fn new(
         servers: Arc<Servers>,
         envelope: Arc<Envelope>,
@@ -281,7 +282,7 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
                     Ok(opened) if opened.owner == self.envelope.owner() => {}
                     Ok(opened) => {
                         counters.add(Counted::Superseded);
-                        (self.on_moved)(session, opened.epoch);
+                        (self.on_moved)(session, opened.claim);
                     }
                     Err(unusable) => {
                         counters.add(unusable.counted());

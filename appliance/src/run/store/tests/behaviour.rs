@@ -1,5 +1,7 @@
 //! Records: who may replace and delete them, and what is not one.
 
+use std::time::SystemTime;
+
 use super::server::Server;
 use super::*;
 
@@ -69,6 +71,75 @@ fn epochs_are_numbers_and_not_text() {
     }
     one.put(7, 65_536, "older");
     assert_eq!(one.moved.recv_timeout(PATIENCE).unwrap(), (7, 1 << 40));
+}
+
+/// Returns a claim to a connection that began at a time in seconds.
+fn claim(epoch: u64, began: u64) -> Claim {
+    Claim {
+        epoch,
+        began: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + began),
+        adopted: false,
+    }
+}
+
+#[test]
+fn the_record_of_an_earlier_connection_gives_way_whatever_its_epoch_and_owner() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    let mut written = 0;
+    for (session, owner, epoch) in [(1, &one, 5), (2, &one, 0), (3, &two, 5)] {
+        owner.put_claim(session, &claim(epoch, 100), "earlier");
+        // The answer comes after the record is written.
+        let seen = record(if session == 3 { 2 } else { 1 }, epoch, "earlier");
+        let until = Instant::now() + PATIENCE;
+        while owner.ask(session) != seen {
+            assert!(Instant::now() < until);
+        }
+        two.put_claim(session, &claim(0, 106), "later");
+        written += if session == 3 { 2 } else { 1 };
+        two.await_count(Counted::Written, written);
+        assert_eq!(two.ask(session), record(2, 0, "later"));
+    }
+    assert!(two.moved.try_recv().is_err());
+    assert_eq!(two.count(Counted::Superseded), 0);
+    // The appliance with the earlier connection learns of the later one, whatever its epoch.
+    one.put_claim(1, &claim(6, 100), "earlier");
+    assert_eq!(one.moved.recv_timeout(PATIENCE).unwrap(), (1, 0));
+    assert_eq!(one.ask(1), record(2, 0, "later"));
+    assert_eq!(one.count(Counted::Superseded), 1);
+}
+
+#[test]
+fn the_epoch_decides_if_the_connections_may_be_the_same() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (one, two) = (
+        Threads::start(&server.url(), 1),
+        Threads::start(&server.url(), 2),
+    );
+    one.put_claim(7, &claim(1, 100), "moved");
+    one.await_count(Counted::Written, 1);
+    // The clocks of two hosts differ by that much.
+    two.put_claim(7, &claim(0, 105), "late");
+    assert_eq!(two.moved.recv_timeout(PATIENCE).unwrap(), (7, 1));
+    let adopted = Claim {
+        adopted: true,
+        ..claim(0, 200)
+    };
+    two.put_claim(7, &adopted, "adopted");
+    assert_eq!(two.moved.recv_timeout(PATIENCE).unwrap(), (7, 1));
+    // The other way round, a record is no later one because it was adopted later.
+    two.put_claim(8, &adopted, "adopted");
+    two.await_count(Counted::Written, 1);
+    one.put_claim(8, &claim(1, 100), "moved");
+    one.await_count(Counted::Written, 2);
+    assert_eq!(one.ask(8), record(1, 1, "moved"));
 }
 
 #[test]

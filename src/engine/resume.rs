@@ -125,7 +125,7 @@ impl Engine {
             }
             let ended = shard.remove(slot, EndReason::Moved);
             // This leaves no tombstone.
-            self.bury(place.shard, &ended, self.origin.micros(now));
+            self.bury(place.shard, &ended, now);
             ended
         };
         let nobody = NotifiedSender::nobody(now);

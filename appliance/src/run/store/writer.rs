@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(50);
 
 /// Most sessions in the list of a former owner.
-const MAX_MOVED: usize = 1 << 20;
+const MAX_MOVED: usize = 65_536;
 /// Time after which a list is forgotten whose owner has died.
 const MOVED_TTL: Duration = Duration::from_secs(60);
 

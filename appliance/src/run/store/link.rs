@@ -71,6 +71,7 @@ impl Servers {
         if address.is_cluster {
             let mut builder = ClusterClient::builder(infos)
                 .connection_timeout(CONNECT)
+                .response_timeout(CONNECT)
                 .retries(1);
             if let Some(user) = &access.user {
                 builder = builder.username(user);

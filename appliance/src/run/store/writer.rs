@@ -89,6 +89,11 @@ impl<T> Changes<T> {
         self.state.waiting() < self.room / 2
     }
 
+    /// Returns whether deletions may be added: a quarter of the queue is left to what cannot wait.
+    pub(crate) fn has_room_for_deletions(&self) -> bool {
+        self.state.waiting() < self.room / 4 * 3
+    }
+
     /// Puts a change into the queue, or counts it as lost. Never waits.
     pub(crate) fn push(&self, change: Change<T>) {
         self.state.waiting.fetch_add(1, Ordering::Relaxed);
@@ -178,13 +183,15 @@ impl<T, F: FnMut(T, u64)> Writer<T, F> {
             }
             let room = self.pipeline.saturating_sub(1);
             batch.extend(self.queue.try_iter().take(room));
-            self.state.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-            let count = batch.len() as u64;
+            let taken = batch.len();
+            let count = taken as u64;
             if !ready || !self.write(&mut batch) {
                 self.state.counters.add_many(Counted::Unreachable, count);
                 self.state.lacks_records();
             }
             batch.clear();
+            // The store has answered: who waits for an empty queue waits for this batch, too.
+            self.state.waiting.fetch_sub(taken, Ordering::Release);
         }
     }
 

@@ -13,6 +13,7 @@ use redis::Cmd;
 use super::connecting::Connecting;
 use super::envelope::{Envelope, Kind, MAX_VALUE, Owner};
 use super::link::{Reply, Servers};
+use super::scripts::{self, StoreScript};
 use super::state::{Counted, LinkName, StoreState};
 
 /// Longest time for an answer. Held packets do not wait that long; a store that is slower than this
@@ -25,8 +26,8 @@ const PIPELINE: usize = 256;
 
 /// Interval at which the list of sessions that have moved is read.
 const MOVED: Duration = Duration::from_millis(200);
-/// Most sessions that are read of the list at once.
-const MAX_MOVED: usize = 1_024;
+/// Most sessions that are read of the list at once: 4 MiB of the longest values.
+const MAX_MOVED: usize = 256;
 
 /// Question for the store. `T` is what the appliance calls it.
 #[derive(Debug)]
@@ -70,6 +71,8 @@ pub(super) struct Asker<T, F> {
     queue: Receiver<Ask<T>>,
     /// Called with the answers of a pipeline, or with sessions that have moved.
     on_told: F,
+    take: StoreScript,
+    moved: StoreScript,
 }
 
 impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
@@ -81,12 +84,17 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         on_told: F,
     ) -> Self {
         let name = LinkName::Questions;
+        let scripts = [scripts::TAKE, scripts::MOVED].map(StoreScript::new);
+        let [take, moved] = scripts.clone();
+        let loaded = scripts.into();
         Self {
-            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, Vec::new()),
+            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, loaded),
             envelope,
             state,
             queue,
             on_told,
+            take,
+            moved,
         }
     }
 
@@ -98,9 +106,13 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             moved: Vec::new(),
         };
         let mut looked = Instant::now();
+        let mut is_more = false;
         while !stop.load(Ordering::Relaxed) {
             let ready = self.connecting.is_ready();
-            match self.queue.recv_timeout(IDLE) {
+            match self
+                .queue
+                .recv_timeout(if is_more { Duration::ZERO } else { IDLE })
+            {
                 Ok(question) => batch.push(question),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -108,9 +120,11 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             batch.extend(self.queue.try_iter().take(PIPELINE - 1));
             if !batch.is_empty() {
                 self.ask(ready, &mut batch, &mut told.answers);
-            } else if ready && looked.elapsed() >= MOVED {
+            }
+            // Questions that keep coming do not delay this.
+            if ready && (is_more || looked.elapsed() >= MOVED) {
                 looked = Instant::now();
-                self.look(&mut told.moved);
+                is_more = self.look(&mut told.moved) == MAX_MOVED;
             }
             if !told.answers.is_empty() || !told.moved.is_empty() {
                 (self.on_told)(&mut told);
@@ -121,36 +135,54 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
     }
 
     /// Takes sessions from the list of those that have moved. Most often it is empty, and the
-    /// command shows whether the store answers.
-    fn look(&mut self, moved: &mut Vec<(u64, Vec<u8>)>) {
+    /// command shows whether the store answers. Returns the number of values.
+    fn look(&mut self, moved: &mut Vec<(u64, Vec<u8>)>) -> usize {
         let key = self.envelope.moved_key(self.envelope.owner());
-        let mut command = redis::cmd("LPOP");
-        command.arg(&key).arg(MAX_MOVED);
-        let Some(mut replies) = self.connecting.send(&[command]) else {
-            return;
+        let mut command = self.moved.invoke(&key);
+        command.arg(MAX_MOVED).arg(MAX_VALUE);
+        let Some(mut replies) = self.connecting.send_once(&[command]) else {
+            return 0;
         };
         let Some(Reply::Many(values)) = replies.pop() else {
-            return;
+            return 0;
         };
+        let count = values.len();
         for value in values {
             match self.envelope.open(Kind::Moved, &key, &value) {
                 Ok(opened) => moved.push((opened.epoch, opened.record.to_vec())),
                 Err(unusable) => self.state.counters.add(unusable.counted()),
             }
         }
+        count
     }
 
+    /// Asks the questions of a batch; in a cluster, those that take a record follow the others.
     fn ask(&mut self, ready: bool, batch: &mut Vec<Ask<T>>, answers: &mut Vec<(T, Found)>) {
-        let counters = &self.state.counters;
+        let (mut takes, mut reads): (Vec<_>, Vec<_>) = batch.drain(..).partition(|ask| ask.take);
+        if !reads.is_empty() {
+            self.ask_some(ready, &mut reads, answers);
+        }
+        if !takes.is_empty() {
+            self.ask_some(ready, &mut takes, answers);
+        }
+    }
+
+    /// Asks questions that either all take a record or none does.
+    fn ask_some(&mut self, ready: bool, batch: &mut Vec<Ask<T>>, answers: &mut Vec<(T, Found)>) {
         let count = batch.len() as u64;
         let begun = Instant::now();
-        let replies = ready.then(|| {
-            counters.add_many(Counted::Asked, count);
-            let commands: Vec<Cmd> = batch.iter().map(command).collect();
-            self.connecting.send(&commands)
-        });
-        let Some(replies) = replies.flatten() else {
-            counters.add_many(Counted::Unanswered, count);
+        let mut replies = None;
+        if ready {
+            self.state.counters.add_many(Counted::Asked, count);
+            let commands: Vec<Cmd> = batch.iter().map(|ask| self.command(ask)).collect();
+            replies = if batch.iter().any(|ask| ask.take) {
+                self.connecting.send_once(&commands)
+            } else {
+                self.connecting.send(&commands)
+            };
+        }
+        let Some(replies) = replies else {
+            self.state.counters.add_many(Counted::Unanswered, count);
             let unanswered = batch.drain(..);
             answers.extend(unanswered.map(|question| (question.tag, Found::NoStore)));
             return;
@@ -190,16 +222,18 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             }
         }
     }
-}
 
-fn command<T>(question: &Ask<T>) -> Cmd {
-    if question.take {
-        let mut command = redis::cmd("GETDEL");
-        command.arg(&question.key);
-        return command;
+    /// Returns the command of a question. A foreign value may have any length: no more is read of
+    /// it than shows that it is one.
+    fn command(&self, question: &Ask<T>) -> Cmd {
+        let mut command;
+        if question.take {
+            command = self.take.invoke(&question.key);
+        } else {
+            command = redis::cmd("GETRANGE");
+            command.arg(&question.key).arg(0);
+        }
+        command.arg(MAX_VALUE);
+        command
     }
-    // A foreign value may have any length.
-    let mut command = redis::cmd("GETRANGE");
-    command.arg(&question.key).arg(0).arg(MAX_VALUE);
-    command
 }

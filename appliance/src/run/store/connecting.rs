@@ -9,7 +9,7 @@ use redis::Cmd;
 
 use super::backoff::Backoff;
 use super::envelope::{Envelope, Kind};
-use super::link::{Link, LinkError, Reply, Servers};
+use super::link::{Link, LinkError, Reply, Servers, Times};
 use super::scripts::StoreScript;
 use super::state::{LinkName, StoreState};
 use crate::output::notice;
@@ -103,9 +103,18 @@ impl Connecting {
 
     /// Sends commands; `None` if there is no connection, or it breaks.
     pub(super) fn send(&mut self, commands: &[Cmd]) -> Option<Vec<Reply>> {
+        self.send_times(commands, Times::Twice)
+    }
+
+    /// Sends commands that are never carried out twice.
+    pub(super) fn send_once(&mut self, commands: &[Cmd]) -> Option<Vec<Reply>> {
+        self.send_times(commands, Times::Once)
+    }
+
+    fn send_times(&mut self, commands: &[Cmd], times: Times) -> Option<Vec<Reply>> {
         let link = self.link.as_mut()?;
         self.last = Instant::now();
-        match link.send(commands, &self.scripts) {
+        match link.send(commands, &self.scripts, times) {
             Ok(replies) => {
                 self.backoff.reset();
                 Some(replies)

@@ -144,7 +144,7 @@ impl StoreHandle {
             && reason != EndReason::Moved
             && self.ended.try_send(*session).is_err()
         {
-            self.state.counters.add(Counted::QueueFull);
+            self.state.counters.add(Counted::DeletionsLost);
         }
     }
 

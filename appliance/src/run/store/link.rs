@@ -71,6 +71,7 @@ impl Servers {
         if address.is_cluster {
             let mut builder = ClusterClient::builder(infos)
                 .connection_timeout(CONNECT)
+                .response_timeout(CONNECT)
                 .retries(1);
             if let Some(user) = &access.user {
                 builder = builder.username(user);
@@ -133,6 +134,15 @@ fn info(info: ConnectionInfo, access: &Access) -> ConnectionInfo {
         .set_tcp_settings(TcpSettings::default().set_nodelay(true))
 }
 
+/// How often a command may be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Times {
+    /// Once: it takes something away, and its answer is the only copy.
+    Once,
+    /// Twice does no harm.
+    Twice,
+}
+
 /// Connection to the store.
 pub(super) enum Link {
     One(Box<Connection>),
@@ -149,8 +159,9 @@ impl Link {
         &mut self,
         commands: &[Cmd],
         scripts: &[StoreScript],
+        times: Times,
     ) -> Result<Vec<Reply>, LinkError> {
-        let mut answers = self.pipeline(commands)?;
+        let mut answers = self.pipeline(commands, times)?;
         let unknown: Vec<usize> = (0..answers.len())
             .filter(|place| matches!(answers.get(*place), Some(Answer::NoScript)))
             .collect();
@@ -160,7 +171,7 @@ impl Link {
                 .iter()
                 .filter_map(|place| commands.get(*place).cloned())
                 .collect();
-            for (place, answer) in unknown.into_iter().zip(self.pipeline(&again)?) {
+            for (place, answer) in unknown.into_iter().zip(self.pipeline(&again, times)?) {
                 if let Some(old) = answers.get_mut(place) {
                     *old = answer;
                 }
@@ -191,7 +202,7 @@ impl Link {
         Ok(())
     }
 
-    fn pipeline(&mut self, commands: &[Cmd]) -> Result<Vec<Answer>, LinkError> {
+    fn pipeline(&mut self, commands: &[Cmd], times: Times) -> Result<Vec<Answer>, LinkError> {
         if commands.is_empty() {
             return Ok(Vec::new());
         }
@@ -204,6 +215,7 @@ impl Link {
                 }
                 pipe.query(connection.as_mut())?
             }
+            Self::Cluster(connection) if times == Times::Once => one_by_one(connection, commands)?,
             Self::Cluster(connection) => {
                 let mut pipe = cluster_pipe();
                 for command in commands {
@@ -213,7 +225,7 @@ impl Link {
                     Ok(values) => values.into_iter().map(Ok).collect(),
                     Err(error) if error.is_io_error() => return Err(error.into()),
                     // The pipeline of a cluster fails as a whole; alone, each command has its own
-                    // answer. Commands may be carried out twice: scripts and reads allow that.
+                    // answer. Those before the failure are carried out twice.
                     Err(_) => one_by_one(connection, commands)?,
                 }
             }

@@ -101,6 +101,33 @@ end
 return 0"
 );
 
+/// Takes a value, so that it is found once: its beginning, up to a place. A value of another type is
+/// deleted.
+pub(super) const TAKE: &str = "local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
+if type(value) == 'table' then
+  if not string.find(value.err, 'WRONGTYPE') then return value end
+  redis.call('DEL', KEYS[1])
+  return redis.status_reply('FOREIGN')
+end
+if #value > 0 then redis.call('DEL', KEYS[1]) end
+return value";
+
+/// Takes values from the beginning of a list: the most of them, and the length from which they are
+/// foreign. An empty value stands for a foreign one. A list of another type is deleted.
+pub(super) const MOVED: &str = "local values = {}
+for i = 1, tonumber(ARGV[1]) do
+  local value = redis.pcall('LPOP', KEYS[1])
+  if not value then break end
+  if type(value) == 'table' then
+    if not string.find(value.err, 'WRONGTYPE') then return value end
+    redis.call('DEL', KEYS[1])
+    return {''}
+  end
+  if #value > tonumber(ARGV[2]) then value = '' end
+  values[i] = value
+end
+return values";
+
 /// Adds a value to a list, which holds at most so many and is forgotten after a while: the value,
 /// the bound, and the time to live in milliseconds.
 pub(super) const NOTIFY: &str = "redis.call('RPUSH', KEYS[1], ARGV[1])

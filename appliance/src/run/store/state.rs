@@ -72,6 +72,8 @@ counted! {
     Moved = "moved",
     /// Records that found the queue full.
     QueueFull = "queue_full",
+    /// Records of ended sessions that stay in the store, since too many waited to be deleted.
+    DeletionsLost = "deletions_lost",
     /// Records that were to be written while the store did not answer.
     Unreachable = "unreachable",
     /// Records for which the store had no memory.
@@ -218,7 +220,7 @@ impl StoreState {
 
     /// Returns the number of changes in the queue.
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.load(Ordering::Acquire)
     }
 
     /// Returns the bytes of records that the store has taken.

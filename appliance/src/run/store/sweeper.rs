@@ -14,7 +14,7 @@ use portcullis::continuity::{StoreWhen, SweepCursor, SweepTime};
 
 use super::handle::StoreHandle;
 use super::retry::Retries;
-use super::state::Counted;
+use super::state::{Counted, LinkName};
 use super::threads::{HandOver, store_of};
 use super::writer::Change;
 use crate::run::data_path::DataPath;
@@ -40,9 +40,6 @@ pub(super) struct Sweeper {
 
 /// Least time between the beginnings of two rounds that write each session.
 const REFRESH: Duration = Duration::from_secs(5);
-
-/// Time for the answer to the last records of a hand-over.
-const LAST_ANSWER: Duration = Duration::from_millis(50);
 
 /// Place in the sweep.
 #[derive(Debug, Default)]
@@ -126,10 +123,24 @@ impl Sweeper {
         engine.sweep(cursor, time, when, |flow, stored| store.put(flow, stored))
     }
 
-    /// Deletes the records of sessions that have ended.
+    /// Deletes the records of sessions that have ended. During an outage they wait.
     fn delete_ended(&self, store: &StoreHandle) {
+        if !store.state.state(LinkName::Writes).is_up() {
+            return;
+        }
         let engine = &self.data_path.shared.engine;
-        for session in self.ended.try_iter().take(MAX_ENDED) {
+        for _ in 0..MAX_ENDED {
+            if !store.changes.has_room_for_deletions() {
+                return;
+            }
+            let Ok(session) = self.ended.try_recv() else {
+                return;
+            };
+            // A later session of the flow has written its record over this one's.
+            let later = engine.find_flow(&session.flow);
+            if later.is_some_and(|later| later.stored.is_some()) {
+                continue;
+            }
             let key = store.session_key(&engine.flow_name(&session.flow));
             let epoch = session.stored.unwrap_or(0);
             store.changes.push(Change::Delete { key, epoch });
@@ -153,8 +164,6 @@ impl Sweeper {
         while store.state.waiting() > 0 && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
-        // The last batch left the queue; its answer is still on its way.
-        thread::sleep(LAST_ANSWER);
         let lost = lost(store).saturating_sub(before);
         self.hand_over.lost.store(lost, Ordering::Relaxed);
         self.hand_over.done.store(true, Ordering::Release);
@@ -163,7 +172,13 @@ impl Sweeper {
 
 /// Returns the number of records that the store has not taken.
 fn lost(store: &StoreHandle) -> u64 {
-    [Counted::Unreachable, Counted::StoreFull, Counted::QueueFull]
+    let causes = [
+        Counted::Unreachable,
+        Counted::StoreFull,
+        Counted::QueueFull,
+        Counted::Foreign,
+    ];
+    causes
         .map(|what| store.state.counters.of(what))
         .iter()
         .sum()

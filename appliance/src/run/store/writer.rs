@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const IDLE: Duration = Duration::from_millis(50);
 
 /// Most sessions in the list of a former owner.
-const MAX_MOVED: usize = 1 << 20;
+const MAX_MOVED: usize = 65_536;
 /// Time after which a list is forgotten whose owner has died.
 const MOVED_TTL: Duration = Duration::from_secs(60);
 
@@ -88,6 +88,11 @@ impl<T> Changes<T> {
     /// cannot be repeated.
     pub(crate) fn has_room_for_sweep(&self) -> bool {
         self.state.waiting() < self.room / 2
+    }
+
+    /// Returns whether deletions may be added: a quarter of the queue is left to what cannot wait.
+    pub(crate) fn has_room_for_deletions(&self) -> bool {
+        self.state.waiting() < self.room / 4 * 3
     }
 
     /// Puts a change into the queue, or counts it as lost. Never waits.
@@ -179,13 +184,15 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             }
             let room = self.pipeline.saturating_sub(1);
             batch.extend(self.queue.try_iter().take(room));
-            self.state.waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-            let count = batch.len() as u64;
+            let taken = batch.len();
+            let count = taken as u64;
             if !ready || !self.write(&mut batch) {
                 self.state.counters.add_many(Counted::Unreachable, count);
                 self.state.lacks_records();
             }
             batch.clear();
+            // The store has answered: who waits for an empty queue waits for this batch, too.
+            self.state.waiting.fetch_sub(taken, Ordering::Release);
         }
     }
 

@@ -236,6 +236,69 @@ fn a_former_owner_is_told_of_sessions_that_have_moved() {
     assert!(one.taken.try_recv().is_err() && two.taken.try_recv().is_err());
 }
 
+/// Runs a command of the server, named by its words.
+fn run(server: &Server, words: &[&[u8]]) -> redis::Value {
+    let mut command = redis::Cmd::new();
+    for word in words {
+        command.arg(*word);
+    }
+    server.command(&command)
+}
+
+#[test]
+fn long_values_and_values_of_another_type_are_taken_away_unread() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let announced = |session: u32| one.envelope.key(Kind::Expectation, &session.to_be_bytes());
+    let long = vec![b'P'; 8 << 20];
+    run(&server, &[b"SET", &announced(1), &long]);
+    run(&server, &[b"RPUSH", &announced(2), b"element"]);
+    assert_eq!(one.await_answer(9), Found::Nothing);
+    for session in [1, 2] {
+        let found = one.ask_for(session, Kind::Expectation, true);
+        assert_eq!(found, Found::Nothing, "{session}");
+        let exists = run(&server, &[b"EXISTS", &announced(session)]);
+        assert_eq!(exists, redis::Value::Int(0), "{session}");
+    }
+    assert_eq!(one.count(Counted::Foreign), 2);
+    let list = one.envelope.moved_key(Owner([1; 16]));
+    let value = one.envelope.seal(Kind::Moved, &list, 2, b"record");
+    run(&server, &[b"RPUSH", &list, &long, &value]);
+    let taken = one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(taken, (2, b"record".to_vec()));
+    one.await_count(Counted::Foreign, 3);
+    run(&server, &[b"SET", &list, b"no list"]);
+    one.await_count(Counted::Foreign, 4);
+    run(&server, &[b"RPUSH", &list, &value]);
+    one.taken.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(one.count(Counted::Failed), 0);
+}
+
+#[test]
+fn a_long_list_of_moved_sessions_is_read_whole_while_questions_come() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    assert_eq!(one.await_answer(9), Found::Nothing);
+    let list = one.envelope.moved_key(Owner([1; 16]));
+    let value = one.envelope.seal(Kind::Moved, &list, 2, b"record");
+    let mut push = vec![b"RPUSH".as_slice(), &list];
+    push.extend(std::iter::repeat_n(value.as_slice(), 600));
+    run(&server, &push);
+    let until = Instant::now() + PATIENCE;
+    let mut taken = 0;
+    // The next question is asked as soon as one is answered: the queue is never idle for long.
+    while taken < 600 {
+        assert!(Instant::now() < until, "{taken} of 600");
+        assert_eq!(one.ask(9), Found::Nothing);
+        taken += one.taken.try_iter().count();
+    }
+    assert_eq!(taken, 600);
+}
+
 #[test]
 fn a_user_needs_the_right_password() {
     let user = [

@@ -79,7 +79,8 @@ fn a_full_store_is_counted_and_is_no_broken_connection() {
     assert_eq!(one.count(Counted::Failed), 0);
 }
 
-/// Answers each client with these bytes after each of its messages.
+/// Answers each client with these bytes after each of its messages. A script is loaded as a store
+/// does, so that what follows is reached.
 fn impostor(answer: &'static [u8], delay: Duration) -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -91,9 +92,13 @@ fn impostor(answer: &'static [u8], delay: Duration) -> (tempfile::TempDir, Strin
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
                 let mut buffer = [0; 4_096];
-                while matches!(stream.read(&mut buffer), Ok(1..)) {
+                while let Ok(len @ 1..) = stream.read(&mut buffer) {
                     std::thread::sleep(delay);
-                    if stream.write_all(answer).is_err() {
+                    let loaded = hash_of_script(&buffer[..len]);
+                    if stream
+                        .write_all(loaded.as_deref().unwrap_or(answer))
+                        .is_err()
+                    {
                         return;
                     }
                 }
@@ -101,6 +106,16 @@ fn impostor(answer: &'static [u8], delay: Duration) -> (tempfile::TempDir, Strin
         }
     });
     (directory, url)
+}
+
+/// Returns the answer to a command that loads a script.
+fn hash_of_script(command: &[u8]) -> Option<Vec<u8>> {
+    let (_, script) = std::str::from_utf8(command).ok()?.split_once("LOAD\r\n$")?;
+    let (_, script) = script.split_once("\r\n")?;
+    let hash = redis::Script::new(script.strip_suffix("\r\n")?)
+        .get_hash()
+        .to_owned();
+    Some(format!("${}\r\n{hash}\r\n", hash.len()).into_bytes())
 }
 
 #[test]

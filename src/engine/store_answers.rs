@@ -174,8 +174,14 @@ impl Engine {
             Answer::Moved(claim) => {
                 let flow = self.flow_name(&pending.flow);
                 let Moment { now, at } = moment;
+                // Of two engines that took the session over from one record, the one owns it whose
+                // record is in the store.
+                let claim = Claim {
+                    epoch: claim.epoch.saturating_add(1),
+                    ..*claim
+                };
                 // The record may be one of an earlier connection.
-                if self.disown(&flow, claim, SweepTime { now, at }, sink) {
+                if self.disown(&flow, &claim, SweepTime { now, at }, sink) {
                     Answered::Moved
                 } else {
                     Answered::Owned

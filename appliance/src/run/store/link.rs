@@ -1,6 +1,6 @@
 //! Connection to the store: one server or a cluster, with pipelines whose commands fail alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::cluster::{ClusterClient, ClusterConnection, cluster_pipe};
 use redis::io::tcp::TcpSettings;
@@ -14,6 +14,8 @@ use super::scripts::StoreScript;
 
 /// Longest time to connect, the handshake of TLS and the password included.
 const CONNECT: Duration = Duration::from_secs(2);
+/// Longest time for all answers to a pipeline.
+const PIPELINE: Duration = Duration::from_secs(2);
 
 /// Reason why a connection is no longer usable. Its text names no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -207,14 +209,7 @@ impl Link {
             return Ok(Vec::new());
         }
         let values: Vec<Result<Value, RedisError>> = match self {
-            Self::One(connection) => {
-                let mut pipe = redis::Pipeline::with_capacity(commands.len());
-                pipe.ignore_errors();
-                for command in commands {
-                    pipe.add_command(command.clone());
-                }
-                pipe.query(connection.as_mut())?
-            }
+            Self::One(connection) => together(connection, commands)?,
             Self::Cluster(connection) if times == Times::Once => one_by_one(connection, commands)?,
             Self::Cluster(connection) => {
                 let mut pipe = cluster_pipe();
@@ -237,6 +232,32 @@ impl Link {
         }
         values.into_iter().map(answer).collect()
     }
+}
+
+/// Sends commands at once, and receives the answers until one of them fails to come. (The query of
+/// a pipeline goes on after that, and waits for each of the others as long.)
+fn together(
+    connection: &mut Connection,
+    commands: &[Cmd],
+) -> Result<Vec<Result<Value, RedisError>>, LinkError> {
+    let mut pipe = redis::Pipeline::with_capacity(commands.len());
+    for command in commands {
+        pipe.add_command(command.clone());
+    }
+    connection.send_packed_command(&pipe.get_packed_pipeline())?;
+    let begun = Instant::now();
+    let mut answers = Vec::with_capacity(commands.len());
+    while answers.len() < commands.len() {
+        if begun.elapsed() > PIPELINE {
+            return Err(LinkError("answers come too slowly".to_owned()));
+        }
+        match connection.recv_response() {
+            Ok(Value::Push { .. }) => {}
+            Ok(value) => answers.push(value.extract_error()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(answers)
 }
 
 /// Sends commands to a cluster one after the other, until the connection breaks.

@@ -137,9 +137,11 @@ fn when(settings: &StoreSettings) -> StoreWhen {
     }
 }
 
-/// Returns a function that ends the session that another appliance owns.
+/// Returns a function that ends the session that another appliance owns: of two that took it over
+/// from one record, the one that has written first.
 fn disown(data_path: Arc<DataPath>) -> impl FnMut(FlowName, Claim) + Send + 'static {
-    move |flow, claim| {
+    move |flow, mut claim| {
+        claim.epoch = claim.epoch.saturating_add(1);
         let time = SweepTime {
             now: Instant::now(),
             at: SystemTime::now(),

@@ -459,9 +459,9 @@ impl Engine {
         None
     }
 
-    /// Returns the fate of a session under new settings. The lock of its shard is held. The end of a
-    /// session that has a record in a store is left to [`Engine::expire`]. `families`
-    /// are the sessions that had live children before: their children keep them alive even if they
+    /// Returns the fate of a session under new settings. The lock of its shard is held. The end of
+    /// a session that has a record in a store is left to [`Engine::expire`]. `families` are the
+    /// sessions that had live children before: their children keep them alive even if they
     /// end now.
     fn fate(
         &self,

@@ -69,7 +69,7 @@ impl Threads {
         let (changes, queue) = Changes::queue(room, &state);
         let (questions, asked) = sync_channel(64);
         let (tell_moved, moved) = sync_channel(64);
-        let (tell_taken, taken) = sync_channel(64);
+        let (tell_taken, taken) = sync_channel(1_024);
         let (tell_answers, answers) = sync_channel(1_024);
         let stop = Arc::new(AtomicBool::new(false));
         let writer = Writer::new(

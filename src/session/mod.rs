@@ -35,8 +35,7 @@ pub(crate) use shard::{Ended, Kept, Opened, Shard, Slab};
 pub(crate) use slot::PROTOCOLS_WITH_TRACKS;
 pub(crate) use slot::{Cold, Mark, NIL, Slot};
 #[cfg(feature = "snapshot")]
-pub(crate) use stored::Refresh;
-pub(crate) use stored::StoredMark;
+pub(crate) use stored::{Refresh, StoredMark};
 pub(crate) use table::{
     Held, KeyPlace, Table, session_bytes, stored_mark_bytes, tunnel_reference_bytes,
 };

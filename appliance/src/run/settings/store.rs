@@ -7,7 +7,7 @@ use portcullis::config::Document;
 use portcullis::policy::Protocol;
 
 use super::values::{self, Secret};
-use crate::run::store;
+use crate::run::store::url_error;
 
 portcullis::config_section! {
     /// `[store]`: records of sessions in Valkey or Redis, so that another appliance of the group
@@ -120,7 +120,7 @@ impl StoreSettings {
     /// Adds what is wrong with the section to the document.
     pub(super) fn check(&self, document: &mut Document<'_>) {
         for url in &self.url {
-            if let Some(why) = store::url_error(url, self.cluster) {
+            if let Some(why) = url_error(url, self.cluster) {
                 document.refuse("store.url", &[], &why);
             }
         }

@@ -11,7 +11,6 @@ use super::envelope::Kind;
 use super::handle::{Asked, StoreHandle};
 use super::retry::Retries;
 use super::state::Counted;
-use super::threads::store_of;
 use crate::run::data_path::DataPath;
 
 /// Takes answers to the engine.
@@ -24,7 +23,7 @@ impl Answers {
     /// Gives answers to the engine, writes the records of sessions that were taken over, and sends
     /// the packets that were held for them. Ends the sessions that have moved.
     pub(super) fn take(&self, told: &mut Told<Asked>) {
-        let Some(store) = store_of(&self.data_path) else {
+        let Some(store) = &self.data_path.shared.store else {
             return;
         };
         let engine = &self.data_path.shared.engine;

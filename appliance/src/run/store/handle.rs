@@ -15,7 +15,6 @@ use super::asker::{Ask, Found};
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
 use super::state::{Counted, StoreState};
-use super::threads::StoreThreads;
 use super::writer::{Change, Changes};
 use crate::run::settings::StoreSettings;
 
@@ -60,6 +59,23 @@ pub(super) struct Queues {
     pub(super) changes: Receiver<Change<FlowName>>,
     pub(super) questions: Receiver<Ask<Asked>>,
     pub(super) ended: Receiver<SessionRecord>,
+}
+
+/// Threads of the store before their start.
+pub(crate) struct StoreThreads {
+    pub(super) servers: Arc<Servers>,
+    pub(super) queues: Queues,
+    pub(super) settings: StoreSettings,
+}
+
+impl StoreThreads {
+    pub(super) fn new(servers: Servers, queues: Queues, settings: StoreSettings) -> Self {
+        Self {
+            servers: Arc::new(servers),
+            queues,
+            settings,
+        }
+    }
 }
 
 impl StoreHandle {

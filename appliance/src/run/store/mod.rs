@@ -12,6 +12,7 @@ mod asker;
 mod backoff;
 mod connecting;
 mod envelope;
+mod hand_over;
 mod handle;
 mod link;
 mod retry;
@@ -21,11 +22,13 @@ mod sweeper;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod url;
 mod view;
 mod writer;
 
-pub(crate) use self::address::url_error;
-pub(crate) use self::handle::{StoreError, StoreHandle};
+pub(crate) use self::hand_over::HandOver;
+pub(crate) use self::handle::{StoreError, StoreHandle, StoreThreads};
 pub(crate) use self::state::{Counted, LinkName, LinkState};
-pub(crate) use self::threads::{HandOver, StoreThreads};
+
+pub(crate) use self::url::url_error;
 pub(crate) use self::view::StoreView;

@@ -1,8 +1,9 @@
 //! Scripts that the store runs, so that no owner replaces or deletes a newer record of another one.
 //!
 //! Each reads the head of the value (see [`super::envelope`]): owner, epoch, and the time at which
-//! the session began. A value without a head is foreign and gives way. The store cannot check a MAC; the answer of [`PUT`] holds the
-//! value that is newer, and a writer that finds its MAC wrong replaces it ([`REPLACE`]).
+//! the session began. A value without a head is foreign and gives way. The store cannot check a
+//! MAC; the answer of [`PUT`] holds the value that is newer, and a writer that finds its MAC wrong
+//! replaces it ([`REPLACE`]).
 
 #[cfg(doc)]
 use portcullis::continuity::Claim;
@@ -101,8 +102,8 @@ end
 return 0"
 );
 
-/// Takes a value, so that it is found once: its beginning, up to a place. A value of another type is
-/// deleted.
+/// Takes a value, so that it is found once: its beginning, up to a place. A value of another type
+/// is deleted.
 pub(super) const TAKE: &str = "local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
 if type(value) == 'table' then
   if not string.find(value.err, 'WRONGTYPE') then return value end

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis::SessionRecord;
 use portcullis::continuity::{StoreWhen, SweepCursor, SweepTime};
 
+use super::hand_over::HandOver;
 use super::handle::StoreHandle;
 use super::retry::Retries;
 use super::state::{Counted, LinkName};
-use super::threads::{HandOver, store_of};
 use super::writer::Change;
 use crate::run::data_path::DataPath;
 
@@ -57,7 +57,7 @@ struct Round {
 impl Sweeper {
     /// Sweeps until `stop` is set.
     pub(super) fn run(self, stop: &AtomicBool) {
-        let Some(store) = store_of(&self.data_path) else {
+        let Some(store) = &self.data_path.shared.store else {
             return;
         };
         let mut round = Round::default();

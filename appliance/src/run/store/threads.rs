@@ -2,71 +2,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use portcullis::continuity::{Claim, FlowName, StoreWhen, SweepTime};
 
 use super::answers::Answers;
 use super::asker::{Asker, Told};
-use super::handle::{Asked, Queues, StoreHandle};
-use super::link::Servers;
+use super::hand_over::HandOver;
+use super::handle::{Asked, StoreThreads};
 use super::retry::Retries;
 use super::sweeper::Sweeper;
 use super::writer::Writer;
 use crate::run::data_path::DataPath;
 use crate::run::settings::StoreSettings;
 
-/// Longest time to hand the sessions over at the end.
-const HAND_OVER: Duration = Duration::from_secs(5);
-
-/// Threads of the store before their start.
-pub(crate) struct StoreThreads {
-    servers: Arc<Servers>,
-    queues: Queues,
-    settings: StoreSettings,
-}
-
-/// Hand-over of all sessions at the end.
-#[derive(Debug, Default)]
-pub(crate) struct HandOver {
-    pub(super) asked: AtomicBool,
-    pub(super) done: AtomicBool,
-    /// Sessions that the store has not taken.
-    pub(super) lost: AtomicU64,
-}
-
-impl HandOver {
-    /// Hands all sessions over: each is written once more. Returns the outcome in words.
-    pub(crate) fn run(&self) -> String {
-        self.asked.store(true, Ordering::Relaxed);
-        let until = Instant::now() + HAND_OVER;
-        while !self.done.load(Ordering::Acquire) {
-            if Instant::now() >= until {
-                return format!(
-                    "warning: not all sessions are handed over within {} s",
-                    HAND_OVER.as_secs()
-                );
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        match self.lost.load(Ordering::Relaxed) {
-            0 => "all sessions are handed over".to_owned(),
-            lost => format!("warning: {lost} sessions could not be handed over"),
-        }
-    }
-}
-
 impl StoreThreads {
-    pub(super) fn new(servers: Servers, queues: Queues, settings: StoreSettings) -> Self {
-        Self {
-            servers: Arc::new(servers),
-            queues,
-            settings,
-        }
-    }
-
     /// Starts the threads, which end with `stop`.
     ///
     /// # Errors
@@ -149,9 +101,4 @@ fn disown(data_path: Arc<DataPath>) -> impl FnMut(FlowName, Claim) + Send + 'sta
         let engine = &data_path.shared.engine;
         data_path.with_sink(|sink| engine.disown(&flow, &claim, time, sink));
     }
-}
-
-/// Returns the store of a data path whose threads run.
-pub(super) fn store_of(data_path: &DataPath) -> Option<&StoreHandle> {
-    data_path.shared.store.as_ref()
 }

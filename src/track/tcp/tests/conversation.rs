@@ -29,8 +29,6 @@ pub(super) struct End {
     /// Data that was received in order, and data beyond it, sorted, with gaps.
     pub(super) received: u64,
     beyond: Vec<(u64, u64)>,
-    /// The end discards old segments with all that they say (RFC 9293 3.10.7.4).
-    pub(super) discards_old: bool,
     /// Number of bytes that the other end may send; never reduced.
     pub(super) offered: u64,
 }
@@ -72,7 +70,6 @@ impl End {
             fin_sent: false,
             received: 1,
             beyond: Vec::new(),
-            discards_old: false,
             offered: 1 + own,
         }
     }
@@ -157,9 +154,6 @@ impl End {
     }
 
     fn receive(&mut self, flying: &Flying) {
-        if self.discards_old && flying.end() < self.received {
-            return;
-        }
         self.unacknowledged = self.unacknowledged.max(flying.ack);
         self.next = self.next.max(flying.ack);
         let window = u64::from(flying.segment.window) << self.shifts[1];

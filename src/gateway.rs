@@ -8,7 +8,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::{self, Engine, Reload, SessionFilter};
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
-use crate::geneve::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch};
+use crate::geneve::front::{Answer, FrontEnd, FrontStats, Outgoing, Queued, Scratch, Watch};
 use crate::outbox::{Event, Lost, Outbox};
 use crate::question::{Answered, Question};
 use crate::reset::Reset;
@@ -269,11 +269,14 @@ impl Gateway {
         at: SystemTime,
         sink: &mut S,
     ) -> Answered {
-        let mut releasing = Releasing {
-            front: &self.front,
-            sink,
-        };
-        self.engine.answer(id, answer, now, at, &mut releasing)
+        let mut watch = Watch::new(sink);
+        let answered = self.engine.answer(id, answer, now, at, &mut watch);
+        let released = watch.released;
+        for id in released {
+            self.front.release(id);
+            sink.released(id);
+        }
+        answered
     }
 
     /// Returns the engine, for its sessions, counters and settings.
@@ -343,59 +346,6 @@ impl GatewayWorker {
     #[must_use]
     pub const fn lost(&self) -> Lost {
         self.collected.events.lost()
-    }
-}
-
-/// Makes the packets of answered questions ready, and passes all else on.
-struct Releasing<'a, S> {
-    front: &'a FrontEnd,
-    sink: &'a mut S,
-}
-
-// A method that is missing here is lost to every user of a gateway.
-#[deny(clippy::missing_trait_methods)]
-impl<S: Sink> Sink for Releasing<'_, S> {
-    const LISTENS: bool = S::LISTENS;
-
-    fn session_opened(&mut self, session: &SessionRecord) {
-        self.sink.session_opened(session);
-    }
-
-    fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.sink.session_ended(session, reason);
-    }
-
-    fn session_denied(&mut self, denied: &DeniedSession) {
-        self.sink.session_denied(denied);
-    }
-
-    fn session_audited(&mut self, audited: &DeniedSession) {
-        self.sink.session_audited(audited);
-    }
-
-    fn limit_reached(&mut self, reached: &LimitReached) {
-        self.sink.limit_reached(reached);
-    }
-
-    fn helper_event(&mut self, note: &HelperNote) {
-        self.sink.helper_event(note);
-    }
-
-    fn ends_follow(&mut self, sessions: usize) {
-        self.sink.ends_follow(sessions);
-    }
-
-    fn reset(&mut self, reset: &Reset) {
-        self.sink.reset(reset);
-    }
-
-    fn released(&mut self, id: HoldId) {
-        self.front.release(id);
-        self.sink.released(id);
-    }
-
-    fn question(&mut self, question: &Question) {
-        self.sink.question(question);
     }
 }
 

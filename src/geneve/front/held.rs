@@ -13,14 +13,14 @@ use crate::question::Question;
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
 
-/// Wraps a caller's sink and collects the identifiers of released fragments.
-pub(super) struct Watch<'s, S> {
-    pub(super) sink: &'s mut S,
-    pub(super) released: Vec<HoldId>,
+/// Wraps a caller's sink and collects the identifiers of released packets.
+pub(crate) struct Watch<'s, S> {
+    sink: &'s mut S,
+    pub(crate) released: Vec<HoldId>,
 }
 
 impl<'s, S> Watch<'s, S> {
-    pub(super) const fn new(sink: &'s mut S) -> Self {
+    pub(crate) const fn new(sink: &'s mut S) -> Self {
         Self {
             sink,
             released: Vec::new(),

@@ -78,7 +78,7 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use self::ends::{Known, Standing};
-use self::held::Watch;
+pub(crate) use self::held::Watch;
 use self::owned::HeldDatagram;
 pub use self::queued::{Queued, Waited};
 use self::replies::{Written, way_back};

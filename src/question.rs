@@ -28,7 +28,7 @@ pub struct Question {
     pub kind: QuestionKind,
     /// The conversation that the question is about.
     ///
-    /// It is the key of a session in the store. The key of an expectation is
+    /// The name is the key of a session in the store. The key of an expectation is
     /// [`Engine::expectation_name`](crate::Engine::expectation_name).
     pub flow: FlowName,
     /// The end that has sent the packet.

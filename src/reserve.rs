@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, KnownLayout};
 pub(crate) enum Purpose {
     Sessions,
     TunnelReferences,
-    /// What of each session is in a store.
+    /// Notes about the records of sessions in a store.
     StoredMarks,
     /// Notes about sessions of other zones and about handshakes that were cut.
     Hints,

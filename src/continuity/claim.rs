@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-/// Which connection of a flow a record describes, and how often the connection has moved.
+/// Claim of a record to a flow: the connection that the record describes, and the number of times
+/// that the connection has moved.
 ///
 /// A flow can have a record of an earlier connection: its owner died, or its deletion was lost.
 /// Epochs count the moves of one connection, so they say nothing about two of them. The times at

@@ -12,15 +12,15 @@ pub struct HoldId(NonZeroU64);
 /// The reason why a packet would be dropped that is held until a question is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldCause {
-    /// It is TCP, and has no session.
+    /// A TCP packet without a session.
     Tcp = 0,
-    /// It is SCTP, and has no session.
+    /// An SCTP packet without a session.
     Sctp = 1,
-    /// It is DCCP, and has no session.
+    /// A DCCP packet without a session.
     Dccp = 2,
-    /// It is an ICMP reply to a query that was not asked here.
+    /// An ICMP reply to a query that was not asked here.
     IcmpReply = 3,
-    /// The policy denies the session that it would open.
+    /// A packet that would open a session that the policy denies.
     Denied = 4,
 }
 

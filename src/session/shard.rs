@@ -138,12 +138,12 @@ pub(crate) struct Ended {
     pub(crate) reason: EndReason,
 }
 
-/// What a shard keeps beside its sessions, with 16 bytes a session each.
+/// Optional data that a shard keeps beside its sessions, of 16 bytes a session each.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Kept {
     /// The newest tunnel of each direction.
     pub(crate) tunnels: bool,
-    /// What of a session is in a store.
+    /// The note about the newest record of a session in a store.
     pub(crate) stored: bool,
 }
 

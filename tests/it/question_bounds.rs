@@ -276,7 +276,7 @@ const FLOWS: RangeInclusive<u16> = 1..=6;
 /// A packet of the property test: its flow, and its number in the flow.
 type Numbered = (u16, u32);
 
-/// What happens next in the property test.
+/// Step of the property test.
 #[derive(Debug, Clone)]
 enum Step {
     /// A packet of a flow comes.

@@ -39,7 +39,7 @@ impl Store {
     }
 }
 
-/// What a sink received and the caller has not used yet.
+/// Events that a sink received and the caller has not used yet.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     pub(crate) questions: VecDeque<Question>,

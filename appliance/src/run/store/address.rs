@@ -12,7 +12,7 @@ const MAX_FILE: u64 = 1 << 20;
 /// The shortest group key, in bytes.
 const MIN_KEY: usize = 16;
 
-/// Where the store is.
+/// Address of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) urls: Vec<String>,

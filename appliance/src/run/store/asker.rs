@@ -1,7 +1,7 @@
 //! Thread that asks the store for records.
 //!
-//! It has a connection of its own, so that records that wait to be written delay no answer. All
-//! questions that have come meanwhile are asked in one pipeline.
+//! The thread has a connection of its own, so that records that wait to be written delay no answer.
+//! All questions that have arrived meanwhile are asked in one pipeline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -41,7 +41,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// What a record describes.
+/// Kind of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {

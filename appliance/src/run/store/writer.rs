@@ -1,7 +1,7 @@
 //! Thread that writes records to the store, from a bounded queue.
 //!
-//! Nobody waits for it: a change that finds the queue full is counted and lost, and so is one that
-//! finds the store unreachable. The next round of the sweep then writes every session again.
+//! No other thread waits for this one. A change is counted and lost if the queue is full or the
+//! store is unreachable. The next round of the sweep then writes every session again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

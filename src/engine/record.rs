@@ -20,11 +20,11 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
     slot.state_name()
 }
 
-/// What a shard keeps beside a session.
+/// Data that a shard keeps beside a session.
 #[derive(Debug, Clone, Copy)]
 struct Beside {
     tunnels: [TunnelRef; 2],
-    stored: Option<u64>,
+    stored: Option<u32>,
 }
 
 impl Beside {
@@ -64,13 +64,13 @@ impl Engine {
         };
         Some(SessionRecord {
             id,
-            flow: *key,
             zone: key.zone(),
             protocol: key.protocol(),
             src: key.address(initiator),
             src_port: key.port(initiator),
             dst: key.address(initiator.opposite()),
             dst_port: key.port(initiator.opposite()),
+            variant: key.variant(),
             state: state_name(slot),
             assured: slot.assured(),
             history: cold.history(),

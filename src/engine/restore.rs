@@ -534,8 +534,8 @@ fn is_older(shard: &Shard, own: SlotId, record: &Sound) -> bool {
         return false;
     };
     // The two are compared by the clock of the engine alone.
-    let claim = |cold: &Cold, epoch| Claim {
-        epoch,
+    let claim = |cold: &Cold, epoch: u32| Claim {
+        epoch: epoch.into(),
         began: SystemTime::UNIX_EPOCH + Duration::from_micros(cold.start().0),
         adopted: cold.has(Mark::Adopted),
     };

@@ -116,7 +116,7 @@ impl Engine {
             let cold = shard.slab.cold(slot);
             let age = now.since(cold.start());
             let own = Claim {
-                epoch: shard.slab.stored(slot).epoch().unwrap_or(0),
+                epoch: shard.slab.stored(slot).epoch().map_or(0, u64::from),
                 began: time.at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
                 adopted: cold.has(Mark::Adopted),
             };

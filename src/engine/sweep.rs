@@ -9,7 +9,7 @@ use crate::continuity::{Due, FlowName, StoreWhen, StoredSession, SweepCursor, Sw
 use crate::policy::RuleId;
 use crate::session::{Held, Micros, Refresh, SLICE, ShardId, SlotId, TICK};
 
-/// What makes a record due, in the units of the table.
+/// Conditions for a new record, in the units of the table.
 struct Terms<'a> {
     when: &'a StoreWhen,
     refresh: Refresh,
@@ -153,7 +153,7 @@ impl Engine {
         let slot = *shard.slab.hot(session);
         let mark = shard.slab.stored_mut(session)?;
         mark.note(&slot, now);
-        let epoch = mark.epoch().unwrap_or_default();
+        let epoch = mark.epoch().map_or(0, u64::from);
         Some(Due {
             key: slot.key,
             epoch,

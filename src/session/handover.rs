@@ -21,7 +21,7 @@ impl Slab {
             return None;
         }
         let mark = self.stored_mut(session)?;
-        let epoch = mark.epoch()?;
+        let epoch = u64::from(mark.epoch()?);
         let deadline = now.tick().saturating_add(ASKING_TICKS);
         mark.ask(before, deadline).then_some(PutOff {
             key,

@@ -1,11 +1,11 @@
 //! Records of sessions, as logs and listings show them.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::history::{History, Letter};
 use super::{SessionId, TunnelRef};
-use crate::flow::{Direction, FlowKey, Zone};
+use crate::flow::{Direction, FlowKey, Variant, Zone};
 use crate::policy::RuleId;
 
 /// State of a session at one moment.
@@ -14,8 +14,6 @@ use crate::policy::RuleId;
 pub struct SessionRecord {
     /// The session's identifier while it lives.
     pub id: SessionId,
-    /// The canonical key of the session's conversation.
-    pub flow: FlowKey,
     /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.
@@ -28,6 +26,8 @@ pub struct SessionRecord {
     pub dst: IpAddr,
     /// The responder's port; the identifier of an ICMP query; 0 for protocols without either.
     pub dst_port: u16,
+    /// Further distinction between conversations of the two ends.
+    pub variant: Variant,
     /// The state's name, as in `conntrack -L`.
     pub state: &'static str,
     /// The handshake was completed, or both ends have sent packets.
@@ -62,7 +62,7 @@ pub struct SessionRecord {
     pub no_longer_admitted: bool,
     /// The epoch of the session's record in a store, if a record of it was handed out
     /// ([`Engine::sweep`](crate::Engine::sweep)) or the session was resumed from one.
-    pub stored: Option<u64>,
+    pub stored: Option<u32>,
     /// Tunnel of the newest packet of each direction, original first.
     pub tunnels: [TunnelRef; 2],
 }
@@ -77,6 +77,16 @@ pub struct Traffic {
 }
 
 impl SessionRecord {
+    /// Returns the canonical key of the session's conversation; `None` if a caller has changed the
+    /// record so that no conversation has its ends.
+    #[must_use]
+    pub fn flow(&self) -> Option<FlowKey> {
+        let src = SocketAddr::new(self.src, self.src_port);
+        let dst = SocketAddr::new(self.dst, self.dst_port);
+        let key = FlowKey::between(self.zone, self.protocol, src, dst, self.variant);
+        key.ok().map(|(key, _)| key)
+    }
+
     /// Returns the time from the first packet to the last.
     #[must_use]
     pub fn duration(&self) -> Duration {

@@ -1,5 +1,5 @@
-//! What of a session is in a store outside the engine: 16 bytes beside its slot, which no packet
-//! touches.
+//! Note about the newest record of a session in a store outside the engine: 16 bytes beside its
+//! slot, which no packet touches.
 
 use super::slot::Slot;
 use super::time::Micros;
@@ -33,7 +33,7 @@ const ASKED: u8 = 0x04;
 /// Ticks by which the end of a session is put off to ask for its owner: one second.
 pub(crate) const ASKING_TICKS: u32 = 10;
 
-/// What decides whether a new record of a session is due.
+/// Conditions for a new record of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Refresh {
     /// The least ticks between two records of a session in one state.
@@ -59,8 +59,8 @@ impl StoredMark {
     }
 
     /// Returns the epoch of the record, if there is one.
-    pub(crate) fn epoch(&self) -> Option<u64> {
-        self.is_stored().then_some(u64::from(self.epoch))
+    pub(crate) fn epoch(&self) -> Option<u32> {
+        self.is_stored().then_some(self.epoch)
     }
 
     pub(crate) const fn is_stored(&self) -> bool {

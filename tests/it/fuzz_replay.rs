@@ -117,7 +117,7 @@ fn stored_sessions() -> [(&'static str, Vec<u8>); 4] {
     let record = |open: &dyn Fn(&Scene)| {
         let scene = Scene::new("[continuity]\nenabled = true\n");
         open(&scene);
-        let flow = scene.engine.flow_name(&scene.record().flow);
+        let flow = scene.engine.flow_name(&scene.record().flow().unwrap());
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let stored = scene.engine.find_stored(&flow, scene.now, at).unwrap();
         let mut bytes = Vec::new();

@@ -917,7 +917,8 @@ pub(crate) fn stored(data: &[u8]) {
     }
     engine.check_invariants().expect("the table is in order");
     engine.for_each_session(|session| {
-        let flow = engine.flow_name(&session.flow);
+        let flow = session.flow().expect("a record names its flow");
+        let flow = engine.flow_name(&flow);
         assert!(session.stored.is_some());
         let again = engine.find_stored(&flow, now, at).expect("it is stored");
         assert!(again.is_of(&flow));

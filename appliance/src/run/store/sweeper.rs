@@ -1,7 +1,7 @@
 //! Thread that sweeps the session table for sessions to store.
 //!
-//! It also deletes the records of sessions that have ended, repeats questions, and sends packets
-//! that were held and wait no longer while no worker does.
+//! The thread also deletes the records of ended sessions, repeats questions, and sends held packets
+//! whose wait is over while no worker does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,12 +137,15 @@ impl Sweeper {
                 return;
             };
             // A later session of the flow has written its record over this one's.
-            let later = engine.find_flow(&session.flow);
+            let Some(flow) = session.flow() else {
+                continue;
+            };
+            let later = engine.find_flow(&flow);
             if later.is_some_and(|later| later.stored.is_some()) {
                 continue;
             }
-            let key = store.session_key(&engine.flow_name(&session.flow));
-            let epoch = session.stored.unwrap_or(0);
+            let key = store.session_key(&engine.flow_name(&flow));
+            let epoch = session.stored.map_or(0, u64::from);
             store.changes.push(Change::Delete { key, epoch });
         }
     }

@@ -44,10 +44,7 @@ impl Engine {
                 tally.add(&self.accounts, subject, counts, standing);
             }
             let hint = self.table.next_tick_of(shard_id).unwrap_or(u32::MAX);
-            let due = shard
-                .sessions()
-                .map(|slot| shard.slab.hot(slot).deadline)
-                .min();
+            let due = shard.sessions().map(|slot| shard.due_tick(slot)).min();
             if due.is_some_and(|tick| tick < hint) {
                 return Err(format!(
                     "shard {}: due at {due:?}, announced {hint}",

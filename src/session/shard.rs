@@ -496,6 +496,11 @@ impl Shard {
         (slab, index, wheel, free, by_class)
     }
 
+    /// Returns the tick at which the wheel ends a session at the latest; for checks.
+    pub(crate) fn due_tick(&self, session: SlotId) -> u32 {
+        self.wheel.due_tick(self.slab.hot(session).deadline)
+    }
+
     /// Checks that index, wheel, free list and counts agree.
     ///
     /// # Errors
@@ -522,12 +527,9 @@ impl Shard {
             if self.find(self.hash(&slot.key), &slot.key) != Some(id) {
                 return Err(format!("slot {} is not found by its key", id.0));
             }
-            if first.is_none_or(|first| first > slot.deadline) && self.wheel.is_ahead(slot.deadline)
-            {
-                return Err(format!(
-                    "next tick {first:?} is later than the deadline {}",
-                    slot.deadline
-                ));
+            let due = self.due_tick(id);
+            if first.is_none_or(|first| first > due) {
+                return Err(format!("next tick {first:?} is later than {due}"));
             }
             if let Some(count) = by_class.get_mut(slot.eviction_class() as usize) {
                 *count += 1;

@@ -195,10 +195,11 @@ impl Wheel {
         self.elapsed = self.elapsed.max(tick);
     }
 
-    /// Returns whether a deadline is in the future: one in the past is due at once, at the wheel's
-    /// own time.
-    pub(crate) const fn is_ahead(&self, deadline: u32) -> bool {
-        deadline >= self.elapsed
+    /// Returns the tick at which a deadline is due: one in the past is due at once, at the wheel's
+    /// own time. A deadline is in the past if a reload shortens a lifetime after the caller's clock
+    /// has moved back.
+    pub(crate) fn due_tick(&self, deadline: u32) -> u32 {
+        deadline.max(self.elapsed)
     }
 
     /// Returns the number of sessions in the lists of each eviction class.

@@ -357,3 +357,21 @@ fn an_answer_after_a_minute_belongs_to_its_conversation() {
     scene.wait(111);
     dropped_for(&scene.udp(ends.back()), DropReason::PolicyDeny);
 }
+
+#[test]
+fn a_deadline_that_a_reload_puts_before_an_earlier_clock_is_due_at_once() {
+    let ends = Ends::v4(4_000, 9);
+    let mut scene = Scene::new("[lifetimes]\nudp.unreplied = \"20s\"\n");
+    assert!(scene.udp(ends).is_forward());
+    scene.wait(16);
+    // Another thread has an older clock, by which the session has half a second left.
+    scene.now -= Duration::from_millis(1_500);
+    let (done, _) = scene.reload("[lifetimes]\nudp.unreplied = \"15s\"\n");
+    assert_eq!(done.retimed, 1);
+    scene.engine.check_invariants().unwrap();
+    assert!(scene.engine.next_expiry().is_some());
+    scene.wait(1);
+    assert_eq!(scene.engine.sessions(), 1, "the wheel is still ahead");
+    assert_eq!(scene.wait(1).ended.len(), 1);
+    scene.engine.check_invariants().unwrap();
+}

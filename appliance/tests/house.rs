@@ -96,6 +96,7 @@ const FLOORS: &[&str] = &[
     "run::health",
     "run::census",
     "run::checkpoint",
+    "run::rates",
     "run::view",
     "run::appliance",
     // Operations on a running appliance.
@@ -105,6 +106,8 @@ const FLOORS: &[&str] = &[
     "run::signals",
     "run::control::exchange",
     "run::control::explain",
+    "run::control::ranking",
+    "run::control::groups",
     "run::control::listing",
     "run::control::readings",
     "run::control::answer",

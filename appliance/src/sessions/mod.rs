@@ -14,7 +14,7 @@ use portcullis::event::Expectation;
 
 use self::client::Client;
 pub(crate) use self::error::SessionsError;
-use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::run::protocol::{FilterSpec, ListingRequest, Reply, Request};
 use crate::run::settings::DEFAULT_CONTROL;
 
 /// The arguments of `portcullis sessions`.
@@ -203,14 +203,16 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
         return Err(SessionsError::Misplaced(command.name()));
     }
     Ok(match &args.command {
-        None => Request::Sessions {
+        None => Request::Sessions(ListingRequest {
             filter: FilterSpec::from(&args.filter),
             limit: args.limit,
-        },
-        Some(Command::Top { filter, .. }) => Request::Sessions {
+            ..ListingRequest::default()
+        }),
+        Some(Command::Top { filter, .. }) => Request::Sessions(ListingRequest {
             filter: FilterSpec::from(filter),
             limit: Some(100),
-        },
+            ..ListingRequest::default()
+        }),
         Some(Command::Delete { filter, all }) => Request::Delete {
             filter: FilterSpec::from(filter),
             all: *all,
@@ -275,7 +277,7 @@ pub(crate) fn ask(
             out,
         );
     }
-    let is_list = matches!(request, Request::Sessions { .. });
+    let is_list = matches!(request, Request::Sessions(_));
     client.send(&request)?;
     let mut printed = 0;
     loop {

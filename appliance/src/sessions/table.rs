@@ -23,6 +23,7 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
     };
     match reply {
         Reply::Session(view) => first(HEAD, session(view, now())),
+        Reply::Group(view) => view.name.clone(),
         Reply::WouldEnd {
             reason,
             session: view,

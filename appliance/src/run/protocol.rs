@@ -92,6 +92,20 @@ pub(crate) enum SortKey {
     Sessions,
 }
 
+impl SortKey {
+    /// Returns the name of the value.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "bytes/s",
+            Self::PacketRate => "packets/s",
+            Self::Bytes => "bytes",
+            Self::Packets => "packets",
+            Self::Age => "age",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
 /// Property by which sessions are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -108,6 +122,19 @@ pub(crate) enum GroupKey {
     Rule,
     /// Zone
     Zone,
+}
+
+impl GroupKey {
+    /// Returns the name of the property.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Port => "port",
+            Self::Rule => "rule",
+            Self::Zone => "zone",
+        }
+    }
 }
 
 /// A line of an answer.

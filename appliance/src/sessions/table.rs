@@ -82,7 +82,7 @@ fn rule(view: &RuleView, now: f64) -> String {
 }
 
 /// Returns the current time in seconds since the Unix epoch.
-fn now() -> f64 {
+pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64())

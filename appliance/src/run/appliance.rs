@@ -16,6 +16,7 @@ use super::checkpoint::Checkpoints;
 use super::data_path::DataPath;
 use super::drain::Ending;
 use super::health::Health;
+use super::rates::SharedRates;
 use super::reloads::Reloads;
 use super::settings::Settings;
 use super::view::{Viewer, WallClock, ZoneNames};
@@ -30,6 +31,8 @@ pub(crate) struct Appliance {
     pub(super) settings: Mutex<Settings>,
     /// Outcomes of reloads.
     pub(crate) reloads: Arc<Reloads>,
+    /// Rates of sessions, for clients of the control socket.
+    pub(crate) rates: SharedRates,
     /// Outcomes of checkpoints.
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Number of reloads that have begun; the count numbers them.
@@ -64,6 +67,7 @@ impl Appliance {
             started: Instant::now(),
             settings: Mutex::new(settings),
             reloads,
+            rates: SharedRates::default(),
             checkpoints: Arc::default(),
             begun: AtomicU64::new(0),
             newest: Mutex::new(0),

@@ -36,7 +36,7 @@ pub(super) fn order(request: &Request) -> Option<String> {
         Request::Reload => "reload".to_owned(),
         Request::Import { expectations } => format!("import {} expectations", expectations.len()),
         Request::Asymmetry { clear: true } => "clear the report of asymmetric paths".to_owned(),
-        Request::Sessions { .. }
+        Request::Sessions(_)
         | Request::Explain { .. }
         | Request::Rules
         | Request::Expectations
@@ -76,7 +76,7 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::FilterSpec;
+    use super::super::protocol::{FilterSpec, ListingRequest};
     use super::*;
 
     #[test]
@@ -145,10 +145,7 @@ mod tests {
             Request::Expectations,
             Request::Explain { id: 1 },
             Request::Asymmetry { clear: false },
-            Request::Sessions {
-                filter: FilterSpec::default(),
-                limit: None,
-            },
+            Request::Sessions(ListingRequest::default()),
         ] {
             assert_eq!(order(&question), None, "{question:?}");
         }

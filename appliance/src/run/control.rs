@@ -9,7 +9,9 @@
 mod answer;
 mod exchange;
 mod explain;
+mod groups;
 mod listing;
+mod ranking;
 mod readings;
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -159,6 +161,7 @@ fn converse(
     stream.set_read_timeout(Some(FIRST))?;
     let mut requests = BufReader::new(stream.try_clone()?);
     let mut replies = BufWriter::with_capacity(64 << 10, stream);
+    let mut rates = None;
     loop {
         let mut line = Vec::new();
         if (&mut requests)
@@ -180,7 +183,10 @@ fn converse(
             Ok(request) => {
                 let order = audit::order(&request);
                 let mut writer = |reply: &Reply| put(&mut replies, reply);
-                let last = answer(request, &mut Exchange::new(appliance, &mut writer));
+                let last = answer(
+                    request,
+                    &mut Exchange::new(appliance, &mut rates, &mut writer),
+                );
                 if let Some(order) = order {
                     notice(&audit::line(peer, &order, last.as_ref().ok()));
                 }

@@ -29,6 +29,7 @@ mod overflow;
 mod overrides;
 mod process;
 pub(crate) mod protocol;
+pub(crate) mod rates;
 mod reload;
 mod reloads;
 mod saved;

@@ -4,11 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use portcullis::policy::{PortRange, Protocol};
 use portcullis::session::{DatagramState, DccpState, SctpState, TcpState};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::rates::TrafficRate;
 use super::store::StoreView;
 use super::view::{ListedSession, ZoneNames};
 
@@ -19,13 +21,8 @@ pub(crate) const MAX_REQUEST: u64 = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
-    /// Sessions that the filter selects; with a limit, those with the most bytes.
-    Sessions {
-        #[serde(default)]
-        filter: FilterSpec,
-        #[serde(default)]
-        limit: Option<usize>,
-    },
+    /// Sessions that a filter selects, or groups of them.
+    Sessions(ListingRequest),
     /// Ends the sessions that the filter selects. A filter that selects every session needs `all`.
     Delete {
         #[serde(default)]
@@ -63,12 +60,91 @@ pub(crate) enum Request {
     Store,
 }
 
+/// Sessions that the filter selects; with a limit, those with the most bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListingRequest {
+    pub(crate) filter: FilterSpec,
+    pub(crate) limit: Option<usize>,
+    /// Order of the rows, which have rates then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sort: Option<SortKey>,
+    /// Common property of the sessions of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<GroupKey>,
+}
+
+/// Order of sessions or groups; those with the greatest value come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SortKey {
+    /// Bytes per second
+    Rate,
+    /// Packets per second
+    PacketRate,
+    /// Bytes in all
+    Bytes,
+    /// Packets in all
+    Packets,
+    /// The oldest first
+    Age,
+    /// Number of sessions, of groups alone
+    Sessions,
+}
+
+impl SortKey {
+    /// Returns the name of the value.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "bytes/s",
+            Self::PacketRate => "packets/s",
+            Self::Bytes => "bytes",
+            Self::Packets => "packets",
+            Self::Age => "age",
+            Self::Sessions => "sessions",
+        }
+    }
+}
+
+/// Property by which sessions are grouped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum GroupKey {
+    /// Address of the initiator
+    #[value(alias = "src")]
+    Source,
+    /// Address of the responder
+    #[value(alias = "dst")]
+    Destination,
+    /// Protocol, with the responder's port
+    Port,
+    /// Rule that has admitted the session
+    Rule,
+    /// Zone
+    Zone,
+}
+
+impl GroupKey {
+    /// Returns the name of the property.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Port => "port",
+            Self::Rule => "rule",
+            Self::Zone => "zone",
+        }
+    }
+}
+
 /// A line of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
     /// A session.
     Session(Box<ListedSession>),
+    /// Sessions with a common property.
+    Group(Box<GroupView>),
     /// A session that would end, and why.
     WouldEnd {
         reason: String,
@@ -94,6 +170,23 @@ pub(crate) enum Reply {
     },
     /// The request was refused.
     Error(String),
+}
+
+/// Sessions with a common property.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupView {
+    /// The property; `other` for the sum of small groups that found no room.
+    pub(crate) name: String,
+    pub(crate) sessions: u64,
+    /// Packets of both directions.
+    pub(crate) packets: u64,
+    /// IP bytes of both directions.
+    pub(crate) bytes: u64,
+    /// Start of the oldest session, in seconds since the Unix epoch.
+    pub(crate) start: f64,
+    /// Traffic per second; `None` in a first look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<TrafficRate>,
 }
 
 /// A line of the report of asymmetric paths.

@@ -9,6 +9,7 @@ use portcullis::{Config, ConfigError, SessionRecord, TunnelRef, Zone};
 use serde::{Deserialize, Serialize};
 
 use super::data_path::{DataPath, TunnelView};
+use super::rates::TrafficRate;
 use crate::session_view::{SessionNames, SessionView};
 
 /// Map from the engine's instants to wall-clock time.
@@ -93,6 +94,9 @@ pub(crate) struct ListedSession {
     pub(crate) assured: bool,
     /// Seconds until the session ends if no other packet arrives.
     pub(crate) left: f64,
+    /// Traffic per second, if it was asked for and is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<TrafficRate>,
     /// Tunnels of the newest packet of each direction, the original direction first.
     #[serde(default, skip_serializing_if = "nothing_known")]
     pub(crate) tunnels: [Option<TunnelView>; 2],
@@ -127,6 +131,7 @@ impl Viewer<'_> {
                 .expires
                 .saturating_duration_since(self.now)
                 .as_secs_f64(),
+            rate: None,
             tunnels: session.tunnels.map(|tunnel| self.tunnel(tunnel)),
         }
     }

@@ -2,19 +2,21 @@
 
 pub(crate) mod client;
 mod error;
+mod filter;
 mod table;
 mod top;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use portcullis::event::Expectation;
 
 use self::client::Client;
 pub(crate) use self::error::SessionsError;
-use crate::run::protocol::{FilterSpec, Reply, Request};
+use self::filter::FilterArgs;
+use self::top::TopArgs;
+use crate::run::protocol::{FilterSpec, ListingRequest, Reply, Request};
 use crate::run::settings::DEFAULT_CONTROL;
 
 /// The arguments of `portcullis sessions`.
@@ -67,17 +69,8 @@ enum Command {
     Stats,
     /// List each rule's decisions, the traffic of its sessions, and its last match
     Rules,
-    /// Show the sessions with the most traffic, refreshed until `q` is pressed
-    Top {
-        #[command(flatten)]
-        filter: FilterArgs,
-        /// Seconds between two updates
-        #[arg(long, default_value = "2", value_parser = clap::value_parser!(u64).range(1..=3600))]
-        interval: u64,
-        /// End after this number of updates
-        #[arg(long, value_name = "COUNT")]
-        count: Option<u64>,
-    },
+    /// Show the busiest sessions, or groups of them, until `q` is pressed; `?` lists the keys
+    Top(TopArgs),
     /// List the sessions that a reload of a configuration file would end
     Preview {
         /// The configuration file (TOML)
@@ -98,75 +91,19 @@ enum Command {
     Store,
 }
 
-/// Filter of sessions: those that match all of its parts.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Args)]
-struct FilterArgs {
-    /// The number of a session; may be given again, as may all that name several things
-    #[arg(long, value_name = "NUMBER")]
-    id: Vec<u64>,
-    /// An address or prefix of either end
-    #[arg(short, long, value_name = "PREFIX")]
-    address: Vec<String>,
-    /// An address or prefix of the initiator
-    #[arg(short, long, value_name = "PREFIX")]
-    src: Vec<String>,
-    /// An address or prefix of the responder
-    #[arg(short, long, value_name = "PREFIX")]
-    dst: Vec<String>,
-    /// A port, or a range such as 8000-8999, of either end
-    #[arg(short = 'P', long, value_name = "PORTS")]
-    port: Vec<String>,
-    /// An IP protocol, by name or number
-    #[arg(short, long)]
-    protocol: Option<String>,
-    /// The name of a state, such as ESTABLISHED
-    #[arg(long)]
-    state: Option<String>,
-    /// A zone, by name or number
-    #[arg(short, long)]
-    zone: Option<String>,
-    /// The name of the rule that has admitted it
-    #[arg(short, long)]
-    rule: Option<String>,
-    /// The least age, such as 5m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    min_age: Option<Duration>,
-    /// The least time since its last packet
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    min_idle: Option<Duration>,
-    /// The least number of bytes, both directions together
-    #[arg(long, value_name = "BYTES")]
-    min_bytes: Option<u64>,
-}
-
-impl From<&FilterArgs> for FilterSpec {
-    fn from(args: &FilterArgs) -> Self {
-        let millis = |time: Option<Duration>| {
-            time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-        };
-        Self {
-            id: args.id.clone(),
-            address: args.address.clone(),
-            src: args.src.clone(),
-            dst: args.dst.clone(),
-            port: args.port.clone(),
-            protocol: args.protocol.clone(),
-            state: args.state.clone(),
-            zone: args.zone.clone(),
-            rule: args.rule.clone(),
-            min_age_ms: millis(args.min_age),
-            min_idle_ms: millis(args.min_idle),
-            min_bytes: args.min_bytes,
-        }
-    }
-}
-
 /// Asks, and prints the answer.
 ///
 /// # Errors
 /// The appliance cannot be asked, or refuses.
 pub(crate) fn run(args: &SessionsArgs) -> Result<(), SessionsError> {
     let mut client = Client::connect(&args.control)?;
+    if let Some(Command::Top(top)) = &args.command
+        && !args.json
+        && top::has_terminal()
+    {
+        request(args)?;
+        return top::show(client, &args.control, top);
+    }
     let mut out = io::BufWriter::new(io::stdout().lock());
     let done = ask(args, &mut client, &mut out);
     match out.flush().map_err(SessionsError::Output).and(done) {
@@ -185,7 +122,7 @@ impl Command {
             Self::Asymmetry { .. } => "asymmetry",
             Self::Stats => "stats",
             Self::Rules => "rules",
-            Self::Top { .. } => "top",
+            Self::Top(_) => "top",
             Self::Preview { .. } => "preview",
             Self::Adopt { .. } => "adopt",
             Self::Reload => "reload",
@@ -203,14 +140,12 @@ fn request(args: &SessionsArgs) -> Result<Request, SessionsError> {
         return Err(SessionsError::Misplaced(command.name()));
     }
     Ok(match &args.command {
-        None => Request::Sessions {
+        None => Request::Sessions(ListingRequest {
             filter: FilterSpec::from(&args.filter),
             limit: args.limit,
-        },
-        Some(Command::Top { filter, .. }) => Request::Sessions {
-            filter: FilterSpec::from(filter),
-            limit: Some(100),
-        },
+            ..ListingRequest::default()
+        }),
+        Some(Command::Top(top)) => Request::Sessions(top.request()),
         Some(Command::Delete { filter, all }) => Request::Delete {
             filter: FilterSpec::from(filter),
             all: *all,
@@ -262,20 +197,10 @@ pub(crate) fn ask(
     out: &mut impl Write,
 ) -> Result<(), SessionsError> {
     let request = request(args)?;
-    if let Some(Command::Top {
-        interval, count, ..
-    }) = &args.command
-    {
-        return top::run(
-            client,
-            &request,
-            Duration::from_secs(*interval),
-            *count,
-            args.json,
-            out,
-        );
+    if let Some(Command::Top(top)) = &args.command {
+        return top::write(client, top, args.json, out);
     }
-    let is_list = matches!(request, Request::Sessions { .. });
+    let is_list = matches!(request, Request::Sessions(_));
     client.send(&request)?;
     let mut printed = 0;
     loop {

@@ -23,6 +23,7 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
     };
     match reply {
         Reply::Session(view) => first(HEAD, session(view, now())),
+        Reply::Group(view) => view.name.clone(),
         Reply::WouldEnd {
             reason,
             session: view,
@@ -81,7 +82,7 @@ fn rule(view: &RuleView, now: f64) -> String {
 }
 
 /// Returns the current time in seconds since the Unix epoch.
-fn now() -> f64 {
+pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0.0, |now| now.as_secs_f64())

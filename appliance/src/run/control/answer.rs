@@ -19,7 +19,7 @@ use crate::run::store::{LinkName, LinkState, StoreView};
 /// The client does not read.
 pub(super) fn answer(request: Request, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
     match request {
-        Request::Sessions { filter, limit } => sessions(&filter, limit, exchange),
+        Request::Sessions(request) => sessions(&request, exchange),
         Request::Delete { filter, all } => Ok(delete(&filter, all, exchange)),
         Request::Explain { id } => explained(id, exchange),
         Request::Expectations => expectations(exchange),

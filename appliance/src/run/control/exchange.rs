@@ -1,16 +1,22 @@
 //! Request, with the client that waits for the answer.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
+
+use portcullis::SessionRecord;
 
 use crate::run::appliance::Appliance;
 use crate::run::protocol::Reply;
+use crate::run::rates::{Look, Moved, RateMemory};
 
 /// Request that is being answered.
 pub(super) struct Exchange<'a> {
     pub(super) appliance: &'a Appliance,
     /// Time of the request.
     pub(super) now: Instant,
+    /// Memory of rates, which a client holds from its first request for rates on.
+    rates: &'a mut Option<Arc<RateMemory>>,
     writer: &'a mut dyn FnMut(&Reply) -> io::Result<()>,
 }
 
@@ -18,13 +24,22 @@ impl<'a> Exchange<'a> {
     /// Begins an answer at the current time. `writer` sends a line to the client.
     pub(super) fn new(
         appliance: &'a Appliance,
+        rates: &'a mut Option<Arc<RateMemory>>,
         writer: &'a mut dyn FnMut(&Reply) -> io::Result<()>,
     ) -> Self {
         Self {
             appliance,
             now: Instant::now(),
+            rates,
             writer,
         }
+    }
+
+    /// Calls `each` with every session and its traffic since an earlier look, if that is known.
+    pub(super) fn measure(&mut self, each: impl FnMut(&SessionRecord, Option<Moved>)) -> Look {
+        let appliance = self.appliance;
+        let rates = self.rates.get_or_insert_with(|| appliance.rates.hold());
+        rates.walk(&appliance.data_path.shared.engine, each)
     }
 
     /// Writes a line of the answer.

@@ -1,89 +1,181 @@
-//! List of sessions as replies of the control socket.
+//! List of sessions, and of groups of sessions, as replies of the control socket.
 
-use std::cmp::Ordering;
-use std::collections::BinaryHeap;
 use std::io;
+use std::time::Instant;
 
-use portcullis::SessionRecord;
+use portcullis::{SessionFilter, SessionRecord};
 
 use super::exchange::Exchange;
-use crate::run::protocol::{FilterSpec, Reply};
+use super::groups::{Group, Groups, micros};
+use super::ranking::{First, Rank};
+use crate::run::protocol::{GroupKey, ListingRequest, Reply, SortKey};
+use crate::run::rates::{Look, Moved};
+use crate::run::view::Viewer;
 
-/// Maximum number of sessions of a limited answer.
+/// Maximum number of rows of a limited answer.
 const MAX_LIMIT: usize = 10_000;
+/// Number of rows of a sorted answer without a limit.
+const DEFAULT_LIMIT: usize = 100;
 
-/// Session, ordered by its bytes: in a heap, the one with the fewest is on top.
-struct ByBytes(SessionRecord);
-
-impl ByBytes {
-    const fn bytes(&self) -> u64 {
-        self.0.original.bytes.saturating_add(self.0.reply.bytes)
-    }
-}
-
-impl PartialEq for ByBytes {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
-    }
-}
-
-impl Eq for ByBytes {}
-
-impl PartialOrd for ByBytes {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for ByBytes {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.bytes().cmp(&self.bytes())
-    }
-}
-
-/// Writes the sessions that a filter selects; with a limit, those with the most bytes.
+/// Writes the sessions that a filter selects, or groups of them. Rows are in an order if there is a
+/// limit, an order or a grouping: without an order, those with the most bytes come first.
 ///
 /// # Errors
 /// Returns an error if the client does not read.
-pub(super) fn sessions(
-    filter: &FilterSpec,
-    limit: Option<usize>,
-    exchange: &mut Exchange<'_>,
-) -> io::Result<Reply> {
+pub(super) fn sessions(request: &ListingRequest, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
     let (appliance, now) = (exchange.appliance, exchange.now);
-    let engine = &appliance.data_path.shared.engine;
-    let policy = engine.policy();
-    let filter = match filter.read(&appliance.zones, &policy) {
+    let policy = appliance.data_path.shared.engine.policy();
+    let filter = match request.filter.read(&appliance.zones, &policy) {
         Ok(filter) => filter,
         Err(error) => return Ok(Reply::Error(error)),
     };
     let viewer = appliance.viewer(&policy, now);
-    let mut count = 0;
-    let mut largest = BinaryHeap::new();
-    let mut failed = None;
-    engine.for_each_session(|session| {
-        if failed.is_some() || session.expires <= now || !filter.matches(session, now) {
-            return;
-        }
-        count += 1;
-        match limit {
-            None => {
-                let reply = Reply::Session(Box::new(viewer.view(session)));
-                failed = exchange.put(&reply).err();
-            }
-            Some(limit) => {
-                largest.push(ByBytes(*session));
-                if largest.len() > limit.min(MAX_LIMIT) {
-                    largest.pop();
-                }
-            }
-        }
-    });
-    if let Some(error) = failed {
-        return Err(error);
+    let limit = request.limit.map(|limit| limit.min(MAX_LIMIT));
+    let selected = Selected {
+        filter,
+        viewer,
+        limit: limit.unwrap_or(DEFAULT_LIMIT),
+    };
+    match (request.group, request.sort) {
+        (None, Some(SortKey::Sessions)) => Ok(Reply::Error(
+            "`sessions` is an order of groups: sessions have none".to_owned(),
+        )),
+        (Some(group), sort) => selected.groups(group, sort.unwrap_or(SortKey::Rate), exchange),
+        (None, Some(sort)) => selected.busiest(sort, exchange),
+        (None, None) if limit.is_some() => selected.largest(exchange),
+        (None, None) => selected.all(exchange),
     }
-    for ByBytes(session) in largest.into_sorted_vec() {
-        exchange.put(&Reply::Session(Box::new(viewer.view(&session))))?;
+}
+
+/// Sessions that a request selects.
+struct Selected<'a> {
+    filter: SessionFilter,
+    viewer: Viewer<'a>,
+    limit: usize,
+}
+
+impl Selected<'_> {
+    fn has(&self, session: &SessionRecord) -> bool {
+        let now = self.viewer.now;
+        session.expires > now && self.filter.matches(session, now)
     }
-    Ok(Reply::Done { count, text: None })
+
+    /// Writes all sessions as the table holds them.
+    fn all(&self, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+        let mut count = 0;
+        let mut failed = None;
+        let engine = &exchange.appliance.data_path.shared.engine;
+        engine.for_each_session(|session| {
+            if failed.is_some() || !self.has(session) {
+                return;
+            }
+            count += 1;
+            let reply = Reply::Session(Box::new(self.viewer.view(session)));
+            failed = exchange.put(&reply).err();
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(Reply::Done { count, text: None }),
+        }
+    }
+
+    /// Writes the sessions with the most bytes.
+    fn largest(&self, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+        let mut count = 0;
+        let mut first = First::new(self.limit);
+        let engine = &exchange.appliance.data_path.shared.engine;
+        engine.for_each_session(|session| {
+            if self.has(session) {
+                count += 1;
+                first.push(
+                    rank(session, None, SortKey::Bytes, self.viewer.now),
+                    *session,
+                );
+            }
+        });
+        for session in first.into_order() {
+            exchange.put(&Reply::Session(Box::new(self.viewer.view(&session))))?;
+        }
+        Ok(Reply::Done { count, text: None })
+    }
+
+    /// Writes the first sessions of an order, with their rates.
+    fn busiest(&self, sort: SortKey, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+        let now = self.viewer.now;
+        let (mut count, mut unknown) = (0, 0);
+        let mut first = First::new(self.limit);
+        let look = exchange.measure(|session, moved| {
+            if self.has(session) {
+                count += 1;
+                unknown += u64::from(moved.is_none());
+                let rank = rank(session, moved, sort, now);
+                first.push(rank, (*session, moved));
+            }
+        });
+        for (session, moved) in first.into_order() {
+            let mut view = self.viewer.view(&session);
+            let moved = look.over.zip(moved);
+            view.rate = moved.map(|(over, moved)| moved.rate(over));
+            exchange.put(&Reply::Session(Box::new(view)))?;
+        }
+        Ok(Reply::Done {
+            count,
+            text: unmeasured(look, unknown),
+        })
+    }
+
+    /// Writes the first groups of an order, with their rates.
+    fn groups(
+        &self,
+        key: GroupKey,
+        sort: SortKey,
+        exchange: &mut Exchange<'_>,
+    ) -> io::Result<Reply> {
+        let now = self.viewer.now;
+        let mut unknown = 0;
+        let mut groups = Groups::new(key, sort, now);
+        let look = exchange.measure(|session, moved| {
+            if self.has(session) {
+                unknown += u64::from(moved.is_none());
+                groups.add(session, moved);
+            }
+        });
+        let (count, joined) = groups.counts();
+        let mut first = First::new(self.limit);
+        for group in groups.into_groups(&self.viewer) {
+            first.push(group.total.rank(sort, now), group);
+        }
+        let start = |moment: Instant| self.viewer.clock.seconds(moment);
+        for group in first.into_order() {
+            let view = Group::view(group, look.over, start);
+            exchange.put(&Reply::Group(Box::new(view)))?;
+        }
+        let other = (joined > 0).then(|| format!("`other` stands for {joined} small groups"));
+        let notes: Vec<_> = other.into_iter().chain(unmeasured(look, unknown)).collect();
+        Ok(Reply::Done {
+            count: count as u64,
+            text: (!notes.is_empty()).then(|| notes.join("; ")),
+        })
+    }
+}
+
+/// Returns a note on sessions without a rate in a look that has rates.
+fn unmeasured(look: Look, count: u64) -> Option<String> {
+    (look.over.is_some() && count > 0)
+        .then(|| format!("the rates of {count} sessions are not known"))
+}
+
+/// Returns the position of a session in an order.
+fn rank(session: &SessionRecord, moved: Option<Moved>, sort: SortKey, now: Instant) -> Rank {
+    let bytes = session.original.bytes.saturating_add(session.reply.bytes);
+    let moved = moved.unwrap_or_default();
+    let value = match sort {
+        SortKey::Rate => moved.bytes,
+        SortKey::PacketRate => moved.packets,
+        SortKey::Bytes => bytes,
+        SortKey::Packets => u64::from(session.original.packets) + u64::from(session.reply.packets),
+        SortKey::Age => micros(now.saturating_duration_since(session.start)),
+        SortKey::Sessions => 1,
+    };
+    Rank { value, bytes }
 }

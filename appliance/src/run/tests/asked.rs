@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
-use crate::run::protocol::{FilterSpec, Reply, Request};
+use crate::run::protocol::{FilterSpec, GroupKey, ListingRequest, Reply, Request, SortKey};
 use crate::sessions::client::Client;
 
 use super::*;
@@ -14,8 +14,16 @@ fn ask(appliance: &TestAppliance, request: &Request) -> Result<Vec<Reply>, Strin
     client.ask(request).map_err(|error| error.to_string())
 }
 
+fn listing(filter: FilterSpec, limit: Option<usize>) -> Request {
+    Request::Sessions(ListingRequest {
+        filter,
+        limit,
+        ..ListingRequest::default()
+    })
+}
+
 fn list(appliance: &TestAppliance, filter: FilterSpec, limit: Option<usize>) -> Vec<String> {
-    let replies = ask(appliance, &Request::Sessions { filter, limit }).unwrap();
+    let replies = ask(appliance, &listing(filter, limit)).unwrap();
     let mut found: Vec<_> = replies
         .iter()
         .filter_map(|reply| match reply {
@@ -171,10 +179,7 @@ fn sessions_are_listed_by_every_filter() {
         ..nothing()
     };
     for request in [
-        Request::Sessions {
-            filter: unknown.clone(),
-            limit: None,
-        },
+        listing(unknown.clone(), None),
         Request::Delete {
             filter: unknown,
             all: false,
@@ -207,12 +212,106 @@ fn sessions_are_listed_by_every_filter() {
             ..nothing()
         },
     ] {
-        let request = Request::Sessions {
-            filter: wrong,
-            limit: None,
-        };
-        assert!(ask(&appliance, &request).is_err());
+        assert!(ask(&appliance, &listing(wrong, None)).is_err());
     }
+    appliance.finish();
+}
+
+/// Asks for rows on an open connection, which keeps the counts for rates.
+fn rows(client: &mut Client, request: ListingRequest) -> Vec<Reply> {
+    let mut replies = client.ask(&Request::Sessions(request)).unwrap();
+    assert!(matches!(replies.pop(), Some(Reply::Done { .. })));
+    replies
+}
+
+#[test]
+fn the_session_with_the_highest_rate_comes_first_and_has_it() {
+    let appliance = some_sessions();
+    let mut client = Client::connect(&appliance.control()).unwrap();
+    let request = |sort| ListingRequest {
+        sort: Some(sort),
+        limit: Some(3),
+        ..ListingRequest::default()
+    };
+    let sessions = |replies: Vec<Reply>| {
+        let sessions = replies.into_iter().filter_map(|reply| match reply {
+            Reply::Session(view) => Some(*view),
+            _ => None,
+        });
+        sessions.collect::<Vec<_>>()
+    };
+    let first = sessions(rows(&mut client, request(SortKey::Rate)));
+    assert!(first.iter().all(|row| row.rate.is_none()), "{first:?}");
+    // The appliance measures over half a second at least.
+    thread::sleep(Duration::from_millis(600));
+    appliance.query(3, 1);
+    let by_rate = sessions(rows(&mut client, request(SortKey::Rate)));
+    assert_eq!(by_rate.len(), 3);
+    let top = by_rate.first().unwrap();
+    assert_eq!(top.session.rule, "dns");
+    let rate = top.rate.unwrap();
+    assert!(rate.packets > 0.0, "{rate:?}");
+    assert_eq!((rate.bytes / rate.packets).round(), 35.0, "{rate:?}");
+    let others = by_rate.iter().skip(1).map(|row| row.rate.unwrap());
+    assert!(others.into_iter().all(|rate| rate.bytes == 0.0));
+    let by_bytes = sessions(rows(&mut client, request(SortKey::Bytes)));
+    let bytes: Vec<_> = by_bytes.iter().map(|row| row.session.bytes()).collect();
+    assert!(bytes.is_sorted_by(|a, b| a >= b), "{bytes:?}");
+    let by_age = sessions(rows(&mut client, request(SortKey::Age)));
+    assert!(by_age.is_sorted_by(|a, b| a.session.start <= b.session.start));
+    let refused = client.ask(&Request::Sessions(request(SortKey::Sessions)));
+    assert!(refused.unwrap_err().to_string().contains("order of groups"));
+    appliance.finish();
+}
+
+#[test]
+fn sessions_are_grouped_by_every_property() {
+    let appliance = some_sessions();
+    let mut client = Client::connect(&appliance.control()).unwrap();
+    for (group, wanted) in [
+        (
+            GroupKey::Source,
+            "10.0.0.1 1, 10.0.0.2 1, 10.0.0.3 1, 10.0.0.4 1",
+        ),
+        (GroupKey::Destination, "192.0.2.1 4"),
+        (GroupKey::Port, "tcp/80 3, udp/53 1"),
+        (GroupKey::Rule, "dns 1, web 3"),
+        (GroupKey::Zone, "blue 1, default 3"),
+    ] {
+        let request = ListingRequest {
+            group: Some(group),
+            sort: Some(SortKey::Sessions),
+            ..ListingRequest::default()
+        };
+        let replies = rows(&mut client, request);
+        let counts: Vec<_> = replies
+            .iter()
+            .filter_map(|reply| match reply {
+                Reply::Group(view) => Some((view.name.as_str(), view.sessions)),
+                _ => None,
+            })
+            .collect();
+        assert!(counts.is_sorted_by(|a, b| a.1 >= b.1), "{counts:?}");
+        let mut names: Vec<_> = counts
+            .iter()
+            .map(|(name, n)| format!("{name} {n}"))
+            .collect();
+        names.sort();
+        assert_eq!(names.join(", "), wanted);
+    }
+    let request = ListingRequest {
+        group: Some(GroupKey::Rule),
+        filter: FilterSpec {
+            protocol: Some("udp".to_owned()),
+            ..FilterSpec::default()
+        },
+        ..ListingRequest::default()
+    };
+    let groups = rows(&mut client, request);
+    let [Reply::Group(dns)] = groups.as_slice() else {
+        panic!("{groups:?}");
+    };
+    assert_eq!((dns.name.as_str(), dns.packets, dns.bytes), ("dns", 1, 35));
     appliance.finish();
 }
 

@@ -406,6 +406,9 @@ Each reason has a series from the start. `portcullis_sessions_by_state` has a se
 protocol and state that has had a session. It is counted in the background while metrics are read;
 `portcullis_sessions_by_state_age_seconds` is the age of the count.
 
+`packaging/grafana/portcullis.json` is a dashboard of these metrics, and
+`packaging/prometheus/portcullis.rules.yml` has alert rules. Their thresholds are starting points.
+
 A test generates this page: `UPDATE=1 cargo test -p portcullis-appliance the_page`.
 
 | family | type | labels | meaning |

@@ -1,0 +1,64 @@
+//! Colors and other marks of the view.
+
+use ratatui::style::{Color, Modifier, Style};
+
+/// Styles of the view. Without colors, bold and reversed text remain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Theme {
+    has_colors: bool,
+}
+
+impl Theme {
+    pub(super) const fn new(has_colors: bool) -> Self {
+        Self { has_colors }
+    }
+
+    /// Returns the theme that the environment asks for: without colors if `NO_COLOR` is not empty.
+    pub(super) fn of_environment() -> Self {
+        let is_set = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self::new(!is_set)
+    }
+
+    const fn colored(self, color: Color) -> Style {
+        if self.has_colors {
+            Style::new().fg(color)
+        } else {
+            Style::new()
+        }
+    }
+
+    pub(super) const fn good(self) -> Style {
+        self.colored(Color::Green)
+    }
+
+    pub(super) const fn bad(self) -> Style {
+        self.colored(Color::Red).add_modifier(Modifier::BOLD)
+    }
+
+    /// Style of the names of values.
+    pub(super) const fn label(self) -> Style {
+        self.colored(Color::DarkGray)
+    }
+
+    pub(super) const fn value(self) -> Style {
+        self.colored(Color::Cyan)
+    }
+
+    pub(super) const fn head(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+
+    /// Style of the title of the column by which rows are sorted.
+    pub(super) const fn sorted(self) -> Style {
+        self.head().add_modifier(Modifier::BOLD)
+    }
+
+    pub(super) const fn selected(self) -> Style {
+        let style = Style::new().add_modifier(Modifier::REVERSED);
+        if self.has_colors {
+            style.fg(Color::Yellow)
+        } else {
+            style
+        }
+    }
+}

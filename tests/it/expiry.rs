@@ -361,12 +361,19 @@ fn an_answer_after_a_minute_belongs_to_its_conversation() {
 #[test]
 fn a_deadline_that_a_reload_puts_before_an_earlier_clock_is_due_at_once() {
     let ends = Ends::v4(4_000, 9);
-    let mut scene = Scene::new("[lifetimes]\nudp.unreplied = \"20s\"\n");
+    let toml =
+        "[lifetimes]\ntcp.syn_sent = \"16s\"\nudp.unreplied = \"20s\"\n[table]\nshards = 1\n";
+    let mut scene = Scene::new(toml);
     assert!(scene.udp(ends).is_forward());
-    scene.wait(16);
+    scene.pass(ends, SYN, 100, 0, b"");
+    assert_eq!(
+        scene.wait(16).ended.len(),
+        1,
+        "the wheel is at its deadline"
+    );
     // Another thread has an older clock, by which the session has half a second left.
     scene.now -= Duration::from_millis(1_500);
-    let (done, _) = scene.reload("[lifetimes]\nudp.unreplied = \"15s\"\n");
+    let (done, _) = scene.reload(&toml.replace("20s", "15s"));
     assert_eq!(done.retimed, 1);
     scene.engine.check_invariants().unwrap();
     assert!(scene.engine.next_expiry().is_some());

@@ -53,7 +53,7 @@ impl Evidence {
                 let mut to = Receivers::default();
                 to.add_all();
                 let event = AsymmetryEvent {
-                    line: line.clone(),
+                    line: *line,
                     at: now,
                 };
                 news.push(Sent {

@@ -16,6 +16,10 @@ use super::packet::{Flow, Snap};
 
 /// Event of the stream.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "events fill slots of queues that are allocated once; a box would allocate for each"
+)]
 pub(crate) enum Observed {
     /// A session was opened.
     Opened(SessionRecord),

@@ -17,7 +17,15 @@ pub(crate) struct Ring {
     held: usize,
     /// Number of the next event.
     next: u64,
-    classes: Box<[VecDeque<(u64, Arc<Observed>)>]>,
+    /// Events of each class, the oldest first.
+    classes: Box<[VecDeque<Numbered>]>,
+}
+
+/// Event with its number.
+#[derive(Debug)]
+struct Numbered {
+    number: u64,
+    event: Arc<Observed>,
 }
 
 impl Default for Ring {
@@ -46,7 +54,10 @@ impl Ring {
             self.held -= 1;
         }
         if let Some(class) = self.classes.get_mut(event.class().index()) {
-            class.push_back((self.next, event));
+            class.push_back(Numbered {
+                number: self.next,
+                event,
+            });
             self.next += 1;
             self.held += 1;
         }
@@ -60,8 +71,8 @@ impl Ring {
     /// Returns all events, the oldest first.
     pub(super) fn events(&self) -> Vec<Arc<Observed>> {
         let mut events: Vec<_> = self.classes.iter().flatten().collect();
-        events.sort_unstable_by_key(|(number, _)| *number);
-        let events = events.into_iter().map(|(_, event)| Arc::clone(event));
+        events.sort_unstable_by_key(|each| each.number);
+        let events = events.into_iter().map(|each| Arc::clone(&each.event));
         events.collect()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::flow::{Direction, Zone};
 use crate::fragment::id::HoldId;
 pub use crate::ftp::{Expectation, HelperEvent, SessionEnds};
-pub use crate::limits::Exceeded;
+pub use crate::limits::{Exceeded, Limit};
 use crate::policy::{Action, RuleId};
 use crate::question::Question;
 pub use crate::reset::{MAX_REPLY, Reset, Unsent, write_reply_unbudgeted};

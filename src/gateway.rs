@@ -156,7 +156,7 @@ impl Gateway {
             now,
             scratch,
             collected,
-            |_, datagram, answer| match answer {
+            |_, datagram, decision, _| match decision.answer {
                 Answer::Return => send(Outgoing {
                     tunnel: datagram.back(),
                     payload: datagram.payload,

@@ -159,6 +159,20 @@ macro_rules! drop_reasons {
             /// All reasons except the malformations.
             pub const TRACKING: &'static [Self] = &[$(Self::$variant),+];
 
+            /// Returns a number below [`DropReason::COUNT`], the index of the reason's counter. The
+            /// number may change between versions.
+            #[must_use]
+            pub fn index(self) -> usize {
+                /// The reasons except the malformations, numbered.
+                enum Place {
+                    $($variant,)+
+                }
+                match self {
+                    Self::Malformed(malformed) => Self::TRACKING.len() + malformed.index(),
+                    $(Self::$variant => Place::$variant as usize,)+
+                }
+            }
+
             /// Returns the stable name: counter label and log key.
             #[must_use]
             pub const fn name(self) -> &'static str {
@@ -400,19 +414,6 @@ impl DropReason {
     /// Returns whether the reason keeps a SYN from opening a session until its source is validated.
     pub(crate) const fn is_challenge(self) -> bool {
         matches!(self, Self::SynChallenged | Self::SynChallengeBudget)
-    }
-
-    /// Returns a number below [`DropReason::COUNT`], the index of the reason's counter. The number
-    /// may change between versions.
-    #[must_use]
-    pub fn index(self) -> usize {
-        match self {
-            Self::Malformed(malformed) => Self::TRACKING.len() + malformed.index(),
-            other => Self::TRACKING
-                .iter()
-                .position(|reason| *reason == other)
-                .unwrap_or(0),
-        }
     }
 }
 

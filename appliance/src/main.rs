@@ -6,6 +6,7 @@ mod check;
 mod config_file;
 mod five_tuple;
 mod memory;
+mod observe;
 mod output;
 mod replay;
 mod run;
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// List and end the sessions of a running appliance, read its counters, and reload it
     Sessions(Box<sessions::SessionsArgs>),
+    /// Watch a running appliance: sessions, denials, drops with their reasons, and packets
+    Observe(Box<observe::ObserveArgs>),
     /// Act as a Gateway Load Balancer: send packets to an appliance and check every reply
     Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),
         Command::Sessions(args) => sessions::run(&args).map_err(|error| (1, error.to_string())),
+        Command::Observe(args) => observe::run(&args).map_err(|error| (1, error.to_string())),
         Command::Simulate(args) => simulate::run(&args).map_err(|error| (1, error.to_string())),
     };
     match result {

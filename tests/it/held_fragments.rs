@@ -7,7 +7,7 @@ use crate::support::seal::sealed;
 use crate::support::tunnel::{ALLOW, Appliance, Kept, Label, datagram, green, sent};
 use portcullis::HeldPackets;
 use portcullis::HoldId;
-use portcullis::geneve::front::{Answer, NotSent, Scratch};
+use portcullis::geneve::front::{Answer, NotSent, Queued, Scratch};
 use portcullis::{Config, Discard, DropReason, Engine, Event, Outbox, Packet, Sink, Verdict, Zone};
 use proptest::prelude::*;
 
@@ -705,4 +705,59 @@ proptest! {
         );
         prop_assert_eq!(waits, (0, 0));
     }
+}
+
+#[test]
+fn a_decision_has_the_packet_the_zone_and_the_verdict_also_when_it_was_held() {
+    let mut appliance = Appliance::new(ALLOW);
+    let label = green(1, 1);
+    let [_, middle, _] = parts(1);
+    let payload = label.around(&middle);
+    let Appliance {
+        front,
+        engine,
+        scratch,
+        now,
+        told,
+        ..
+    } = &mut appliance;
+    let mut seen = Vec::new();
+    let queued = [Queued::from(datagram(1, &payload))];
+    front.handle_queued_batch(engine, queued, *now, scratch, told, |_, _, decision, _| {
+        let packet = decision.packet.unwrap();
+        assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone(2)));
+        assert!(!decision.is_forwarded() && !decision.is_too_large);
+        seen.push(decision.verdict.unwrap().name());
+    });
+    assert_eq!(seen, ["hold"]);
+    let later = *now + Duration::from_secs(1);
+    let released = front.decide_released(engine, later, scratch, told).unwrap();
+    assert_eq!(released.datagram.payload, payload);
+    let decision = released.decision;
+    let reason = DropReason::FragmentBeforeFirst;
+    assert_eq!(decision.verdict.unwrap().reason(), Some(reason));
+    assert_eq!(decision.answer, Answer::Nothing(NotSent::Dropped(reason)));
+    let packet = decision.packet.unwrap();
+    assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone(2)));
+}
+
+#[test]
+fn an_explained_datagram_is_decided_once_and_has_its_steps() {
+    let mut appliance = Appliance::new(ALLOW);
+    let payload = green(1, 1).around(&udp(ENDS, b"query"));
+    let Appliance {
+        front,
+        engine,
+        scratch,
+        now,
+        told,
+        ..
+    } = &mut appliance;
+    let queued = Queued::from(datagram(1, &payload));
+    let (decision, steps) = front.explain(engine, &queued, *now, scratch, told);
+    assert_eq!(decision.answer, Answer::Return);
+    assert!(decision.is_forwarded());
+    assert!(steps.len() > 3, "{steps:?}");
+    assert_eq!(engine.stats().sessions_opened, 1);
+    assert_eq!(appliance.stats().returned, 1);
 }

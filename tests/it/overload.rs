@@ -194,9 +194,9 @@ fn a_batch_is_shed_by_how_long_each_datagram_waited_and_keeps_its_order() {
             appliance.now,
             &mut appliance.scratch,
             &mut Discard,
-            |place, datagram, answer| {
+            |place, datagram, decision, _| {
                 assert_eq!(datagram.payload, payloads[place].2);
-                let kept = Kept::of(answer);
+                let kept = Kept::of(decision.answer);
                 if kept != Kept::Nothing(NotSent::Refused(Refusal::QueueDelay)) {
                     decided.push(place);
                 }

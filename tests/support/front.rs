@@ -255,11 +255,11 @@ fn shed(
         now,
         scratch,
         &mut resets,
-        |_, _, answer| {
+        |_, _, decision, _| {
             answered += 1;
             if queued.waited == Waited::TooLong {
                 let refused = NotSent::Refused(Refusal::QueueDelay);
-                assert_eq!(answer, Answer::Nothing(refused));
+                assert_eq!(decision.answer, Answer::Nothing(refused));
             }
         },
     );

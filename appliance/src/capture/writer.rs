@@ -41,17 +41,29 @@ impl CaptureWriter {
     /// # Errors
     /// [`CaptureError::Io`] if the file cannot be created or written.
     pub(crate) fn create(path: &Path) -> Result<Self, CaptureError> {
+        let is_pcapng = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("pcapng"));
+        Self::create_as(path, if is_pcapng { Form::Pcapng } else { Form::Pcap })
+    }
+
+    /// Creates a pcapng, whatever its name.
+    ///
+    /// # Errors
+    /// [`CaptureError::Io`] if the file cannot be created or written.
+    pub(crate) fn create_pcapng(path: &Path) -> Result<Self, CaptureError> {
+        Self::create_as(path, Form::Pcapng)
+    }
+
+    fn create_as(path: &Path, form: Form) -> Result<Self, CaptureError> {
         let name = output::name(path);
         let out = output::create(path).map_err(|source| CaptureError::Io {
             name: name.clone(),
             source,
         })?;
-        let is_pcapng = path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("pcapng"));
         let mut writer = Self {
             name,
-            form: if is_pcapng { Form::Pcapng } else { Form::Pcap },
+            form,
             out: BufWriter::new(out),
         };
         writer.header().map_err(|source| writer.error(source))?;
@@ -88,6 +100,14 @@ impl CaptureWriter {
     /// # Errors
     /// Returns [`CaptureError::Io`] if the file cannot be written, as on a full disk.
     pub(crate) fn finish(mut self) -> Result<(), CaptureError> {
+        self.flush()
+    }
+
+    /// Flushes the buffer; the capture goes on.
+    ///
+    /// # Errors
+    /// Returns [`CaptureError::Io`] if the file cannot be written, as on a full disk.
+    pub(crate) fn flush(&mut self) -> Result<(), CaptureError> {
         self.out.flush().map_err(|source| self.error(source))
     }
 

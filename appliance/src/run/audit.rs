@@ -35,6 +35,12 @@ pub(super) fn order(request: &Request) -> Option<String> {
         Request::Adopt { seconds } => format!("adopt for {seconds} s"),
         Request::Reload => "reload".to_owned(),
         Request::Import { expectations } => format!("import {} expectations", expectations.len()),
+        Request::Observe(spec) if spec.snap.is_some() || spec.explain => {
+            format!(
+                "observe {}",
+                one_line(&serde_json::to_string(spec).unwrap_or_default())
+            )
+        }
         Request::Asymmetry { clear: true } => "clear the report of asymmetric paths".to_owned(),
         Request::Sessions(_)
         | Request::Explain { .. }
@@ -43,6 +49,7 @@ pub(super) fn order(request: &Request) -> Option<String> {
         | Request::Asymmetry { clear: false }
         | Request::Stats
         | Request::Store
+        | Request::Observe(_)
         | Request::Health => return None,
     })
 }

@@ -182,7 +182,14 @@ fn converse(
         let last = match serde_json::from_slice(&line) {
             Ok(request) => {
                 let order = audit::order(&request);
-                let mut writer = |reply: &Reply| put(&mut replies, reply);
+                let mut writer = |reply: &Reply| {
+                    put(&mut replies, reply)?;
+                    // A stream does not wait until a buffer is full.
+                    match reply {
+                        Reply::Event(_) | Reply::Pulse => replies.flush(),
+                        _ => Ok(()),
+                    }
+                };
                 let last = answer(
                     request,
                     &mut Exchange::new(appliance, &mut rates, &mut writer),

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use portcullis::geneve::front::{Answer, Scratch};
+use portcullis::geneve::front::{Answer, Released, Scratch};
 use portcullis::{Config, ConfigError, Reload, SessionFilter, TunnelRef};
 use serde::{Deserialize, Serialize};
 
@@ -112,14 +112,19 @@ impl DataPath {
         let Shared { engine, front, .. } = &*self.shared;
         if self.shared.store.is_some() {
             let now = Instant::now();
-            while let Some(answer) = front.next_released(engine, now, scratch, &mut sink) {
-                if let Answer::Send(outgoing) = answer {
+            while let Some(released) = front.decide_released(engine, now, scratch, &mut sink) {
+                let Released { datagram, decision } = released;
+                if let Answer::Send(outgoing) = decision.answer {
                     outlet.put_made(&outgoing.tunnel, outgoing.payload);
                 }
+                sink.tap.packet(&datagram, &decision);
             }
         }
-        for reset in &sink.resets {
-            match front.reset(reset, scratch) {
+        let EventSink { resets, tap, .. } = &mut sink;
+        for reset in resets.iter() {
+            let outgoing = front.reset(reset, scratch);
+            tap.reset(reset, outgoing.is_some());
+            match outgoing {
                 Some(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
                 None => self.sent.resets_without_tunnel.add(1),
             }

@@ -2,6 +2,7 @@
 //! its queue, [`EventSink`] also collects the RSTs to send.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis::event::HelperNote;
 use portcullis::policy::CompiledPolicy;
@@ -10,6 +11,7 @@ use portcullis::{
 };
 
 use super::event_queue::{EventQueue, SessionEvent};
+use super::observe::tap::Tap;
 use super::shared::Shared;
 
 /// Sends the events that the session log records to its queue. Each worker has one of its own.
@@ -85,10 +87,11 @@ impl<'s> EventSender<'s> {
     }
 }
 
-/// Sends events to the session log and to the store, and collects the RSTs that the engine makes.
+/// Sends events to the session log, to observers and to the store, and collects the RSTs that the engine makes.
 pub(crate) struct EventSink<'s> {
     shared: &'s Shared,
-    pub(super) log: EventSender<'s>,
+    log: EventSender<'s>,
+    pub(super) tap: Tap<'s>,
     /// RSTs that are not sent yet.
     pub(super) resets: Vec<Reset>,
 }
@@ -99,18 +102,28 @@ impl<'s> EventSink<'s> {
         Self {
             shared,
             log: EventSender::new(shared),
+            tap: Tap::new(&shared.observers, Instant::now()),
             resets: Vec::new(),
         }
+    }
+
+    /// Loads the rules in force and the wishes of observers. Called once for a batch of packets.
+    #[inline]
+    pub(super) fn refresh(&mut self, now: Instant) {
+        self.log.refresh();
+        self.tap.refresh(now);
     }
 }
 
 impl Sink for EventSink<'_> {
     fn session_opened(&mut self, session: &SessionRecord) {
         self.log.opened(session);
+        self.tap.opened(session);
     }
 
     fn session_ended(&mut self, session: &SessionRecord, reason: EndReason) {
         self.log.ended(session, reason);
+        self.tap.ended(session, reason);
         if let Some(store) = &self.shared.store {
             store.ended(session, reason);
         }
@@ -118,17 +131,21 @@ impl Sink for EventSink<'_> {
 
     fn session_denied(&mut self, denied: &DeniedSession) {
         self.log.denied(denied);
+        self.tap.denied(denied);
     }
 
     fn session_audited(&mut self, audited: &DeniedSession) {
         self.log.denied(audited);
+        self.tap.denied(audited);
     }
 
     fn limit_reached(&mut self, reached: &LimitReached) {
         self.log.limited(reached);
+        self.tap.limited(reached);
     }
 
     fn helper_event(&mut self, note: &HelperNote) {
+        self.tap.helper(note);
         if let Some(store) = &self.shared.store {
             store.helper(&self.shared.engine, note);
         }

@@ -117,6 +117,7 @@ impl Metrics {
                 lost: self.data_path.shared.lost_events(),
                 is_running: self.log.is_running(),
             },
+            observers: self.data_path.shared.observers.counts(),
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),
             process: ProcessReading::take(self.started_at),
             counted: self.census.read(now),

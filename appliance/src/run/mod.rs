@@ -23,6 +23,7 @@ mod instance;
 mod limits;
 mod log;
 mod metrics;
+pub(crate) mod observe;
 mod operations;
 mod outlet;
 mod overflow;

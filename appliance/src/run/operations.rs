@@ -28,6 +28,7 @@ use super::health;
 use super::http::{self, HttpListener, HttpRequest, Page, SourceFilter};
 use super::log::{self, LogCounters, SessionLog};
 use super::metrics::{AllListenerCounters, Metrics};
+use super::observe::hub;
 use super::settings::{Listen, Settings};
 use super::store::{HandOver, StoreThreads};
 use super::{census, control, saved, signals};
@@ -177,6 +178,8 @@ impl Operations {
         parts
             .threads
             .push(watch.map_err(part("health", "a thread"))?);
+        let hub = hub::start(Arc::clone(&appliance.data_path), Arc::clone(&parts.stop));
+        parts.threads.push(hub.map_err(part("run", "a thread"))?);
         let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
         let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;

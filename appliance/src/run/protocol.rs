@@ -10,6 +10,8 @@ use portcullis::session::{DatagramState, DccpState, SctpState, TcpState};
 use portcullis::{SessionFilter, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::observe::row::EventRow;
+use super::observe::spec::StreamSpec;
 use super::rates::TrafficRate;
 use super::store::StoreView;
 use super::view::{ListedSession, ZoneNames};
@@ -58,6 +60,8 @@ pub(crate) enum Request {
     Health,
     /// The state of the store that appliances share.
     Store,
+    /// Events of the past and of the future, until the client goes.
+    Observe(StreamSpec),
 }
 
 /// Sessions that the filter selects; with a limit, those with the most bytes.
@@ -162,6 +166,10 @@ pub(crate) enum Reply {
     Rule(Box<RuleView>),
     /// The state of the store.
     Store(Box<StoreView>),
+    /// An event of the stream.
+    Event(Box<EventRow>),
+    /// The stream has nothing to report.
+    Pulse,
     /// The answer is complete: how many things were found or done, and what was done, in words.
     Done {
         count: u64,

@@ -13,6 +13,7 @@ use portcullis::geneve::front::FrontEnd;
 use portcullis::{Config, ConfigError, Engine, Reload, Sink};
 
 use super::event_queue::{EventQueue, LostEvents, SessionEvent};
+use super::observe::Observers;
 use super::overflow::KernelDrops;
 use super::settings::RunSettings;
 use super::store::StoreHandle;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) started: Instant,
     /// Queue of the session log, if there is one.
     pub(crate) events: Option<EventQueue>,
+    /// Stream of `portcullis observe`.
+    pub(crate) observers: Observers,
     /// Store that the appliances of a group share, if there is one.
     pub(crate) store: Option<StoreHandle>,
 }
@@ -70,6 +73,7 @@ impl Shared {
             stop: Arc::default(),
             started: Instant::now(),
             events,
+            observers: Observers::default(),
             store: None,
         })
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use portcullis::geneve::front::{Answer, Scratch};
+use portcullis::geneve::front::{Answer, Datagram, Decision, Released, Scratch};
 
 use super::event_sink::EventSink;
 use super::inlet::{Inlet, Port, QueueBounds, Received, ports, receive_queue};
@@ -115,6 +115,29 @@ impl Worker {
     }
 }
 
+/// Outgoing datagrams of a turn, with the counters of received ones.
+struct Answers<'t> {
+    stats: &'t WorkerStats,
+    outlet: &'t mut Outlet,
+}
+
+impl Answers<'_> {
+    /// Counts the datagram with a number in its batch, and queues its answer.
+    #[inline]
+    fn put(&mut self, number: usize, datagram: &Datagram<'_>, answer: &Answer<'_>) {
+        self.stats.received.add(1);
+        self.stats.received_bytes.add(datagram.payload.len() as u64);
+        match answer {
+            Answer::Return => {
+                let len = datagram.payload.len();
+                self.outlet.put_back(&datagram.back(), number, len);
+            }
+            Answer::Send(outgoing) => self.outlet.put_made(&outgoing.tunnel, outgoing.payload),
+            Answer::Nothing(_) => {}
+        }
+    }
+}
+
 /// State of a working worker.
 struct Turns<'s> {
     shared: &'s Shared,
@@ -169,25 +192,53 @@ impl Turns<'_> {
             sink,
             ..
         } = self;
-        sink.log.refresh();
+        sink.refresh(now);
+        if sink.tap.explains() {
+            return self.decide_one_by_one(now);
+        }
         shared.front.handle_queued_batch(
             &shared.engine,
             inlet.datagrams(),
             now,
             scratch,
             sink,
-            |number, datagram, answer| {
-                stats.received.add(1);
-                stats.received_bytes.add(datagram.payload.len() as u64);
-                match answer {
-                    Answer::Return => {
-                        outlet.put_back(&datagram.back(), number, datagram.payload.len());
-                    }
-                    Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
-                    Answer::Nothing(_) => {}
-                }
+            |number, datagram, decision, sink| {
+                Answers { stats, outlet }.put(number, datagram, &decision.answer);
+                sink.tap.packet(datagram, &decision);
             },
         );
+        self.after_datagrams(now)
+    }
+
+    /// Decides the received datagrams one by one, and traces those that an observer asks for.
+    #[cold]
+    fn decide_one_by_one(&mut self, now: Instant) -> bool {
+        let (engine, front) = (&self.shared.engine, &self.shared.front);
+        let (scratch, sink) = (&mut self.scratch, &mut self.sink);
+        for (number, queued) in self.inlet.datagrams().enumerate() {
+            let mut answers = Answers {
+                stats: self.stats,
+                outlet: &mut self.outlet,
+            };
+            if sink.tap.traces(&queued.datagram) {
+                let (decision, steps) = front.explain(engine, &queued, now, scratch, sink);
+                answers.put(number, &queued.datagram, &decision.answer);
+                sink.tap.traced(&queued.datagram, &decision, steps);
+                continue;
+            }
+            let each =
+                |_, datagram: &Datagram<'_>, decision: Decision<'_>, sink: &mut EventSink<'_>| {
+                    answers.put(number, datagram, &decision.answer);
+                    sink.tap.packet(datagram, &decision);
+                };
+            front.handle_queued_batch(engine, [queued], now, scratch, sink, each);
+        }
+        self.after_datagrams(now)
+    }
+
+    /// Decides the datagrams that were held, and ends expired sessions. Returns whether more
+    /// sessions have expired.
+    fn after_datagrams(&mut self, now: Instant) -> bool {
         self.put_released(now);
         let engine = &self.shared.engine;
         engine.next_expiry().is_some_and(|due| due <= now)
@@ -198,22 +249,26 @@ impl Turns<'_> {
     #[inline]
     fn put_released(&mut self, now: Instant) {
         let shared = self.shared;
-        while let Some(answer) =
+        while let Some(Released { datagram, decision }) =
             shared
                 .front
-                .next_released(&shared.engine, now, &mut self.scratch, &mut self.sink)
+                .decide_released(&shared.engine, now, &mut self.scratch, &mut self.sink)
         {
-            if let Answer::Send(outgoing) = answer {
+            if let Answer::Send(outgoing) = decision.answer {
                 self.outlet.put_made(&outgoing.tunnel, outgoing.payload);
             }
+            self.sink.tap.packet(&datagram, &decision);
         }
     }
 
     /// Sends all queued datagrams, and the RSTs.
     #[inline]
     fn send(&mut self) {
-        for reset in self.sink.resets.drain(..) {
-            match self.shared.front.reset(&reset, &mut self.scratch) {
+        let EventSink { resets, tap, .. } = &mut self.sink;
+        for reset in resets.drain(..) {
+            let outgoing = self.shared.front.reset(&reset, &mut self.scratch);
+            tap.reset(&reset, outgoing.is_some());
+            match outgoing {
                 Some(outgoing) => self.outlet.put_made(&outgoing.tunnel, outgoing.payload),
                 None => self.stats.resets_without_tunnel.add(1),
             }

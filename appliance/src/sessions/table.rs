@@ -32,6 +32,8 @@ pub(super) fn line(reply: &Reply, n: usize, is_list: bool) -> String {
             format!("{}  {reason}", session(view, now())),
         ),
         Reply::Line(text) | Reply::Error(text) => text.clone(),
+        // Only an observer asks for these.
+        Reply::Event(_) | Reply::Pulse => String::new(),
         Reply::Expectation(expectation) => {
             let left = Duration::from_secs(expectation.lifetime.as_secs());
             format!(

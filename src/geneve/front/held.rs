@@ -2,20 +2,22 @@
 
 use std::time::Instant;
 
+use super::decision::{Decided, DecidedPacket, Decision, Entered, Released, nothing};
 use super::owned::HeldDatagram;
 use super::scratch::Scratch;
-use super::stats::Outcome;
-use super::{Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, nothing};
+use super::stats::{NotSent, Outcome};
+use super::{Answer, FrontEnd, Outgoing};
 use crate::engine::Engine;
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::fragment::HoldId;
 use crate::question::Question;
 use crate::reset::Reset;
 use crate::session::{EndReason, SessionRecord};
+use crate::verdict::Verdict;
 
 /// Wraps a caller's sink and collects the identifiers of released packets.
 pub(crate) struct Watch<'s, S> {
-    sink: &'s mut S,
+    pub(super) sink: &'s mut S,
     pub(crate) released: Vec<HoldId>,
 }
 
@@ -91,8 +93,21 @@ impl FrontEnd {
         scratch: &'b mut Scratch,
         sink: &mut S,
     ) -> Option<Answer<'b>> {
+        let released = self.decide_released(engine, now, scratch, sink)?;
+        Some(released.decision.answer)
+    }
+
+    /// Decides a datagram like [`FrontEnd::next_released`], and also returns the datagram and the
+    /// verdict.
+    pub fn decide_released<'b, S: Sink>(
+        &self,
+        engine: &Engine,
+        now: Instant,
+        scratch: &'b mut Scratch,
+        sink: &mut S,
+    ) -> Option<Released<'b>> {
         let held = scratch.next_ready().or_else(|| self.held.next(now))?;
-        Some(self.decide_held(engine, &held.datagram(), now, scratch, sink))
+        Some(self.decide_held(engine, held, now, scratch, sink))
     }
 
     /// Releases everything that is held, before a thread ends.
@@ -116,41 +131,74 @@ impl FrontEnd {
     fn decide_held<'b, S: Sink>(
         &self,
         engine: &Engine,
-        datagram: &Datagram<'_>,
+        held: HeldDatagram,
         now: Instant,
         scratch: &'b mut Scratch,
         sink: &mut S,
-    ) -> Answer<'b> {
+    ) -> Released<'b> {
         scratch.counters().count(Outcome::Released);
         // The outer headers are read again: there may have been a reload in between.
         scratch.follow(self);
         scratch.lapse(now);
-        let found = match scratch.find(self, datagram, now) {
+        let datagram = held.datagram();
+        let found = match scratch.find(self, &datagram, now) {
             Ok(found) => found,
-            Err((refusal, _)) => return nothing(scratch, NotSent::Refused(refusal)),
+            Err((refusal, _)) => {
+                let decision = Decision::refused(scratch, refusal);
+                scratch.keep(held);
+                let datagram = scratch.kept();
+                return Released { datagram, decision };
+            }
         };
-        let packet = found.packet(datagram, now);
-        let mut watch = Watch::new(sink);
-        let verdict = engine.process_with(packet, &mut watch);
-        self.take_released(watch.released, scratch);
+        let decided = Decided::by(engine, found.packet(&datagram, now), sink);
+        self.take_released(decided.released, scratch);
         let entered = Entered {
-            datagram,
+            datagram: &datagram,
             found: &found,
-            packet,
+            packet: found.packet(&datagram, now),
         };
-        let (tunnel, len) = match self.leave(engine, entered, verdict, scratch) {
-            Answer::Nothing(reason) => return Answer::Nothing(reason),
-            Answer::Send(outgoing) => (outgoing.tunnel, outgoing.payload.len()),
+        let inside = entered.inside();
+        let Decision {
+            answer,
+            verdict,
+            is_too_large,
+            ..
+        } = self.leave(engine, entered, decided.verdict, scratch);
+        let sent = match answer {
+            Answer::Nothing(reason) => Err(reason),
+            Answer::Send(outgoing) => Ok((outgoing.tunnel, outgoing.payload.len())),
             Answer::Return => {
                 let len = datagram.payload.len();
                 if let Some(out) = scratch.out().get_mut(..len) {
                     out.copy_from_slice(datagram.payload);
                 }
-                (datagram.back(), len)
+                Ok((datagram.back(), len))
             }
         };
-        let payload = scratch.written(len);
-        Answer::Send(Outgoing { tunnel, payload })
+        let DecidedPacket { zone, tunnel, .. } = inside;
+        let packet = move |payload| DecidedPacket {
+            bytes: <[u8]>::get(payload, found.header_len..).unwrap_or_default(),
+            zone,
+            tunnel,
+        };
+        scratch.keep(held);
+        let (datagram, out) = (scratch.kept(), &*scratch);
+        let answer = match sent {
+            Err(reason) => Answer::Nothing(reason),
+            Ok((tunnel, len)) => Answer::Send(Outgoing {
+                tunnel,
+                payload: out.written(len),
+            }),
+        };
+        Released {
+            datagram,
+            decision: Decision {
+                answer,
+                verdict,
+                packet: Some(packet(datagram.payload)),
+                is_too_large,
+            },
+        }
     }
 
     /// Holds a datagram. If it cannot be held, it is decided immediately.
@@ -158,13 +206,19 @@ impl FrontEnd {
     pub(super) fn hold<'b>(
         &self,
         engine: &Engine,
-        entered: Entered<'_>,
+        entered: Entered<'_, 'b>,
         id: HoldId,
+        verdict: Verdict,
         scratch: &'b mut Scratch,
-    ) -> Answer<'b> {
+    ) -> Decision<'b> {
         let held = HeldDatagram::of(entered.datagram);
         match self.held.put(engine, id, held, entered.packet.now()) {
-            None => nothing(scratch, NotSent::Held),
+            None => Decision {
+                answer: nothing(scratch, NotSent::Held),
+                verdict: Some(verdict),
+                packet: Some(entered.inside()),
+                is_too_large: false,
+            },
             Some(_) => {
                 let packet = entered.packet.can_hold(false);
                 let verdict = engine.verdict_only(packet);

@@ -60,6 +60,7 @@
 //! }
 //! # Ok::<(), portcullis::ConfigError>(())
 //! ```
+mod decision;
 mod ends;
 mod held;
 mod mss;
@@ -77,6 +78,8 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+pub use self::decision::{Answer, DecidedPacket, Decision, Outgoing, Released};
+use self::decision::{Decided, Entered, nothing, send};
 use self::ends::{Known, Standing};
 pub(crate) use self::held::Watch;
 use self::owned::HeldDatagram;
@@ -91,6 +94,7 @@ use super::EndpointId;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, HeldPackets, Packet};
 use crate::event::Sink;
+use crate::explain::Step;
 use crate::reset;
 use crate::session::{Origin, TunnelRef};
 use crate::verdict::{Class, Reply, Verdict};
@@ -117,6 +121,15 @@ pub struct Datagram<'a> {
 }
 
 impl Datagram<'_> {
+    /// A datagram without addresses and bytes.
+    const EMPTY: Self = Self {
+        source: Ipv4Addr::UNSPECIFIED,
+        source_port: 0,
+        destination: Ipv4Addr::UNSPECIFIED,
+        destination_port: 0,
+        payload: &[],
+    };
+
     /// Returns the tunnel in which this datagram goes back: the addresses are swapped, the ports
     /// are not.
     #[must_use]
@@ -141,27 +154,6 @@ pub struct Tunnel {
     pub source_port: u16,
     /// The UDP destination port.
     pub destination_port: u16,
-}
-
-/// A datagram to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outgoing<'a> {
-    /// The outer addresses and ports.
-    pub tunnel: Tunnel,
-    /// The UDP payload.
-    pub payload: &'a [u8],
-}
-
-/// The answer to a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "an answer has no effect unless the caller sends it"]
-pub enum Answer<'a> {
-    /// Send the unchanged UDP payload to [`Datagram::back`].
-    Return,
-    /// Send this datagram: a reject, an ICMP error, or the SYN with a smaller MSS.
-    Send(Outgoing<'a>),
-    /// Send nothing.
-    Nothing(NotSent),
 }
 
 /// The tunnel that a [`TunnelRef`] stands for.
@@ -269,34 +261,59 @@ impl FrontEnd {
         scratch: &'b mut Scratch,
         sink: &mut S,
     ) -> Answer<'b> {
-        self.handle_queued(engine, &Queued::from(*datagram), now, scratch, sink)
+        let queued = Queued::from(*datagram);
+        self.decide(engine, &queued, now, scratch, |packet| {
+            Decided::by(engine, packet, sink)
+        })
+        .answer
     }
 
-    fn handle_queued<'b, S: Sink>(
+    /// Decides a datagram like [`FrontEnd::handle_queued_batch`], and returns the steps of the
+    /// engine's decision; none for a datagram that the front end refuses. Allocates; meant for
+    /// diagnosing single packets.
+    pub fn explain<'b, S: Sink>(
         &self,
         engine: &Engine,
         queued: &Queued<'b>,
         now: Instant,
         scratch: &'b mut Scratch,
         sink: &mut S,
-    ) -> Answer<'b> {
+    ) -> (Decision<'b>, Vec<Step>) {
+        let mut steps = Vec::new();
+        let decision = self.decide(engine, queued, now, scratch, |packet| {
+            let mut watch = Watch::new(sink);
+            let (verdict, of_packet) = engine.explain(packet, &mut watch);
+            steps = of_packet;
+            Decided {
+                verdict,
+                released: watch.released,
+            }
+        });
+        (decision, steps)
+    }
+
+    /// Decides one datagram; `decide` returns the engine's decision on its packet.
+    #[inline]
+    fn decide<'b>(
+        &self,
+        engine: &Engine,
+        queued: &Queued<'b>,
+        now: Instant,
+        scratch: &'b mut Scratch,
+        decide: impl FnOnce(Packet<'b>) -> Decided,
+    ) -> Decision<'b> {
         match self.enter(queued, now, scratch) {
             Ok((found, packet)) => {
-                let mut watch = Watch::new(sink);
-                let verdict = engine.process_with(packet, &mut watch);
-                self.take_released(watch.released, scratch);
-                self.leave(
-                    engine,
-                    Entered {
-                        datagram: &queued.datagram,
-                        found: &found,
-                        packet,
-                    },
-                    verdict,
-                    scratch,
-                )
+                let decided = decide(packet);
+                self.take_released(decided.released, scratch);
+                let entered = Entered {
+                    datagram: &queued.datagram,
+                    found: &found,
+                    packet,
+                };
+                self.leave(engine, entered, decided.verdict, scratch)
             }
-            Err(refusal) => nothing(scratch, NotSent::Refused(refusal)),
+            Err(refusal) => Decision::refused(scratch, refusal),
         }
     }
 
@@ -315,15 +332,25 @@ impl FrontEnd {
         now: Instant,
         scratch: &mut Scratch,
         sink: &mut S,
-        each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
+        mut each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
     ) {
         let datagrams = datagrams.into_iter().map(Queued::from);
-        self.handle_queued_batch(engine, datagrams, now, scratch, sink, each);
+        self.handle_queued_batch(
+            engine,
+            datagrams,
+            now,
+            scratch,
+            sink,
+            |place, datagram, decision, _| each(place, datagram, decision.answer),
+        );
     }
 
     /// Decides datagrams like [`FrontEnd::handle_batch`], and sheds load if they have waited for
     /// too long ([`Waited`]). Datagrams are not reordered: those that are decided are decided in
     /// order.
+    ///
+    /// `each` also receives the verdict, and the sink: the events of a datagram reach the sink just
+    /// before that call.
     pub fn handle_queued_batch<'b, S: Sink>(
         &self,
         engine: &Engine,
@@ -331,13 +358,15 @@ impl FrontEnd {
         now: Instant,
         scratch: &mut Scratch,
         sink: &mut S,
-        mut each: impl FnMut(usize, &Datagram<'_>, Answer<'_>),
+        mut each: impl FnMut(usize, &Datagram<'_>, Decision<'_>, &mut S),
     ) {
         let datagrams = datagrams.into_iter();
         if datagrams.size_hint().1.is_some_and(|count| count < FEW) {
             for (place, queued) in datagrams.enumerate() {
-                let answer = self.handle_queued(engine, &queued, now, scratch, sink);
-                each(place, &queued.datagram, answer);
+                let decision = self.decide(engine, &queued, now, scratch, |packet| {
+                    Decided::by(engine, packet, sink)
+                });
+                each(place, &queued.datagram, decision, sink);
             }
             return;
         }
@@ -358,16 +387,14 @@ impl FrontEnd {
                             count += 1;
                         }
                     }
-                    Err(refusal) => each(
-                        place,
-                        &datagram,
-                        nothing(scratch, NotSent::Refused(refusal)),
-                    ),
+                    Err(refusal) => {
+                        each(place, &datagram, Decision::refused(scratch, refusal), sink);
+                    }
                 }
             }
             let packets = packets.get(..count).unwrap_or_default();
             let mut watch = Watch::new(sink);
-            engine.process_batch_with(packets, &mut watch, |number, verdict, _| {
+            engine.process_batch_with(packets, &mut watch, |number, verdict, watch| {
                 if let (Some(Some((place, datagram, found))), Some(packet)) =
                     (entered.get(number), packets.get(number))
                 {
@@ -377,8 +404,8 @@ impl FrontEnd {
                         found,
                         packet,
                     };
-                    let answer = self.leave(engine, entered, verdict, scratch);
-                    each(*place, datagram, answer);
+                    let decision = self.leave(engine, entered, verdict, scratch);
+                    each(*place, datagram, decision, watch.sink);
                 }
             });
             self.take_released(watch.released, scratch);
@@ -418,12 +445,36 @@ impl FrontEnd {
         }
     }
 
-    /// Returns the answer to a packet after the engine's verdict.
+    /// Returns the decision on a packet after the engine's verdict.
     #[inline]
     fn leave<'b>(
         &self,
         engine: &Engine,
-        entered: Entered<'_>,
+        entered: Entered<'_, 'b>,
+        verdict: Verdict,
+        scratch: &'b mut Scratch,
+    ) -> Decision<'b> {
+        if let Verdict::Hold(id, _) = verdict {
+            return self.hold(engine, entered, id, verdict, scratch);
+        }
+        let packet = entered.inside();
+        let is_too_large = matches!(verdict, Verdict::Forward(_))
+            && packet.bytes.len() > usize::from(scratch.settings().inner_mtu);
+        let answer = self.answer_to(engine, entered, verdict, scratch);
+        Decision {
+            answer,
+            verdict: Some(verdict),
+            packet: Some(packet),
+            is_too_large,
+        }
+    }
+
+    /// Returns the answer to a packet that is not held.
+    #[inline]
+    fn answer_to<'b>(
+        &self,
+        engine: &Engine,
+        entered: Entered<'_, '_>,
         verdict: Verdict,
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
@@ -440,7 +491,7 @@ impl FrontEnd {
                 }
             }
             Verdict::Drop(reason, _) => return nothing(scratch, NotSent::Dropped(reason)),
-            Verdict::Hold(id, _) => return self.hold(engine, entered, id, scratch),
+            Verdict::Hold(..) => return nothing(scratch, NotSent::Held),
             Verdict::Reject(reason, reply @ Reply::Challenge(_), _) => {
                 let write = |out: &mut [u8]| {
                     reset::write_reply_unbudgeted(reply, inner, out).map(<[u8]>::len)
@@ -531,29 +582,4 @@ impl FrontEnd {
         let seen = self.known.read().number_in_force(endpoint);
         seen.unwrap_or_else(|| self.known.write().add_endpoint(endpoint, Standing::Seen))
     }
-}
-
-/// A decapsulated packet.
-#[derive(Debug, Clone, Copy)]
-struct Entered<'a> {
-    datagram: &'a Datagram<'a>,
-    found: &'a Found,
-    packet: Packet<'a>,
-}
-
-fn nothing(scratch: &Scratch, reason: NotSent) -> Answer<'static> {
-    scratch.counters().not_sent(reason);
-    Answer::Nothing(reason)
-}
-
-fn send(scratch: &mut Scratch, outcome: Outcome, written: Written) -> Answer<'_> {
-    let Written {
-        tunnel,
-        len,
-        endpoint,
-    } = written;
-    scratch.counters().count(outcome);
-    scratch.counters().sent(endpoint, len);
-    let payload = scratch.written(len);
-    Answer::Send(Outgoing { tunnel, payload })
 }

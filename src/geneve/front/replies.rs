@@ -1,11 +1,10 @@
 //! The front end's own packets: replies and RSTs, each in the tunnel header of its direction.
 
+use super::decision::{Entered, nothing, send};
 use super::scratch::{Found, Scratch, split_ref};
 use super::settings::Settings;
 use super::stats::Outcome;
-use super::{
-    Answer, Datagram, Entered, FrontEnd, NotSent, Outgoing, Refusal, Tunnel, nothing, send,
-};
+use super::{Answer, Datagram, FrontEnd, NotSent, Outgoing, Refusal, Tunnel};
 use crate::engine::Engine;
 use crate::reset::{self, Reset};
 use crate::session::TunnelRef;
@@ -18,7 +17,7 @@ impl FrontEnd {
     pub(super) fn too_large<'b>(
         &self,
         engine: &Engine,
-        entered: Entered<'_>,
+        entered: Entered<'_, '_>,
         mtu: u16,
         scratch: &'b mut Scratch,
     ) -> Answer<'b> {
@@ -67,7 +66,7 @@ impl FrontEnd {
     pub(super) fn answer(
         &self,
         engine: &Engine,
-        entered: Entered<'_>,
+        entered: Entered<'_, '_>,
         scratch: &mut Scratch,
         write: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Option<Written> {

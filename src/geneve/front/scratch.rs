@@ -179,6 +179,8 @@ pub struct Scratch {
     out: Box<[u8]>,
     /// Datagrams that were held and that this thread decides next.
     ready: VecDeque<HeldDatagram>,
+    /// The datagram that was decided last of those that were held.
+    kept: Option<HeldDatagram>,
 }
 
 impl Scratch {
@@ -193,6 +195,7 @@ impl Scratch {
             lapse: None,
             out: vec![0; MAX_HEADER + MAX_PAYLOAD].into(),
             ready: VecDeque::new(),
+            kept: None,
         }
     }
 
@@ -239,6 +242,18 @@ impl Scratch {
 
     pub(super) fn next_ready(&mut self) -> Option<HeldDatagram> {
         self.ready.pop_front()
+    }
+
+    /// Keeps a datagram that was held until the next one, for an observer.
+    pub(super) fn keep(&mut self, datagram: HeldDatagram) {
+        self.kept = Some(datagram);
+    }
+
+    /// Returns the datagram that was kept last.
+    pub(super) fn kept(&self) -> Datagram<'_> {
+        self.kept
+            .as_ref()
+            .map_or(Datagram::EMPTY, HeldDatagram::datagram)
     }
 
     pub(super) fn ready_len(&self) -> usize {

@@ -10,6 +10,8 @@ use super::exchange::{Exchange, done};
 use super::explain::explain;
 use super::listing::sessions;
 use super::readings::{asymmetry, notes, rules, stats};
+use crate::run::observe::spec::StreamSpec;
+use crate::run::observe::stream::{self, Line, StreamEnd};
 use crate::run::protocol::{FilterSpec, Reply, Request};
 use crate::run::store::{LinkName, LinkState, StoreView};
 
@@ -51,6 +53,23 @@ pub(super) fn answer(request: Request, exchange: &mut Exchange<'_>) -> io::Resul
         }),
         Request::Health => health(exchange),
         Request::Store => store(exchange),
+        Request::Observe(spec) => observe(&spec, exchange),
+    }
+}
+
+/// Writes the stream of events.
+fn observe(spec: &StreamSpec, exchange: &mut Exchange<'_>) -> io::Result<Reply> {
+    let appliance = exchange.appliance;
+    let end = stream::run(spec, appliance, &mut |line| {
+        exchange.put(&match line {
+            Line::Event(row) => Reply::Event(row),
+            Line::Pulse => Reply::Pulse,
+        })
+    });
+    match end {
+        StreamEnd::Refused(error) => Ok(Reply::Error(error)),
+        StreamEnd::Done(count) => Ok(Reply::Done { count, text: None }),
+        StreamEnd::Gone(error) => Err(error),
     }
 }
 

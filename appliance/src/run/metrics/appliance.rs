@@ -275,6 +275,7 @@ impl Readings {
                 )
             }),
         )?;
+        self.observers(to)?;
         self.reloads(to)?;
         self.checkpoints(to)?;
         self.listeners(to)?;
@@ -293,6 +294,39 @@ impl Readings {
         let mut info =
             to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
         info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+    }
+
+    pub(super) fn observers(&self, to: &mut Families<'_, '_>) -> Written {
+        let counts = self.observers;
+        to.gauge(
+            Family::new(
+                "portcullis_observe_clients",
+                "Clients of `portcullis observe` that are connected",
+            ),
+            counts.clients as u64,
+        )?;
+        to.counters(
+            Family::new(
+                "portcullis_observe_events",
+                "Events of `portcullis observe`: kept for `--last`, or delivered to clients",
+            ),
+            [("kept", counts.kept), ("delivered", counts.delivered)]
+                .map(|(to, count)| ([("to", to)], count)),
+        )?;
+        to.counters(
+            Family::new(
+                "portcullis_observe_left_out_events",
+                "Events left out of `portcullis observe`, by cause: beyond the share of their \
+                 reason among the past events or beyond the rate of a client, or a queue was full",
+            ),
+            [
+                ("client_queue", counts.client_queue),
+                ("client_rate", counts.client_rate),
+                ("past_share", counts.ring_share),
+                ("queue", counts.hub_queue),
+            ]
+            .map(|(cause, count)| ([("cause", cause)], count)),
+        )
     }
 
     pub(super) fn reloads(&self, to: &mut Families<'_, '_>) -> Written {

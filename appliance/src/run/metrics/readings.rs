@@ -12,6 +12,7 @@ use crate::run::census::Counted;
 use crate::run::data_path::DataPath;
 use crate::run::event_queue::LostEvents;
 use crate::run::http::ListenerCounters;
+use crate::run::observe::ObserveCounts;
 use crate::run::process::ProcessReading;
 use crate::run::reloads::Reloads;
 use crate::run::view::{WallClock, ZoneNames};
@@ -35,6 +36,7 @@ pub(super) struct Readings {
     pub(super) checkpoints: CheckpointReadings,
     pub(super) listeners: AllListenerCounters,
     pub(super) log: LogReadings,
+    pub(super) observers: ObserveCounts,
     pub(super) uptime_seconds: f64,
     pub(super) process: ProcessReading,
     pub(super) counted: Counted,

@@ -5,6 +5,7 @@ mod asked;
 mod checkpointed;
 mod fit;
 mod logged;
+mod observed;
 mod received;
 mod reloaded;
 mod served;

@@ -1,0 +1,49 @@
+//! Thread between the workers and the clients.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::super::data_path::DataPath;
+use super::asymmetry::Evidence;
+
+/// Interval at which the thread checks whether it must end.
+const LOOK: Duration = Duration::from_millis(100);
+/// Interval between two readings of the report of asymmetric paths.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// Starts the thread. It ends when `stop` is set.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn start(data_path: Arc<DataPath>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name("observe".to_owned())
+        .spawn(move || run(&data_path, &stop))
+}
+
+fn run(data_path: &DataPath, stop: &AtomicBool) {
+    let shared = &data_path.shared;
+    let Some(events) = shared.observers.take_receiver() else {
+        return;
+    };
+    let mut evidence = Evidence::default();
+    let mut next_report = Instant::now() + REPORT;
+    while !stop.load(Ordering::Relaxed) {
+        match events.recv_timeout(LOOK) {
+            Ok(sent) => shared.observers.pass_on(sent),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        let now = Instant::now();
+        if now >= next_report {
+            next_report = now + REPORT;
+            for sent in evidence.news(&shared.engine.asymmetry(), now) {
+                shared.observers.pass_on(sent);
+            }
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The stream of one client: exact filter, rate and rows.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+use portcullis::policy::CompiledPolicy;
+
+use super::super::appliance::Appliance;
+use super::event::Observed;
+use super::filter::{Facts, Filter};
+use super::row::{EventRow, LeftOutCause, Renderer};
+use super::shares::Shares;
+use super::spec::{Names, StreamSpec};
+use super::switch::{LeftOut, Subscribed, Subscription};
+
+/// Events per second, unless a client asks for another number.
+const RATE: u32 = 1000;
+/// Explained decisions per second, unless a client asks for another number.
+const EXPLAIN_RATE: u32 = 10;
+/// Largest number of events per second.
+const MAX_RATE: u32 = 20_000;
+/// Period of the rate, and of the rows that report what was left out.
+const SECOND: Duration = Duration::from_secs(1);
+/// Interval at which the stream checks whether the appliance ends.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Line to a client.
+pub(crate) enum Line {
+    /// An event.
+    Event(Box<EventRow>),
+    /// Nothing has happened. Writing the line shows whether the client is still there.
+    Pulse,
+}
+
+/// Reason for which a stream ends.
+#[derive(Debug)]
+pub(crate) enum StreamEnd {
+    /// The request is invalid, or there is no room for the client.
+    Refused(String),
+    /// All events that were asked for are written, or the appliance ends.
+    Done(u64),
+    /// The client has gone.
+    Gone(io::Error),
+}
+
+/// Writes a client's stream until the client goes or the appliance ends; without `follow`, until
+/// the past events are written.
+pub(crate) fn run(
+    spec: &StreamSpec,
+    appliance: &Appliance,
+    put: &mut dyn FnMut(Line) -> io::Result<()>,
+) -> StreamEnd {
+    let shared = &appliance.data_path.shared;
+    let policy = shared.engine.policy();
+    let names = Names {
+        zones: &appliance.zones,
+        policy: &policy,
+    };
+    let filter = match spec.filter(&names) {
+        Ok(filter) => filter,
+        Err(error) => return StreamEnd::Refused(error),
+    };
+    let usual = if spec.explain { EXPLAIN_RATE } else { RATE };
+    let rate = spec.rate.unwrap_or(usual).clamp(1, MAX_RATE);
+    let subscription = Subscription {
+        filter: filter.clone(),
+        rate,
+        explain: spec.explain,
+        follow: spec.follow,
+    };
+    let Some(subscribed) = shared.observers.subscribe(subscription) else {
+        return StreamEnd::Refused("too many clients observe already".to_owned());
+    };
+    let mut stream = Stream {
+        spec,
+        appliance,
+        policy,
+        filter,
+        shares: Shares::new(rate),
+        rate_left_out: 0,
+        queue_before: shared.observers.counts().hub_queue,
+        written: 0,
+        put,
+    };
+    match stream.write(subscribed) {
+        Ok(()) => StreamEnd::Done(stream.written),
+        Err(error) => StreamEnd::Gone(error),
+    }
+}
+
+struct Stream<'s> {
+    spec: &'s StreamSpec,
+    appliance: &'s Appliance,
+    policy: Arc<CompiledPolicy>,
+    filter: Filter,
+    shares: Shares,
+    /// Events of this second that were beyond the rate.
+    rate_left_out: u64,
+    /// Events that had found the queue of the hub full, as of the last row about them.
+    queue_before: u64,
+    written: u64,
+    put: &'s mut dyn FnMut(Line) -> io::Result<()>,
+}
+
+impl Stream<'_> {
+    fn write(&mut self, mut subscribed: Subscribed<'_>) -> io::Result<()> {
+        let past = std::mem::take(&mut subscribed.past);
+        self.past(&past)?;
+        drop(past);
+        if !self.spec.follow {
+            return Ok(());
+        }
+        let shared = &self.appliance.data_path.shared;
+        let mut second_ends = Instant::now() + SECOND;
+        while !shared.stop.load(Ordering::Relaxed) {
+            match subscribed.events.recv_timeout(LOOK) {
+                Ok(event) => self.live(&event)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = Instant::now();
+            if now >= second_ends {
+                second_ends = now + SECOND;
+                self.end_second(&subscribed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the newest of the past events that match, the oldest first.
+    fn past(&mut self, past: &[Arc<Observed>]) -> io::Result<()> {
+        let Some(last) = self.spec.last else {
+            return Ok(());
+        };
+        let matching = past.iter().rev().filter_map(|event| self.resolve(event));
+        let mut rows: Vec<_> = matching.take(last).collect();
+        rows.reverse();
+        for row in rows {
+            self.put_row(row)?;
+        }
+        Ok(())
+    }
+
+    fn live(&mut self, event: &Observed) -> io::Result<()> {
+        if self.spec.explain && event.steps().is_none() {
+            return Ok(());
+        }
+        let Some(row) = self.resolve(event) else {
+            return Ok(());
+        };
+        if self.shares.take(event.class()) {
+            self.put_row(row)
+        } else {
+            self.rate_left_out += 1;
+            Ok(())
+        }
+    }
+
+    /// Returns the row of an event that matches the filter.
+    fn resolve(&self, event: &Observed) -> Option<Box<EventRow>> {
+        let engine = &self.appliance.data_path.shared.engine;
+        let now = Instant::now();
+        let mut facts = Facts::of(event);
+        if !self.filter.matches(&facts) {
+            return None;
+        }
+        if facts.need_session() {
+            let detail = facts.session.and_then(|id| engine.inspect(id, now));
+            facts = facts.with_session(detail.as_ref().map(|detail| &detail.record));
+            if !self.filter.matches(&facts) {
+                return None;
+            }
+        }
+        let renderer = Renderer {
+            viewer: self.appliance.viewer(&self.policy, now),
+            snap: self.spec.snap,
+            explains: self.spec.explain,
+        };
+        Some(Box::new(renderer.row(event, &facts)))
+    }
+
+    fn put_row(&mut self, row: Box<EventRow>) -> io::Result<()> {
+        self.written += 1;
+        let delivered = &self.appliance.data_path.shared.observers.counters.delivered;
+        delivered.fetch_add(1, Ordering::Relaxed);
+        (self.put)(Line::Event(row))
+    }
+
+    /// Begins a new second: reports what was left out, and follows a reload.
+    fn end_second(&mut self, subscribed: &Subscribed<'_>) -> io::Result<()> {
+        let observers = &self.appliance.data_path.shared.observers;
+        let own = std::mem::take(&mut self.rate_left_out);
+        observers
+            .counters
+            .client_rate
+            .fetch_add(own, Ordering::Relaxed);
+        // They may have been of any client.
+        let queue_now = observers.counts().hub_queue;
+        let queued = queue_now.saturating_sub(std::mem::replace(&mut self.queue_before, queue_now));
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        let LeftOut { rate, queue } = &*subscribed.left_out;
+        let counts = [
+            (LeftOutCause::Rate, own + take(rate)),
+            (LeftOutCause::Queue, queued + take(queue)),
+        ];
+        self.shares.renew();
+        let now = Instant::now();
+        let policy = self.appliance.data_path.shared.engine.policy();
+        let time = self.appliance.viewer(&policy, now).clock.seconds(now);
+        for (cause, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            (self.put)(Line::Event(Box::new(EventRow::left_out(
+                cause, count, time,
+            ))))?;
+        }
+        (self.put)(Line::Pulse)?;
+        if !Arc::ptr_eq(&policy, &self.policy) {
+            self.follow_reload(policy, subscribed);
+        }
+        Ok(())
+    }
+
+    /// Takes over the rules and zones of a reload. If the filter names one that is gone, it stays
+    /// as it was.
+    fn follow_reload(&mut self, policy: Arc<CompiledPolicy>, subscribed: &Subscribed<'_>) {
+        let names = Names {
+            zones: &self.appliance.zones,
+            policy: &policy,
+        };
+        if let Ok(filter) = self.spec.filter(&names) {
+            subscribed.replace_filter(filter.clone());
+            self.filter = filter;
+        }
+        self.policy = policy;
+    }
+}

@@ -1,0 +1,285 @@
+//! A worker's side of the stream: sampling before anything is copied.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use portcullis::event::HelperNote;
+use portcullis::explain::Step;
+use portcullis::geneve::front::{Datagram, Decision};
+use portcullis::policy::{Action, RuleId};
+use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord};
+
+use super::kind::Kind;
+use super::packet::Flow;
+use super::raw::{Judged, Raw, RawPacket, RawReset, inner};
+use super::shares::Shares;
+use super::switch::{Observers, Receivers, Sent, Wish};
+
+/// Period of the shares.
+const PERIOD: Duration = Duration::from_millis(100);
+/// Periods in a second.
+const PERIODS: u32 = 10;
+/// Events of a tap that the ring receives in a period.
+const RING_BUDGET: u32 = 32;
+/// Traced decisions of a tap in a period, whether they match or not.
+const TRACES: u32 = 20;
+
+/// Sampling of one worker's events. Nothing is copied or sent for an event without a receiver.
+#[derive(Debug)]
+pub(crate) struct Tap<'s> {
+    observers: &'s Observers,
+    epoch: u64,
+    clients: Vec<TapClient>,
+    /// Whether a client receives packets that were forwarded.
+    wants_forwarded: bool,
+    /// Traces that are left in this period; 0 without a client that asks for them.
+    traces: u32,
+    explains: bool,
+    ring: Shares,
+    period_ends: Instant,
+    ring_left_out: u64,
+    queue_left_out: u64,
+    /// Session that the policy has denied or audited, until its packet is reported.
+    denied: Option<(RuleId, Action)>,
+    now: Instant,
+}
+
+/// Client as a tap knows it.
+#[derive(Debug)]
+struct TapClient {
+    wish: Wish,
+    shares: Shares,
+    left_out: u64,
+}
+
+impl<'s> Tap<'s> {
+    /// Returns a tap with the wishes of now.
+    pub(crate) fn new(observers: &'s Observers, now: Instant) -> Self {
+        let mut tap = Self {
+            observers,
+            epoch: 0,
+            clients: Vec::new(),
+            wants_forwarded: false,
+            traces: 0,
+            explains: false,
+            ring: Shares::new(RING_BUDGET),
+            period_ends: now + PERIOD,
+            ring_left_out: 0,
+            queue_left_out: 0,
+            denied: None,
+            now,
+        };
+        tap.refresh(now);
+        tap
+    }
+
+    /// Takes over changed wishes, and begins a new period if it is due. Called once for a batch of
+    /// packets.
+    #[inline]
+    pub(crate) fn refresh(&mut self, now: Instant) {
+        self.now = now;
+        if self.observers.epoch() != self.epoch {
+            self.take_wishes();
+        }
+        if now >= self.period_ends {
+            self.begin_period();
+        }
+    }
+
+    #[cold]
+    fn take_wishes(&mut self) {
+        self.count();
+        // Read first: wishes that change in between are taken over again.
+        self.epoch = self.observers.epoch();
+        let client = |wish: &Wish| TapClient {
+            wish: wish.clone(),
+            shares: Shares::new((wish.rate / PERIODS).max(1)),
+            left_out: 0,
+        };
+        self.clients = self.observers.wishes().iter().map(client).collect();
+        let mut clients = self.clients.iter();
+        self.wants_forwarded =
+            clients.any(|each| each.wish.filter.kinds.has(Kind::Forwarded) && !each.wish.explain);
+        self.explains = self.clients.iter().any(|each| each.wish.explain);
+        self.traces = if self.explains { TRACES } else { 0 };
+    }
+
+    #[cold]
+    fn begin_period(&mut self) {
+        self.count();
+        self.period_ends = self.now + PERIOD;
+        self.ring.renew();
+        for client in &mut self.clients {
+            client.shares.renew();
+        }
+        self.traces = if self.explains { TRACES } else { 0 };
+    }
+
+    /// Adds what was left out to the shared counters.
+    fn count(&mut self) {
+        let ring = std::mem::take(&mut self.ring_left_out);
+        let queue = std::mem::take(&mut self.queue_left_out);
+        self.observers.count_left_out(ring, queue);
+        for client in &mut self.clients {
+            let left_out = std::mem::take(&mut client.left_out);
+            if left_out > 0 {
+                client
+                    .wish
+                    .left_out
+                    .rate
+                    .fetch_add(left_out, Ordering::Relaxed);
+                let total = &self.observers.counters.client_rate;
+                total.fetch_add(left_out, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Returns whether a client asks for traces, so that packets are decided one by one.
+    #[inline]
+    pub(crate) const fn explains(&self) -> bool {
+        self.explains
+    }
+
+    /// Returns whether the decision on a datagram is to be traced, and takes one of the traces that
+    /// the period allows.
+    pub(crate) fn traces(&mut self, datagram: &Datagram<'_>) -> bool {
+        if self.traces == 0 {
+            return false;
+        }
+        let flow = inner(datagram).and_then(Flow::of);
+        let mut clients = self.clients.iter().filter(|each| each.wish.explain);
+        let is_traced = clients.any(|each| each.wish.filter.may_match(flow));
+        self.traces -= u32::from(is_traced);
+        is_traced
+    }
+
+    /// Reports that a session was opened.
+    #[inline]
+    pub(crate) fn opened(&mut self, session: &SessionRecord) {
+        self.offer(Raw::Opened(session));
+    }
+
+    /// Reports that a session has ended.
+    #[inline]
+    pub(crate) fn ended(&mut self, session: &SessionRecord, reason: EndReason) {
+        self.offer(Raw::Ended(session, reason, self.now));
+    }
+
+    /// Notes the rule that has denied or audited a packet, which is reported next.
+    #[inline]
+    pub(crate) fn denied(&mut self, denied: &DeniedSession) {
+        self.denied = Some((denied.rule, denied.action));
+    }
+
+    /// Reports that a limit was reached.
+    pub(crate) fn limited(&mut self, reached: &LimitReached) {
+        self.offer(Raw::Limit(reached));
+    }
+
+    /// Reports a helper's finding.
+    pub(crate) fn helper(&mut self, note: &HelperNote) {
+        self.offer(Raw::Helper(note));
+    }
+
+    /// Reports a RST, and whether it was sent.
+    pub(crate) fn reset(&mut self, reset: &Reset, is_sent: bool) {
+        self.offer(Raw::Reset(RawReset {
+            reset,
+            is_sent,
+            at: self.now,
+        }));
+    }
+
+    /// Reports the decision on a datagram.
+    #[inline]
+    pub(crate) fn packet(&mut self, datagram: &Datagram<'_>, decision: &Decision<'_>) {
+        if decision.is_forwarded() && !self.wants_forwarded {
+            let is_tolerated = decision
+                .verdict
+                .is_some_and(|verdict| verdict.tracked().tolerated.is_some());
+            if !is_tolerated {
+                return;
+            }
+        }
+        self.report(datagram, decision, None);
+    }
+
+    /// Reports a decision that was traced.
+    #[cold]
+    pub(crate) fn traced(
+        &mut self,
+        datagram: &Datagram<'_>,
+        decision: &Decision<'_>,
+        steps: Vec<Step>,
+    ) {
+        self.report(datagram, decision, Some(steps.into_boxed_slice()));
+    }
+
+    fn report(
+        &mut self,
+        datagram: &Datagram<'_>,
+        decision: &Decision<'_>,
+        steps: Option<Box<[Step]>>,
+    ) {
+        let decided = self.denied.take();
+        self.offer(Raw::Packet(RawPacket {
+            judged: Judged::of(decision),
+            datagram,
+            decision,
+            decided,
+            steps,
+            at: self.now,
+        }));
+    }
+
+    /// Sends an event to the ring and to the clients that have a share left for its class.
+    #[inline]
+    fn offer(&mut self, raw: Raw<'_>) {
+        let mut to = Receivers::default();
+        if !matches!(raw.kind(), Kind::Held | Kind::Forwarded) {
+            if self.ring.take(raw.class()) {
+                to.add_ring();
+            } else {
+                self.ring_left_out += 1;
+            }
+        }
+        if !self.clients.is_empty() {
+            self.offer_to_clients(&raw, &mut to);
+        }
+        if !to.is_empty() {
+            let event = raw.into_event();
+            if !self.observers.send(Sent { to, event }) {
+                self.queue_left_out += 1;
+            }
+        }
+    }
+
+    fn offer_to_clients(&mut self, raw: &Raw<'_>, to: &mut Receivers) {
+        let (class, kind) = (raw.class(), raw.kind());
+        let mut facts = None;
+        for client in &mut self.clients {
+            let filter = &client.wish.filter;
+            // A client of traces receives nothing but packets.
+            let is_wanted = filter.kinds.has(kind) && (!client.wish.explain || raw.is_packet());
+            let matches = is_wanted
+                && (filter.is_everything()
+                    || filter.matches(facts.get_or_insert_with(|| raw.facts())));
+            if !matches {
+                continue;
+            }
+            // A packet whose decision was not traced is left out by a client of traces.
+            let is_shown = !client.wish.explain || raw.is_traced();
+            if is_shown && client.shares.take(class) {
+                to.add(client.wish.slot);
+            } else {
+                client.left_out += 1;
+            }
+        }
+    }
+}
+
+impl Drop for Tap<'_> {
+    fn drop(&mut self) {
+        self.count();
+    }
+}

@@ -1,0 +1,385 @@
+//! Taps, queues and filters together, without threads.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use etherparse::PacketBuilder;
+use portcullis::geneve::front::{Answer, Datagram, DecidedPacket, Decision, NotSent, Refusal};
+use portcullis::policy::PortRange;
+use portcullis::{Class, DropReason, Tracked, TunnelRef, Verdict, Zone};
+use proptest::prelude::*;
+
+use super::event::{Observed, PacketEvent};
+use super::filter::{Condition, Facts, Filter};
+use super::kind::Kind;
+use super::ring::Ring;
+use super::switch::{MAX_OBSERVERS, Observers, Sent, Subscription};
+use super::tap::Tap;
+
+const PERIOD: Duration = Duration::from_millis(100);
+
+fn tracked(tolerated: Option<DropReason>) -> Tracked {
+    Tracked {
+        class: Class::Invalid,
+        direction: None,
+        session: None,
+        tolerated,
+        late: None,
+    }
+}
+
+fn udp(source: [u8; 4], port: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(source, [198, 51, 100, 1], 64)
+        .udp(port, 53)
+        .write(&mut packet, b"data")
+        .unwrap();
+    packet
+}
+
+fn datagram(payload: &[u8]) -> Datagram<'_> {
+    Datagram {
+        source: Ipv4Addr::new(10, 0, 0, 1),
+        source_port: 60_001,
+        destination: Ipv4Addr::new(10, 0, 0, 2),
+        destination_port: 6081,
+        payload,
+    }
+}
+
+fn decision(verdict: Verdict, packet: &[u8]) -> Decision<'_> {
+    let answer = match verdict {
+        Verdict::Forward(_) => Answer::Return,
+        Verdict::Drop(reason, _) => Answer::Nothing(NotSent::Dropped(reason)),
+        _ => Answer::Nothing(NotSent::Held),
+    };
+    Decision {
+        answer,
+        verdict: Some(verdict),
+        packet: Some(DecidedPacket {
+            bytes: packet,
+            zone: Zone(1),
+            tunnel: TunnelRef::NONE,
+        }),
+        is_too_large: false,
+    }
+}
+
+/// Stream without a hub: the test takes the events from the queue itself.
+struct Bench {
+    observers: Observers,
+    queue: Receiver<Sent>,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let observers = Observers::default();
+        let queue = observers.take_receiver().unwrap();
+        Self {
+            observers,
+            queue,
+            now: Instant::now(),
+        }
+    }
+
+    fn tap(&self) -> Tap<'_> {
+        Tap::new(&self.observers, self.now)
+    }
+
+    fn taken(&self) -> Vec<Sent> {
+        self.queue.try_iter().collect()
+    }
+}
+
+fn drop_udp(tap: &mut Tap<'_>, reason: DropReason, source: [u8; 4], port: u16) {
+    let packet = udp(source, port);
+    let verdict = Verdict::Drop(reason, tracked(None));
+    tap.packet(&datagram(&[]), &decision(verdict, &packet));
+}
+
+fn reasons(sent: &[Sent]) -> Vec<&'static str> {
+    let facts = sent.iter().map(|sent| Facts::of(&sent.event));
+    facts.filter_map(|facts| facts.reason).collect()
+}
+
+fn subscription(filter: Filter, rate: u32) -> Subscription {
+    Subscription {
+        filter,
+        rate,
+        explain: false,
+        follow: true,
+    }
+}
+
+fn filter(conditions: impl IntoIterator<Item = (Condition, bool)>) -> Filter {
+    let mut filter = Filter::everything();
+    for (condition, is_negated) in conditions {
+        filter.add(condition, is_negated);
+    }
+    filter.settle();
+    filter
+}
+
+fn prefix(text: &str) -> ipnet::IpNet {
+    let address = text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+    text.parse().or(address).unwrap()
+}
+
+fn address(text: &str) -> Condition {
+    Condition::Address(prefix(text))
+}
+
+#[test]
+fn without_observers_a_flood_costs_a_share_and_hides_no_other_reason() {
+    let bench = Bench::new();
+    let mut tap = bench.tap();
+    for _ in 0..10_000 {
+        drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    }
+    drop_udp(&mut tap, DropReason::TtlZero, [192, 0, 2, 2], 7);
+    let first = bench.taken();
+    assert_eq!(first.len(), 17, "half of 32, and the other reason");
+    assert_eq!(reasons(&first).last(), Some(&"ttl_zero"));
+    assert!(first.iter().all(|sent| sent.to.has_ring()));
+    // The next period has a budget of its own, and what was left out is counted.
+    tap.refresh(bench.now + PERIOD);
+    drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    assert_eq!(bench.taken().len(), 1);
+    assert_eq!(bench.observers.counts().ring_share, 10_000 - 16);
+}
+
+#[test]
+fn forwarded_packets_are_no_events_unless_a_client_asks() {
+    let bench = Bench::new();
+    let mut tap = bench.tap();
+    let packet = udp([192, 0, 2, 1], 7);
+    let forward = decision(Verdict::Forward(tracked(None)), &packet);
+    tap.packet(&datagram(&[]), &forward);
+    assert!(bench.taken().is_empty());
+    let tolerated = Verdict::Forward(tracked(Some(DropReason::TcpState)));
+    tap.packet(&datagram(&[]), &decision(tolerated, &packet));
+    let audited = Verdict::Forward(tracked(Some(DropReason::PolicyDeny)));
+    tap.packet(&datagram(&[]), &decision(audited, &packet));
+    let kinds: Vec<_> = bench.taken().iter().map(|sent| sent.event.kind()).collect();
+    assert_eq!(kinds, [Kind::Tolerated, Kind::Audited]);
+    let wanted = filter([(Condition::Verdict("forward"), false)]);
+    let _client = bench
+        .observers
+        .subscribe(subscription(wanted, 100))
+        .unwrap();
+    tap.refresh(bench.now);
+    tap.packet(&datagram(&[]), &forward);
+    let sent = bench.taken();
+    assert_eq!(sent.len(), 1);
+    assert!(!sent[0].to.has_ring() && sent[0].to.has(0));
+}
+
+#[test]
+fn a_narrow_filter_is_applied_before_the_share() {
+    let bench = Bench::new();
+    let narrow = filter([(address("192.0.2.9"), false)]);
+    let client = bench
+        .observers
+        .subscribe(subscription(narrow, 1000))
+        .unwrap();
+    let mut tap = bench.tap();
+    for _ in 0..10_000 {
+        drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    }
+    drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 9], 7);
+    let to_client = bench.taken().iter().filter(|sent| sent.to.has(0)).count();
+    assert_eq!(
+        to_client, 1,
+        "the flood has used nothing of the client's rate"
+    );
+    for _ in 0..10_000 {
+        drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 9], 7);
+    }
+    tap.refresh(bench.now + PERIOD);
+    let left_out = client.left_out.rate.load(Ordering::Relaxed);
+    // Half of the 100 events of a period, of which one was used.
+    assert_eq!(left_out, 10_000 - 49, "only what matches is left out");
+    assert_eq!(bench.observers.counts().client_rate, left_out);
+}
+
+#[test]
+fn a_full_queue_loses_events_and_counts_them() {
+    let bench = Bench::new();
+    let everything = Filter::everything();
+    let _client = bench
+        .observers
+        .subscribe(subscription(everything, 20_000))
+        .unwrap();
+    let mut sent = 0;
+    for turn in 0..5u32 {
+        let mut tap = Tap::new(&bench.observers, bench.now + PERIOD * turn);
+        for _ in 0..2_000 {
+            drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+        }
+        sent += 1_000;
+    }
+    let taken = bench.taken().len() as u64;
+    let counts = bench.observers.counts();
+    assert_eq!(taken, 1024);
+    assert_eq!(counts.hub_queue, sent - taken);
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_only_its_own_events() {
+    let bench = Bench::new();
+    let slow = bench
+        .observers
+        .subscribe(subscription(Filter::everything(), 20_000))
+        .unwrap();
+    let other = bench
+        .observers
+        .subscribe(subscription(Filter::everything(), 20_000))
+        .unwrap();
+    let mut tap = bench.tap();
+    let mut received = 0;
+    for turn in 0..4u32 {
+        tap.refresh(bench.now + PERIOD * turn);
+        for _ in 0..1_000 {
+            drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+        }
+        for sent in bench.taken() {
+            bench.observers.pass_on(sent);
+        }
+        received += other.events.try_iter().count();
+    }
+    assert_eq!(received, 4_000);
+    assert_eq!(slow.events.try_iter().count(), 2_048);
+    assert_eq!(slow.left_out.queue.load(Ordering::Relaxed), 4_000 - 2_048);
+    assert_eq!(other.left_out.queue.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn the_number_of_clients_is_bounded_and_slots_are_reused() {
+    let bench = Bench::new();
+    let subscribe = || {
+        bench
+            .observers
+            .subscribe(subscription(Filter::everything(), 10))
+    };
+    let mut clients: Vec<_> = (0..MAX_OBSERVERS).map(|_| subscribe().unwrap()).collect();
+    assert!(subscribe().is_none());
+    clients.remove(3);
+    clients.push(subscribe().unwrap());
+    assert_eq!(bench.observers.counts().clients, MAX_OBSERVERS);
+    drop(clients);
+    assert_eq!(bench.observers.counts().clients, 0);
+    assert!(bench.observers.wishes().is_empty());
+}
+
+#[test]
+fn a_refused_datagram_has_its_reason_and_its_peer() {
+    let bench = Bench::new();
+    let mut tap = bench.tap();
+    let refused = Decision {
+        answer: Answer::Nothing(NotSent::Refused(Refusal::Ethernet)),
+        verdict: None,
+        packet: None,
+        is_too_large: false,
+    };
+    tap.packet(&datagram(b"no GENEVE"), &refused);
+    let sent = bench.taken();
+    let Observed::Packet(PacketEvent {
+        kind, peer, flow, ..
+    }) = &sent[0].event
+    else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((*kind, *peer), (Kind::Refused, Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(*flow, None);
+    assert_eq!(reasons(&sent), ["inner_ethernet"]);
+}
+
+/// Returns an event of a dropped UDP packet.
+fn event(reason: DropReason, source: [u8; 4], port: u16) -> Observed {
+    let bench = Bench::new();
+    drop_udp(&mut bench.tap(), reason, source, port);
+    bench.taken().remove(0).event
+}
+
+#[test]
+fn conditions_of_one_field_are_alternatives_and_negated_ones_exclude() {
+    let event = event(DropReason::TtlZero, [192, 0, 2, 1], 4000);
+    let facts = Facts::of(&event);
+    let port = |text: &str| Condition::Port(text.parse::<PortRange>().unwrap());
+    let reason = |text: &str| Condition::Reason(text.to_owned());
+    for (conditions, expected) in [
+        (vec![], true),
+        (vec![(address("192.0.2.0/24"), false)], true),
+        (vec![(address("192.0.2.0/24"), true)], false),
+        (vec![(address("10.0.0.0/8"), false)], false),
+        (vec![(address("10.0.0.0/8"), true)], true),
+        (
+            vec![(address("10.0.0.1"), false), (address("192.0.2.1"), false)],
+            true,
+        ),
+        (
+            vec![(address("192.0.2.1"), false), (port("80"), false)],
+            false,
+        ),
+        (
+            vec![(address("192.0.2.1"), false), (port("4000-4001"), false)],
+            true,
+        ),
+        (vec![(port("4000"), true)], false),
+        (vec![(port("53"), false), (reason("ttl_zero"), true)], false),
+        (
+            vec![(reason("ttl_zero"), false), (reason("tcp_state"), false)],
+            true,
+        ),
+        (vec![(Condition::Verdict("drop"), false)], true),
+        (vec![(Condition::Verdict("drop"), true)], false),
+        (vec![(Condition::Event(Kind::Dropped), false)], true),
+        (vec![(Condition::Event(Kind::Opened), false)], false),
+        (vec![(Condition::Zone(Zone(1)), false)], true),
+        (vec![(Condition::Zone(Zone(1)), true)], false),
+        (
+            vec![(Condition::Source(prefix("198.51.100.1")), false)],
+            false,
+        ),
+        (
+            vec![(Condition::Destination(prefix("198.51.100.1")), false)],
+            true,
+        ),
+    ] {
+        let text = format!("{conditions:?}");
+        assert_eq!(filter(conditions).matches(&facts), expected, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_negated_condition_selects_the_rest(source in any::<[u8; 4]>(), prefix in 0u8..=32) {
+        let event = event(DropReason::TtlZero, source, 9);
+        let facts = Facts::of(&event);
+        let net = ipnet::Ipv4Net::new([192, 0, 2, 0].into(), prefix).unwrap();
+        let condition = || Condition::Source(net.into());
+        let plain = filter([(condition(), false)]).matches(&facts);
+        let negated = filter([(condition(), true)]).matches(&facts);
+        prop_assert_eq!(plain, net.contains(&Ipv4Addr::from(source)));
+        prop_assert_ne!(plain, negated);
+    }
+
+    #[test]
+    fn a_full_ring_keeps_the_newest_of_each_reason(floods in 1usize..400, room in 2usize..60) {
+        let mut ring = Ring::new(room);
+        let rare = Arc::new(event(DropReason::TtlZero, [192, 0, 2, 1], 1));
+        let common = Arc::new(event(DropReason::TcpNoSession, [192, 0, 2, 1], 1));
+        ring.push(Arc::clone(&rare));
+        for _ in 0..floods {
+            ring.push(Arc::clone(&common));
+        }
+        let events = ring.events();
+        prop_assert_eq!(events.len(), room.min(floods + 1));
+        prop_assert!(Arc::ptr_eq(&events[0], &rare), "the oldest, and still there");
+        prop_assert_eq!(ring.received(), floods as u64 + 1);
+    }
+}

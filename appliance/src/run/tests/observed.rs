@@ -1,0 +1,214 @@
+//! The stream of events over the control socket.
+
+use portcullis::geneve::front::{Datagram, Queued, Scratch};
+use portcullis::geneve::{InnerProtocol, TunnelOption, encode};
+
+use super::*;
+use crate::run::observe::row::EventRow;
+use crate::run::observe::spec::{ConditionSpec, Field, StreamSpec};
+use crate::run::protocol::{Reply, Request};
+use crate::sessions::client::Client;
+
+const FIELD: Duration = Duration::from_secs(10);
+
+fn condition(field: Field, value: &str, not: bool) -> ConditionSpec {
+    ConditionSpec {
+        field,
+        value: value.to_owned(),
+        not,
+    }
+}
+
+/// A connected client that observes.
+struct Observing(Client);
+
+impl Observing {
+    /// Connects, and waits until the workers take its wishes.
+    fn start(appliance: &TestAppliance, spec: StreamSpec) -> Self {
+        let before = appliance.metric("portcullis_observe_clients");
+        let mut client = Client::connect(&appliance.control()).unwrap();
+        client.send(&Request::Observe(spec)).unwrap();
+        wait_for("a client", || {
+            appliance.metric("portcullis_observe_clients") > before
+        });
+        Self(client)
+    }
+
+    fn next(&mut self) -> EventRow {
+        let until = Instant::now() + FIELD;
+        loop {
+            match self.0.receive().unwrap() {
+                Reply::Event(row) => return *row,
+                Reply::Pulse => assert!(Instant::now() < until, "no event comes"),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn follow(filter: Vec<ConditionSpec>) -> StreamSpec {
+    StreamSpec {
+        filter,
+        follow: true,
+        ..StreamSpec::default()
+    }
+}
+
+fn past(appliance: &TestAppliance, spec: StreamSpec) -> Result<Vec<EventRow>, String> {
+    let mut client = Client::connect(&appliance.control()).unwrap();
+    let replies = client.ask(&Request::Observe(spec));
+    let replies = replies.map_err(|error| error.to_string())?;
+    let row = |reply| match reply {
+        Reply::Event(row) => Some(*row),
+        _ => None,
+    };
+    Ok(replies.into_iter().filter_map(row).collect())
+}
+
+/// Lets a packet in a tunnel through the front end, as a worker does.
+fn through_the_front(appliance: &TestAppliance, inner: &[u8]) {
+    let shared = &appliance.shared;
+    let options = [TunnelOption {
+        class: 0x0108,
+        kind: 1,
+        data: &[7; 8],
+    }];
+    let mut payload = vec![0; 20];
+    assert_eq!(
+        encode(InnerProtocol::Ipv4, 0, &options, &mut payload),
+        Some(20)
+    );
+    payload.extend(inner);
+    let datagram = Datagram {
+        source: [10, 1, 0, 1].into(),
+        source_port: 60_001,
+        destination: [10, 1, 0, 2].into(),
+        destination_port: 6081,
+        payload: &payload,
+    };
+    let mut scratch = Scratch::new(&shared.front);
+    shared.front.handle_queued_batch(
+        &shared.engine,
+        [Queued::from(datagram)],
+        Instant::now(),
+        &mut scratch,
+        &mut EventSink::new(shared),
+        |_, datagram, decision, sink| sink.tap.packet(datagram, &decision),
+    );
+}
+
+const GWLB: &str = "[geneve]\nsources = \"10.1.0.0/16\"\nrequired = []\n";
+
+#[test]
+fn a_client_receives_what_its_filter_selects_and_nothing_else() {
+    let appliance = TestAppliance::start("");
+    let filter = vec![
+        condition(Field::Event, "opened", false),
+        condition(Field::Port, "53", true),
+    ];
+    let mut client = Observing::start(&appliance, follow(filter));
+    appliance.query(3, 1);
+    appliance.connection(1, 1_000);
+    let row = client.next();
+    assert_eq!((row.event.as_str(), row.dport), ("opened", Some(80)));
+    assert_eq!(row.rule.as_deref(), Some("web"));
+    let record = row.record.unwrap();
+    assert_eq!(Some(record.id), row.session);
+    assert_eq!(record.session.rule, "web");
+    drop(client);
+    wait_for("the end of the client", || {
+        appliance.metric("portcullis_observe_clients") == 0.0
+    });
+    appliance.finish();
+}
+
+#[test]
+fn a_denied_packet_has_its_rule_and_its_bytes() {
+    let appliance = TestAppliance::start(GWLB);
+    let spec = StreamSpec {
+        snap: Some(20),
+        ..follow(vec![condition(Field::Reason, "policy_deny", false)])
+    };
+    let mut client = Observing::start(&appliance, spec);
+    let packet = syn(9, 5_000, 23);
+    through_the_front(&appliance, &packet);
+    let row = client.next();
+    assert_eq!((row.event.as_str(), row.dport), ("denied", Some(23)));
+    assert_eq!(row.verdict.as_deref(), Some("drop"));
+    assert_eq!(row.rule.as_deref(), Some("default"));
+    assert_eq!(row.action.as_deref(), Some("deny"));
+    assert_eq!(row.bytes, Some(packet.len() as u32));
+    let bytes = crate::run::observe::row::unhex(&row.packet.unwrap()).unwrap();
+    assert_eq!(bytes, packet[..20]);
+    drop(client);
+    appliance.finish();
+}
+
+#[test]
+fn past_events_are_kept_without_a_client_and_are_bounded_by_the_request() {
+    let appliance = TestAppliance::start("");
+    for host in 1..=5 {
+        appliance.connection(host, 1_000);
+    }
+    wait_for("the past", || {
+        appliance.metric("portcullis_observe_events_total{to=\"kept\"}") >= 5.0
+    });
+    let of = |last| StreamSpec {
+        last: Some(last),
+        ..StreamSpec::default()
+    };
+    let rows = past(&appliance, of(100)).unwrap();
+    let hosts = |rows: &[EventRow]| -> Vec<String> {
+        let sources = rows.iter().filter_map(|row| row.src);
+        sources.map(|source| source.to_string()).collect()
+    };
+    assert_eq!(hosts(&rows).len(), 5);
+    let newest = past(&appliance, of(2)).unwrap();
+    assert_eq!(hosts(&newest), ["10.0.0.4", "10.0.0.5"]);
+    let one = StreamSpec {
+        filter: vec![condition(Field::Src, "10.0.0.2", false)],
+        ..of(100)
+    };
+    assert_eq!(hosts(&past(&appliance, one).unwrap()), ["10.0.0.2"]);
+    appliance.finish();
+}
+
+#[test]
+fn a_filter_that_names_nothing_is_refused_with_the_reason() {
+    let appliance = TestAppliance::start("");
+    for (field, value, wanted) in [
+        (Field::Zone, "red", "no zone `red`"),
+        (Field::Rule, "nobody", "no rule `nobody`"),
+        (Field::Reason, "bad_luck", "no reason `bad_luck`"),
+        (Field::Verdict, "accept", "choose from"),
+        (Field::Event, "opening", "choose from"),
+        (Field::Address, "10.0.0.0/33", "not an address"),
+        (Field::Session, "0", "not the number"),
+    ] {
+        let error = past(&appliance, follow(vec![condition(field, value, false)])).unwrap_err();
+        assert!(error.contains(wanted), "{error}");
+    }
+    let many = vec![condition(Field::Port, "80", false); 65];
+    let error = past(&appliance, follow(many)).unwrap_err();
+    assert!(error.contains("at most 64"), "{error}");
+    appliance.finish();
+}
+
+#[test]
+fn a_filter_by_rule_follows_a_reload() {
+    let appliance = TestAppliance::start("");
+    let filter = vec![
+        condition(Field::Rule, "web", false),
+        condition(Field::Event, "opened", false),
+    ];
+    let mut client = Observing::start(&appliance, follow(filter));
+    appliance.connection(1, 1_000);
+    assert_eq!(client.next().sport, Some(1_000));
+    let mut orders = Client::connect(&appliance.control()).unwrap();
+    orders.ask(&Request::Reload).unwrap();
+    appliance.query(2, 0);
+    appliance.connection(2, 2_000);
+    assert_eq!(client.next().sport, Some(2_000));
+    drop(client);
+    appliance.finish();
+}

@@ -155,11 +155,11 @@ pub struct Transmit<'a> {
 /// [`TunnelRef`]s of received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// Back on the path of the packet of this reference, which travelled in the opposite
+    /// Back on the path of the packet of this reference, which traveled in the opposite
     /// direction: the packet that is answered, or, for a RST at the end of a session, the newest
     /// one of the opposite direction if none of its own is known.
     Back(TunnelRef),
-    /// Onward, on the path of the packet of this reference, which travelled in the same direction.
+    /// Onward, on the path of the packet of this reference, which traveled in the same direction.
     /// [`TunnelRef::NONE`] if no such packet is known, or if
     /// [`EngineConfig::tunnel_references`](crate::config::EngineConfig::tunnel_references) is off.
     Onward(TunnelRef),

@@ -369,7 +369,7 @@ impl FlowTable {
     }
 
     /// Returns the flow and direction to which a label was given last.
-    pub(super) fn labelled(&self, label: Label) -> Option<FlowDirection> {
+    pub(super) fn labeled(&self, label: Label) -> Option<FlowDirection> {
         let key = *self.cookies.get(&label.cookie)?;
         let flow = self.flows.peek(&key)?;
         [Way::Up, Way::Down]

@@ -12,9 +12,9 @@ use super::inner::{FlowDirection, FlowKey, Inner, Kind, Way};
 use super::targets::TargetId;
 use super::tunnel::Label;
 
-/// Default idle time after which a Gateway Load Balancer forgets a TCP flow.
+/// Default idle time after which a Gateway Load Balancer removes a TCP flow.
 pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
-/// Idle time after which a Gateway Load Balancer forgets any other flow.
+/// Idle time after which a Gateway Load Balancer removes any other flow.
 pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
 /// Maximum number of unanswered packets of one flow and direction.
 const MAX_QUEUE: usize = 8192;

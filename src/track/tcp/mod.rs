@@ -84,7 +84,7 @@ pub enum PassReason {
 /// Reason for which a segment is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// This kind of segment does not fit this state and direction.
+    /// The kind of the segment does not fit the state and direction.
     State,
     /// Bound I: beyond the window of the receiver.
     SeqAboveWindow,

@@ -98,7 +98,7 @@ struct Collected {
 
 impl Gateway {
     /// Returns a gateway with a configuration. It always sets `engine.tunnel_references`, since
-    /// RSTs travel in the tunnels that sessions remember.
+    /// RSTs travel in the tunnels to which sessions have references.
     ///
     /// # Errors
     /// Returns the first error of the configuration, or names the table that could not be

@@ -27,8 +27,8 @@ use crate::session::{EndReason, SessionId, SessionRecord, TunnelRef};
 /// them. A call of [`Engine::expire`](crate::Engine::expire) makes a few hundred RSTs at most.
 ///
 /// [`Engine::end_sessions`](crate::Engine::end_sessions) and
-/// [`Engine::reload`](crate::Engine::reload) may end every session in one call, and nobody can
-/// drain meanwhile. An outbox has room for the records and RSTs of all these sessions, beyond its
+/// [`Engine::reload`](crate::Engine::reload) may end every session in one call, without a
+/// drain in between. An outbox has room for the records and RSTs of all these sessions, beyond its
 /// bounds. Measured until the drain: 1,000 bytes a session at 1,000 sessions; at 100,000, 306 with
 /// the default budget of RSTs and 1,279 if all are sent. At the peak, as buffers grow: 1,471, 453
 /// and 1,866. The second drain frees what is beyond the bounds. Another [`Sink`] takes the records
@@ -155,11 +155,11 @@ pub struct Transmit<'a> {
 /// [`TunnelRef`]s of received packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Egress {
-    /// Back on the path of the packet of this reference, which travelled in the opposite
+    /// Back on the path of the packet of this reference, which traveled in the opposite
     /// direction: the packet that is answered, or, for a RST at the end of a session, the newest
     /// one of the opposite direction if none of its own is known.
     Back(TunnelRef),
-    /// Onward, on the path of the packet of this reference, which travelled in the same direction.
+    /// Onward, on the path of the packet of this reference, which traveled in the same direction.
     /// [`TunnelRef::NONE`] if no such packet is known, or if
     /// [`EngineConfig::tunnel_references`](crate::config::EngineConfig::tunnel_references) is off.
     Onward(TunnelRef),
@@ -285,7 +285,7 @@ impl Outbox {
     }
 
     /// Adds the packet that `write` makes, if there is room. Without room, `write` is not called,
-    /// so that it charges no budget in vain.
+    /// so that no budget is charged for a packet that is not sent.
     pub(crate) fn add(&mut self, write: impl FnOnce(&mut [u8]) -> Made) {
         if self.kept.replies >= self.max_packets {
             self.lost.packets += 1;

@@ -91,7 +91,7 @@ fn in_geneve(packet: &[u8]) -> Vec<u8> {
 fn packets_in_geneve_are_decided_as_they_would_be_outside() {
     let scratch = tempfile::tempdir().unwrap();
     let (header, plain) = packets(scratch.path());
-    let tunnelled = plain
+    let tunneled = plain
         .iter()
         .filter(|(_, packet, _)| packet.len() < 60_000)
         .map(|(time, packet, _)| {
@@ -103,7 +103,7 @@ fn packets_in_geneve_are_decided_as_they_would_be_outside() {
         scratch.path().join("plain.pcap"),
         scratch.path().join("geneve.pcap"),
     );
-    write(&inside, &(header, tunnelled));
+    write(&inside, &(header, tunneled));
     let config = scratch.path().join("link.toml");
     std::fs::write(
         &config,

@@ -59,7 +59,7 @@ enum Apart {
     /// The baseline does not name the ends of the connection.
     Nameless,
     /// The connection was inside a tunnel (`tunnel_parents`): a replay decides the outer packets.
-    Tunnelled,
+    Tunneled,
     /// The replay has no session with the addresses, ports and protocol; or, of several such
     /// connections, none for this one.
     NoSession,
@@ -77,7 +77,7 @@ struct Connection<'t> {
 impl Apart {
     const ALL: [Self; 5] = [
         Self::Nameless,
-        Self::Tunnelled,
+        Self::Tunneled,
         Self::NoSession,
         Self::Dropped,
         Self::Uncounted,
@@ -331,7 +331,7 @@ impl Findings<'_> {
                 connection.field("proto").unwrap_or("?")
             );
             if !matches!(connection.field("tunnel_parents"), None | Some("-")) {
-                self.set_apart(file, Apart::Tunnelled, &zeek, &name);
+                self.set_apart(file, Apart::Tunneled, &zeek, &name);
                 continue;
             }
             let found = sessions.iter().zip(&taken).position(|(row, taken)| {

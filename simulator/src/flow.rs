@@ -12,9 +12,9 @@ use super::inner::{FlowDirection, FlowKey, Inner, Kind, Way};
 use super::targets::TargetId;
 use super::tunnel::Label;
 
-/// Default idle time after which a Gateway Load Balancer forgets a TCP flow.
+/// Default idle time after which a Gateway Load Balancer removes a TCP flow.
 pub(super) const TCP_IDLE: Duration = Duration::from_secs(350);
-/// Idle time after which a Gateway Load Balancer forgets any other flow.
+/// Idle time after which a Gateway Load Balancer removes any other flow.
 pub(super) const OTHER_IDLE: Duration = Duration::from_secs(120);
 /// Maximum number of unanswered packets of one flow and direction.
 const MAX_QUEUE: usize = 8192;
@@ -369,7 +369,7 @@ impl FlowTable {
     }
 
     /// Returns the flow and direction to which a label was given last.
-    pub(super) fn labelled(&self, label: Label) -> Option<FlowDirection> {
+    pub(super) fn labeled(&self, label: Label) -> Option<FlowDirection> {
         let key = *self.cookies.get(&label.cookie)?;
         let flow = self.flows.peek(&key)?;
         [Way::Up, Way::Down]

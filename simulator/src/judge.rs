@@ -271,7 +271,7 @@ impl Balancer {
     fn not_ours(&mut self, reply: &Reply<'_>) -> (Failure, Wrong) {
         let altered =
             self.flows
-                .labelled(reply.answer.label)
+                .labeled(reply.answer.label)
                 .and_then(|FlowDirection { key, way }| {
                     let lane = self.flows.flow(&key)?.lane_mut(way);
                     lane.take_altered(reply.inner.len(), reply.answer)

@@ -23,7 +23,7 @@ pub(super) struct Shared {
     pub(super) answered: Condvar,
     /// Whether to stop sending.
     pub(super) stop: std::sync::Arc<AtomicBool>,
-    /// When to stop sending.
+    /// Time at which to stop sending.
     pub(super) deadline: Option<Instant>,
 }
 

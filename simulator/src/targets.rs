@@ -33,9 +33,9 @@ const MAX_CHANGES: usize = 1024;
 /// Treatment of existing flows when their target fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Failover {
-    /// They stay with the target until they time out
+    /// Flows stay with the target until they time out
     NoRebalance,
-    /// They move to a healthy target
+    /// Flows move to a healthy target
     Rebalance,
 }
 

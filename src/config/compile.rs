@@ -76,9 +76,9 @@ pub struct Fixed {
     pub tombstones: TombstonesConfig,
     /// The largest number of validated sources.
     pub known_sources: u32,
-    /// Whether each session remembers the tunnels of its packets.
+    /// Whether each session stores references to the tunnels of its packets.
     pub tunnel_references: bool,
-    /// Whether each session remembers what of it is in a store.
+    /// Whether each session records its state in the store.
     pub continuity: bool,
     /// The bounds on questions to a store, and on packets that wait for their answers.
     pub questions: ContinuityConfig,

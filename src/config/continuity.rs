@@ -6,8 +6,8 @@ crate::config_section! {
     /// resume them.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub struct ContinuityConfig = "continuity" {
-        /// Whether sessions are stored: each session remembers what of it is in the store, which
-        /// takes 16 bytes. The caller moves records between the engine and the store.
+        /// Whether sessions are stored. Each session then takes 16 bytes more, which record what
+        /// the store has of it. The caller moves records between the engine and the store.
         enabled: bool {
             default: false, "there is no store without its caller";
             restart: true;
@@ -26,7 +26,7 @@ crate::config_section! {
             unit: "packets";
             restart: true;
         }
-        /// The largest number of their IP bytes.
+        /// The largest number of IP bytes of held packets.
         max_held_bytes: u32 {
             default: Self::DEFAULT_HELD_BYTES, "4096 packets of 1024 bytes";
             bounds: Self::MIN_HELD_BYTES..=u32::MAX;
@@ -40,7 +40,7 @@ crate::config_section! {
             unit: "packets";
             restart: true;
         }
-        /// The largest number of their IP bytes.
+        /// The largest number of IP bytes of held packets of one flow.
         max_held_bytes_per_flow: u32 {
             default: Self::DEFAULT_HELD_BYTES_PER_FLOW, "64 packets of 2048 bytes";
             bounds: Self::MIN_HELD_BYTES..=u32::MAX;
@@ -70,14 +70,15 @@ crate::config_section! {
             unit: "questions per second";
             restart: true;
         }
-        /// The number of flows of which is remembered that the store has nothing.
+        /// The largest number of flows that are noted as absent from the store.
         max_nothing: u32 {
             default: Self::DEFAULT_NOTHING, "512 KiB";
             bounds: 1..=Self::MAX_NOTHING;
             unit: "flows";
             restart: true;
         }
-        /// The time for which that is remembered. No question is asked about such a flow.
+        /// The time for which a flow is noted as absent from the store. Meanwhile the store is not
+        /// asked about the flow.
         nothing_for: Duration {
             default: Self::DEFAULT_NOTHING_FOR, "a stray flow asks once a second";
             bounds: Self::MIN_NOTHING_FOR..=Self::MAX_NOTHING_FOR;

@@ -442,7 +442,7 @@ pub enum ConfigErrorCause {
     PolicyTooLarge(usize),
 }
 
-/// Something in a configuration that is allowed but probably unintended.
+/// A setting of a configuration that is allowed but probably unintended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {

@@ -198,7 +198,7 @@ impl Config {
         Ok(())
     }
 
-    /// Checks that sessions remember their tunnels.
+    /// Checks that sessions store references to their tunnels.
     pub(crate) fn check_tunnel_references(&self) -> Result<(), ConfigError> {
         if self.engine.tunnel_references {
             return Ok(());

@@ -20,7 +20,7 @@ crate::config_section! {
         attachment: Attachment {
             default: Attachment::default(), "a tunnel behind the GENEVE front end, else a link";
         }
-        /// Whether each session remembers the newest [`TunnelRef`](crate::TunnelRef) of each
+        /// Whether each session stores the newest [`TunnelRef`](crate::TunnelRef) of each
         /// direction, which takes 16 bytes a session.
         tunnel_references: bool {
             default: false, "only a tunnel front end needs them";

@@ -388,6 +388,11 @@ fn a_misspelled_name_is_answered_with_the_one_that_was_meant() {
         ),
         ("[lifetimes]\ntcp.establish = 1", "established"),
         ("[lifetimes]\ntpc.established = 1", "tcp"),
+        (
+            "[[policy.rule]]\nname = \"a\"\naction = \"allow\"\nprotocol = \"icmpv6\"\n\
+             icmp_types = \"neighbour-solicitation/0\"",
+            "neighbor-solicitation",
+        ),
     ] {
         let error = error(text);
         assert!(
@@ -940,8 +945,8 @@ const ERRORS: &[(&str, &str)] = &[
          one of echo-reply, destination-unreachable, source-quench, redirect, echo-request, \
          router-advertisement, router-solicitation, time-exceeded, parameter-problem, \
          timestamp-request, timestamp-reply, information-request, information-reply, \
-         address-mask-request, address-mask-reply, packet-too-big, neighbour-solicitation, \
-         neighbour-advertisement, node-information-query, extended-echo-request, \
+         address-mask-request, address-mask-reply, packet-too-big, neighbor-solicitation, \
+         neighbor-advertisement, node-information-query, extended-echo-request, \
          extended-echo-reply",
     ),
     (

@@ -28,7 +28,7 @@ mod history_events;
 mod icmp;
 mod inspect;
 mod invariants;
-mod judgement;
+mod judgment;
 mod live;
 mod matched;
 mod memo;

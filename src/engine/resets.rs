@@ -63,7 +63,7 @@ pub(super) enum LateAnswer {
 }
 
 impl Engine {
-    /// Remembers a TCP session that has ended before its connection did, as far as is known. The
+    /// Records a TCP session that has ended before its connection did, as far as is known. The
     /// caller holds the shard's lock, so that a packet finds either the session or its tombstone.
     pub(super) fn bury(&self, shard: ShardId, ended: &Ended, now: Micros) {
         let remembered = matches!(

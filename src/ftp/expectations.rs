@@ -143,7 +143,7 @@ pub struct TableSink<'a> {
     pub table: &'a ExpectationTable,
     /// Counters of events.
     pub counts: &'a EventCounts,
-    /// When the segment came.
+    /// Time at which the segment arrived.
     pub now: Instant,
 }
 

@@ -197,8 +197,8 @@ struct Entry {
     key: Key,
     half_open: u32,
     assured: u32,
-    /// When the next new session would be on time, in nanoseconds (the generic cell rate algorithm
-    /// of ITU-T I.371).
+    /// Time at which the next new session would be on time, in nanoseconds (the generic cell rate
+    /// algorithm of ITU-T I.371).
     due: u64,
 }
 

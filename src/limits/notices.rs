@@ -19,7 +19,7 @@ const PLACES: usize = 64;
 /// The least time between two reports of a source and a limit.
 pub(crate) const PAUSE: Duration = Duration::from_secs(10);
 
-/// When a source and a limit were last reported. Bounded, and without locks.
+/// Times at which a source and a limit were last reported. Bounded, and without locks.
 #[derive(Debug)]
 pub(crate) struct Notices {
     last: Box<[AtomicU64]>,

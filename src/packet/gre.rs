@@ -15,7 +15,7 @@ const SEQUENCE_PRESENT: u16 = 0x1000;
 /// after them must be ignored.
 const MUST_BE_ZERO: u16 = ROUTING_PRESENT | 0x0c00;
 /// Enhanced GRE only.
-const ACKNOWLEDGEMENT_PRESENT: u16 = 0x0080;
+const ACKNOWLEDGMENT_PRESENT: u16 = 0x0080;
 const VERSION: u16 = 0x0007;
 
 /// The protocol type of enhanced GRE: PPP.
@@ -113,7 +113,7 @@ pub(super) fn parse(ip: Ip, payload: &[u8], extent: Extent) -> Result<Parsed, Ma
         header_len += 4 * usize::from(flags & field != 0);
     }
     if let Layout::CallId = layout {
-        header_len += 4 * usize::from(flags & ACKNOWLEDGEMENT_PRESENT != 0);
+        header_len += 4 * usize::from(flags & ACKNOWLEDGMENT_PRESENT != 0);
     }
     let Some(rest) = payload.get(header_len..) else {
         return Err(Malformed::GreHeaderTruncated);

@@ -163,12 +163,17 @@ impl IcmpType {
         ("address-mask-request", Some(17), None),
         ("address-mask-reply", Some(18), None),
         ("packet-too-big", None, Some(2)),
-        ("neighbour-solicitation", None, Some(135)),
-        ("neighbour-advertisement", None, Some(136)),
+        ("neighbor-solicitation", None, Some(135)),
+        ("neighbor-advertisement", None, Some(136)),
         ("node-information-query", None, Some(139)),
         ("extended-echo-request", Some(42), Some(160)),
         ("extended-echo-reply", Some(43), Some(161)),
     ];
+
+    /// Returns the names of types.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().map(|(name, _, _)| *name)
+    }
 
     /// Returns the type of this number in ICMP and in ICMPv6.
     pub const fn number(number: u8) -> Self {
@@ -227,7 +232,7 @@ impl FromStr for IcmpType {
             })
             .or_else(|| text.parse().ok().map(Self::number))
             .ok_or_else(|| {
-                let names: Vec<&str> = Self::NAMES.iter().map(|(name, _, _)| *name).collect();
+                let names: Vec<&str> = Self::names().collect();
                 format!(
                     "`{text}` is not an ICMP type: a number from 0 to 255 or one of {}",
                     names.join(", ")

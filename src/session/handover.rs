@@ -36,7 +36,7 @@ impl Slab {
 pub(crate) struct PutOff {
     pub(crate) key: FlowKey,
     pub(crate) epoch: u64,
-    /// The tick at which the session ends if nobody else owns it.
+    /// The tick at which the session ends if no other engine owns it.
     pub(crate) deadline: u32,
 }
 

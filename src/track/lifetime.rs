@@ -51,17 +51,17 @@ use std::time::Duration;
 /// (RFC 9293 3.6). RFC 5382 REQ-5 has at least 4 minutes for it.
 ///
 /// # UDP
-/// RFC 4787 REQ-5 wants at least 2 minutes for a mapping that is in use. A question with its one
+/// RFC 4787 REQ-5 requires at least 2 minutes for a mapping that is in use. A question with its one
 /// answer, and whatever is asked of a server's port 53 within two seconds (REQ-5 a), is over with
 /// the answer: such exchanges have a class of their own, so that a flood of DNS queries does not
 /// fill the table.
 ///
 /// # Established connections behind GWLB
-/// RFC 5382 REQ-5 wants a NAT to keep an established connection for at least 2 h 4 min, and Linux
-/// keeps it for 5 days. Neither is possible behind a Gateway Load Balancer: it forgets a flow after
-/// its own idle timer (350 s unless configured otherwise), and drops later packets. A session that
-/// outlives that timer only fills the table, and its RST would have no flow to travel in. So the
-/// default lies just below it. Raise both together, or set `gwlb.enabled = false` where no such
+/// RFC 5382 REQ-5 requires a NAT to keep an established connection for at least 2 h 4 min, and
+/// Linux keeps it for 5 days. Neither is possible behind a Gateway Load Balancer: it removes a flow
+/// after its own idle timer (350 s unless configured otherwise), and drops later packets. A session
+/// that outlives that timer only fills the table, and its RST would have no flow to travel in. So
+/// the default lies just below it. Raise both together, or set `gwlb.enabled = false` where no such
 /// balancer is in the path. RFC 4787 REQ-5 (UDP, 2 min) is capped in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]

@@ -76,7 +76,7 @@ const FLOORS: &[&str] = &[
     "engine::resets",
     "engine::asking",
     "engine::control",
-    "engine::judgement",
+    "engine::judgment",
     "engine::plan",
     "engine::admission",
     "engine::short_way",

@@ -134,7 +134,7 @@ fn both_ends_of_a_session_that_times_out_get_a_rst() {
 }
 
 #[test]
-fn a_rst_goes_back_to_an_end_to_which_no_packet_has_travelled() {
+fn a_rst_goes_back_to_an_end_to_which_no_packet_has_traveled() {
     let mut config = Config::allow_all();
     config.tcp.midstream = Midstream::Adopt;
     let builder = Engine::builder_from(config).seed(SEED);

@@ -248,7 +248,7 @@ fn a_dccp_connection_lives_as_long_as_its_state() {
 #[test]
 fn rules_compare_the_ports_of_sctp_dccp_and_udp_lite() {
     let mut wire = Wire::new(
-        "[[policy.rule]]\nname = \"signalling\"\naction = \"allow\"\n\
+        "[[policy.rule]]\nname = \"signaling\"\naction = \"allow\"\n\
          protocol = [\"sctp\", \"dccp\", \"udplite\"]\n\
          destination_ports = 2905",
     );

@@ -20,7 +20,7 @@ use super::data_path::DataPath;
 use super::http::{self, HttpListener, Page};
 use super::reloads::Reloads;
 use super::settings::{FailedReload, HealthSettings};
-use super::watch::{self, Failing, Judgement, Reading, Refusals, Watch};
+use super::watch::{self, Failing, Judgment, Reading, Refusals, Watch};
 
 /// Interval at which the port for TCP checks follows the verdict.
 const FOLLOW: Duration = Duration::from_millis(100);
@@ -136,7 +136,7 @@ pub(crate) struct Health {
     reloads: Arc<Reloads>,
     settings: RwLock<HealthSettings>,
     draining: AtomicBool,
-    judgement: Mutex<Judgement>,
+    judgment: Mutex<Judgment>,
 }
 
 impl Health {
@@ -150,14 +150,14 @@ impl Health {
             reloads,
             settings: RwLock::new(settings),
             draining: AtomicBool::new(false),
-            judgement: Mutex::new(Judgement::none(Instant::now())),
+            judgment: Mutex::new(Judgment::none(Instant::now())),
         }
     }
 
     /// Returns all reasons for which the appliance is unhealthy now; none if it is healthy.
     pub(crate) fn verdict(&self, now: Instant) -> Vec<Unhealthy> {
         let settings = self.settings.read();
-        let judgement = *self.judgement.lock();
+        let judgment = *self.judgment.lock();
         let shared = &self.data_path.shared;
         let mut found = Vec::new();
         // Once a worker has ended, all end.
@@ -169,15 +169,15 @@ impl Health {
         if stall > settings.stall || !shared.has_begun() {
             found.push(Unhealthy::StalledWorker(stall));
         }
-        let unread = now.saturating_duration_since(judgement.at);
+        let unread = now.saturating_duration_since(judgment.at);
         if unread > settings.stall.max(watch::PERSISTS) {
             found.push(Unhealthy::StalledWatch(unread));
         }
-        found.extend(judgement.sending.map(Unhealthy::SendFailing));
-        found.extend(judgement.receiving.map(Unhealthy::ReceiveFailing));
-        found.extend(judgement.addressing.map(Unhealthy::DestinationUnknown));
+        found.extend(judgment.sending.map(Unhealthy::SendFailing));
+        found.extend(judgment.receiving.map(Unhealthy::ReceiveFailing));
+        found.extend(judgment.addressing.map(Unhealthy::DestinationUnknown));
         found.extend(Self::full_table_of(
-            &judgement,
+            &judgment,
             shared.engine.max_sessions(),
             &settings,
         ));
@@ -188,12 +188,12 @@ impl Health {
     }
 
     fn full_table_of(
-        judgement: &Judgement,
+        judgment: &Judgment,
         max: usize,
         settings: &HealthSettings,
     ) -> Option<Unhealthy> {
         let percent = settings.full_table;
-        let sessions = judgement.assured.unwrap_or(0);
+        let sessions = judgment.assured.unwrap_or(0);
         if watch::is_filled(sessions, max, percent) {
             return Some(Unhealthy::TableFull {
                 sessions,
@@ -201,7 +201,7 @@ impl Health {
                 percent,
             });
         }
-        let refusals = judgement.refusals.filter(|_| percent != 0);
+        let refusals = judgment.refusals.filter(|_| percent != 0);
         refusals.map(Unhealthy::SessionsRefused)
     }
 
@@ -211,8 +211,8 @@ impl Health {
     }
 
     /// Takes over an evaluation of the counters.
-    pub(crate) fn judged(&self, judgement: Judgement) {
-        *self.judgement.lock() = judgement;
+    pub(crate) fn judged(&self, judgment: Judgment) {
+        *self.judgment.lock() = judgment;
     }
 
     /// Marks the appliance as draining.

@@ -197,7 +197,7 @@ pub(crate) struct Refusals {
 
 /// Evaluation of the counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Judgement {
+pub(crate) struct Judgment {
     /// Time at which the counters were read.
     pub(crate) at: Instant,
     /// Workers whose sends nearly all fail.
@@ -213,7 +213,7 @@ pub(crate) struct Judgement {
     pub(crate) assured: Option<usize>,
 }
 
-impl Judgement {
+impl Judgment {
     /// Returns the evaluation before anything was read.
     pub(crate) const fn none(at: Instant) -> Self {
         Self {
@@ -237,7 +237,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Evaluates a reading. The first one only provides the initial values of the counters.
-    pub(crate) fn judge(&mut self, reading: &Reading, now: Instant) -> Judgement {
+    pub(crate) fn judge(&mut self, reading: &Reading, now: Instant) -> Judgment {
         if self.last.len() == reading.workers.len() {
             let readings = reading.workers.iter().zip(&self.last);
             for (troubles, (worker, before)) in self.troubles.iter_mut().zip(readings) {
@@ -247,7 +247,7 @@ impl Watch {
             self.troubles = vec![Troubles::default(); reading.workers.len()];
         }
         self.last.clone_from(&reading.workers);
-        Judgement {
+        Judgment {
             at: now,
             sending: Failing::of(self.troubles.iter().map(|of| &of.sending)),
             receiving: Failing::of(self.troubles.iter().map(|of| &of.receiving)),
@@ -345,7 +345,7 @@ mod tests {
             scene
         }
 
-        fn look(&mut self) -> Judgement {
+        fn look(&mut self) -> Judgment {
             self.watch.judge(&self.reading, self.now)
         }
 
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn without_traffic_the_last_judgement_stands_for_a_minute() {
+    fn without_traffic_the_last_judgment_stands_for_a_minute() {
         let mut scene = Scene::new();
         assert!(scene.send(0, 10, 3 * SECOND).is_some());
         assert!(scene.send(0, 0, 60 * SECOND - 1).is_some());

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::bound::Bound;
 use super::notation::{duration, quoted};
 use super::scalar::{Scalar, Wrong};
+use crate::config::text::similar;
 use crate::policy::{IcmpType, PortRange, Protocol};
 
 macro_rules! numbers {
@@ -206,7 +207,13 @@ impl Scalar for IcmpType {
     }
 
     fn from_text(text: &str) -> Result<Self, Wrong> {
-        text.parse().map_err(Wrong::Other)
+        text.parse().map_err(|error: String| {
+            let name = text.split_once('/').map_or(text, |(name, _)| name);
+            match similar(name, Self::names()).filter(|meant| meant != name) {
+                Some(meant) => Wrong::Other(format!("{error}; did you mean `{meant}`?")),
+                None => Wrong::Other(error),
+            }
+        })
     }
 
     fn from_integer(number: i64) -> Result<Self, Wrong> {

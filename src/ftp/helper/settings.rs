@@ -11,16 +11,16 @@ use crate::ftp::{Expectation, SessionEnds};
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::address::AddressMap;
 
-/// When the expectation of PORT and EPRT opens.
+/// Moment at which the expectation of PORT and EPRT opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ActiveOpening {
-    /// When the client's command was read, as in Linux. The server's refusal withdraws it. The
+    /// After the client's command was read, as in Linux. The server's refusal withdraws it. The
     /// default, because there are servers (pyftpdlib) that connect as soon as they have read the
     /// command and answer 200 when they are connected: waiting for the answer would drop their SYN,
     /// and the answer would not come.
     #[default]
     Command,
-    /// When the server has answered 2xx. Stricter; for servers known to connect only at the
+    /// After the server has answered 2xx. Stricter; for servers known to connect only at the
     /// transfer command.
     Reply,
 }
@@ -73,7 +73,7 @@ pub struct Settings {
     /// The port that a server must call from in active mode. `None`, any port, by default: RFC 959
     /// (section 3.2) says 20, but servers without privileges cannot.
     pub active_source_port: Option<u16>,
-    /// When the expectation of PORT and EPRT opens: at the command by default.
+    /// Moment at which the expectation of PORT and EPRT opens: at the command by default.
     pub active_opening: ActiveOpening,
     /// Whether a line feed alone ends a client's line. On by default: clients send it, and servers
     /// accept it.

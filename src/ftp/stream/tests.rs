@@ -181,7 +181,7 @@ fn a_gap_at_a_lines_end_takes_the_next_line_with_it() {
 }
 
 #[test]
-fn an_acknowledgement_beyond_all_that_was_seen_loses_it() {
+fn an_acknowledgment_beyond_all_that_was_seen_loses_it() {
     let mut reader = Reader::starting_at(0);
     reader
         .put(0, "ab")
@@ -192,7 +192,7 @@ fn an_acknowledgement_beyond_all_that_was_seen_loses_it() {
 }
 
 #[test]
-fn the_acknowledgement_of_a_fin_is_no_gap() {
+fn the_acknowledgment_of_a_fin_is_no_gap() {
     let mut reader = Reader::starting_at(0);
     reader.put(0, "QUIT\r\n");
     reader.stream.ends(SeqNum(6));

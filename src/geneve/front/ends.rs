@@ -19,7 +19,7 @@ pub(super) const MAX_HEADER: usize = 8 + 63 * 4;
 /// The size of the key beside the header: two addresses and a port.
 const OUTER: usize = 10;
 /// The idle time, in seconds, after which a tunnel endpoint may be evicted. It is longer than the
-/// default idle timeout of a load balancer's flow, and longer than a worker remembers a header
+/// default idle timeout of a load balancer's flow, and longer than a worker caches a header
 /// without a lookup in this table.
 const UNUSED: u32 = 600;
 

@@ -26,8 +26,8 @@
 //! configuration does not name are refused or share a zone. An endpoint takes no memory but an
 //! entry of a bounded table.
 //!
-//! Threads share one front end and have a [`Scratch`] each, which remembers the newest headers. A
-//! packet whose header differs from a remembered one in the cookie alone needs no second parsing of
+//! Threads share one front end and have a [`Scratch`] each, which caches the newest headers. A
+//! packet whose header differs from a cached one in the cookie alone needs no second parsing of
 //! its options. Only the first packet of a tunnel endpoint allocates.
 //!
 //! ```
@@ -196,7 +196,8 @@ impl FrontEnd {
     ///
     /// # Errors
     /// Returns the first error of the configuration, or that `engine.tunnel_references` is off:
-    /// RSTs travel in the tunnels that sessions remember. [`FrontEnd::adapt`] sets the key.
+    /// RSTs travel in the tunnels to which sessions have references. [`FrontEnd::adapt`] sets
+    /// the key.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
         config.check_tunnel_references()?;
@@ -211,8 +212,8 @@ impl FrontEnd {
         })
     }
 
-    /// Returns a configuration with the engine settings that a front end needs: sessions remember
-    /// their tunnels.
+    /// Returns a configuration with the engine settings that a front end needs: sessions store
+    /// references to their tunnels.
     ///
     /// For callers that combine an [`Engine`] and a front end of their own, such as the appliance
     /// with its log and its batches: both, and each reload, need the adapted configuration.

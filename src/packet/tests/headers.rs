@@ -298,7 +298,7 @@ fn icmp_queries_have_a_kind_an_id_and_a_direction() {
 }
 
 #[test]
-fn neighbour_and_listener_discovery_belong_to_the_link() {
+fn neighbor_and_listener_discovery_belong_to_the_link() {
     for kind in [130, 131, 132, 133, 134, 135, 136, 137, 143] {
         let packet = ipv6(ICMPV6, &icmp(kind, 0, [0; 4], &[0; 16]));
         assert_eq!(parsed(&packet).transport, Transport::Discovery { kind });

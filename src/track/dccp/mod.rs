@@ -30,7 +30,7 @@ pub const MAX_ADVANCE: u64 = 1 << 24;
 /// Reason for which a packet is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// This type of packet does not fit this state and direction.
+    /// The type of the packet does not fit the state and direction.
     State,
     /// The packet acknowledges one that was never sent.
     Ack,

@@ -9,7 +9,7 @@
 
 use super::{
     CHALLENGE_EXPECTED, Event, LIBERAL, Peer, PeerFlags, Side, State, Track, UNSEEN,
-    judgement::digest, window,
+    judgment::digest, window,
 };
 use crate::flow::Direction;
 use crate::packet::Segment;

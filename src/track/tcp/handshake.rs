@@ -6,7 +6,7 @@
 //! states it keeps the latest SYN that has passed. The SYN-ACK selects one of them by its
 //! acknowledgment.
 
-use super::judgement::StateChange;
+use super::judgment::StateChange;
 use super::window::{self, Peer, PeerFlags, Side};
 use super::{
     CHALLENGE_EXPECTED, Event, Fault, Known, LIBERAL, Outcome, PassReason, SIMULTANEOUS_OPEN,

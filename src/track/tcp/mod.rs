@@ -8,7 +8,7 @@
 
 mod adoption;
 mod handshake;
-mod judgement;
+mod judgment;
 mod packed;
 mod reset;
 mod resume;
@@ -19,7 +19,7 @@ pub mod window;
 pub use state::{Cell, Event, State, transition};
 pub use window::{Bound, BoundCheck, Peer, PeerFlags, Side, WindowVerdict};
 
-use self::judgement::StateChange;
+use self::judgment::StateChange;
 #[cfg(feature = "snapshot")]
 use serde::{Deserialize, Serialize};
 
@@ -84,7 +84,7 @@ pub enum PassReason {
 /// Reason for which a segment is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// This kind of segment does not fit this state and direction.
+    /// The kind of the segment does not fit the state and direction.
     State,
     /// Bound I: beyond the window of the receiver.
     SeqAboveWindow,
@@ -96,7 +96,7 @@ pub enum Fault {
     RstBelowWindow,
 }
 
-/// A step of the judgement, for the packet tracer.
+/// A step of the judgment, for the packet tracer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Look-up in the table of states.
@@ -168,7 +168,7 @@ impl Track {
         State::from_bits(self.position & 0x0f)
     }
 
-    /// Judges a segment. Each part of the judgement is reported to `step`.
+    /// Judges a segment. Each part of the judgment is reported to `step`.
     pub fn segment(
         &mut self,
         direction: Direction,

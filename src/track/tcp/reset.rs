@@ -5,7 +5,7 @@
 //! that the receiver expects (RFC 5961 3.2). Any other may be a forgery: it passes if it is in the
 //! window, and changes nothing.
 
-use super::judgement::StateChange;
+use super::judgment::StateChange;
 use super::window::{self, PeerFlags, Side, WindowVerdict};
 use super::{Bound, Event, Fault, Known, MARK_IN_ORDER, Outcome, PassReason, State, Step, Track};
 use crate::flow::Direction;

@@ -27,7 +27,7 @@
 //! While a connection is resumed, the fields of a [`Track`] have other meanings: the last segment
 //! is the remembered one, and `max_end` of its sender is the number that it acknowledges.
 
-use super::judgement::StateChange;
+use super::judgment::StateChange;
 use super::state::transition;
 use super::window::{self, MIN_ACK_WINDOW, PeerFlags, Side, WindowVerdict};
 use super::{

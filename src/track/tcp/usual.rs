@@ -5,7 +5,7 @@
 //! Every other segment is left to the full check, with no change. Its test compares all fields with
 //! those that [`Track::segment`] sets.
 
-use super::judgement::digest_of;
+use super::judgment::digest_of;
 use super::window::{MIN_ACK_WINDOW, PeerFlags};
 use super::{Event, LIBERAL, MARK_IN_ORDER, RETRANSMISSIONS_SHIFT, State, Track, UNSEEN};
 use crate::flow::Direction;

@@ -168,7 +168,7 @@ impl End {
         }
     }
 
-    fn acknowledgement(&mut self) -> Segment {
+    fn acknowledgment(&mut self) -> Segment {
         self.segment(ACK, self.nxt, 0)
     }
 
@@ -188,7 +188,7 @@ impl End {
             Phase::Open => match dice.random_range(0..100) {
                 0..55 => self.data(dice, closing),
                 55..68 => self.retransmission(dice),
-                68..74 => Some(self.acknowledgement()),
+                68..74 => Some(self.acknowledgment()),
                 74..84 => {
                     let full = self.offer.buffer.max(1);
                     self.buffer = match dice.random_range(0..4) {
@@ -196,7 +196,7 @@ impl End {
                         1 => dice.random_range(0..full),
                         _ => full,
                     };
-                    Some(self.acknowledgement())
+                    Some(self.acknowledgment())
                 }
                 84..89 => self.keepalive(dice),
                 89..91 => self.zero_window_probe(),
@@ -320,7 +320,7 @@ impl End {
             }
             Phase::SynSent => self.receive_in_syn_sent(segment),
             Phase::SynReceived | Phase::Open | Phase::TimeWait => {
-                self.receive_synchronised(segment, dice)
+                self.receive_synchronized(segment, dice)
             }
         }
     }
@@ -359,7 +359,7 @@ impl End {
         if acknowledges {
             self.una = self.nxt;
             self.open();
-            Some(self.acknowledgement())
+            Some(self.acknowledgment())
         } else {
             self.phase = Phase::SynReceived;
             Some(self.syn(self.una, SYN | ACK))
@@ -373,7 +373,7 @@ impl End {
         }
     }
 
-    fn receive_synchronised(
+    fn receive_synchronized(
         &mut self,
         segment: &Segment,
         dice: &mut ChaCha8Rng,
@@ -396,7 +396,7 @@ impl End {
                 // The SYN-ACK of a simultaneous open.
                 self.una = self.nxt;
                 self.open();
-                return Some(self.acknowledgement());
+                return Some(self.acknowledgment());
             }
             return Some(self.syn(self.una, SYN | ACK));
         }
@@ -407,7 +407,7 @@ impl End {
             first < window || (segment.span() > 0 && last < window) || segment.seq == self.rcv_nxt;
         if !fits || segment.has(SYN) {
             // Old, early, or a SYN: a (challenge) ACK.
-            return Some(self.acknowledgement());
+            return Some(self.acknowledgment());
         }
         if !segment.has(ACK) {
             return None;
@@ -415,7 +415,7 @@ impl End {
         if before(self.nxt, segment.ack) || before(segment.ack, self.una.wrapping_sub(1 << 30)) {
             return match self.phase {
                 Phase::SynReceived => refuse(segment),
-                _ => Some(self.acknowledgement()),
+                _ => Some(self.acknowledgment()),
             };
         }
         if self.phase == Phase::SynReceived {
@@ -443,7 +443,7 @@ impl End {
             None
         } else if segment.seq.wrapping_sub(self.rcv_nxt) < window {
             // RFC 5961 3.2: a challenge.
-            Some(self.acknowledgement())
+            Some(self.acknowledgment())
         } else {
             None
         }
@@ -476,7 +476,7 @@ impl End {
             };
         }
         let wanted = segment.has(FIN) || (segment.len > 0 && (!moved || dice.random_bool(0.6)));
-        wanted.then(|| self.acknowledgement())
+        wanted.then(|| self.acknowledgment())
     }
 
     fn hold(&mut self, left: u32, right: u32) {

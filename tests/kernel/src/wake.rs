@@ -73,11 +73,11 @@ impl Wake {
         if segment.has(SYN) && self.simultaneous && before == "SYN_RECV" {
             self.add("SYN in simultaneous open");
         }
-        let resynchronises = |step: &Step| match step {
+        let resynchronizes = |step: &Step| match step {
             Step::Tcp(TcpStep::Note(note)) => note.starts_with("answers the SYN"),
             _ => false,
         };
-        if steps.iter().any(resynchronises) {
+        if steps.iter().any(resynchronizes) {
             self.add("SYN answered");
         }
         let syn_alone = segment.flags & (SYN | ACK) == SYN;

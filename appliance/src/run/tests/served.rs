@@ -422,13 +422,13 @@ A test generates this page: `UPDATE=1 cargo test -p portcullis-appliance the_pag
         else {
             continue;
         };
-        let labelled = text.lines().find_map(|line| {
+        let labeled = text.lines().find_map(|line| {
             let rest = line.strip_prefix(name)?;
             let (_, labels) = rest.split_once('{')?;
             let suffix = rest.split('{').next()?;
             matches!(suffix, "" | "_total" | "_count" | "_info").then_some(labels)
         });
-        let keys: Vec<_> = labelled
+        let keys: Vec<_> = labeled
             .and_then(|labels| labels.split('}').next())
             .into_iter()
             .flat_map(|labels| labels.split("\","))

@@ -15,7 +15,7 @@ use portcullis_kernel_tests::ftp::check::{Scene, Ways, listen};
 use portcullis_kernel_tests::ftp::path::Path;
 use portcullis_kernel_tests::ftp::programs::Scratch;
 use portcullis_kernel_tests::ftp::servers::{self, Server, Site};
-use portcullis_kernel_tests::ftp::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR};
+use portcullis_kernel_tests::ftp::{CLIENT, CLIENT_NEIGHBOR, SERVER_NEIGHBOR};
 use portcullis_kernel_tests::namespace::{Interrupt, Namespace};
 
 /// Real FTP programs through an engine that allows port 21 and nothing else. Needs vsftpd,
@@ -47,13 +47,13 @@ fn main() -> Result<()> {
     let (clients, client_device) = Namespace::with_path(&format!("{name}-a"), CLIENT)?;
     let (servers, server_device) =
         Namespace::with_path(&format!("{name}-b"), Server::VsftpdFrom20.host())?;
-    clients.add_host(CLIENT_NEIGHBOUR)?;
+    clients.add_host(CLIENT_NEIGHBOR)?;
     for server in Server::ALL {
         if server != Server::VsftpdFrom20 {
             servers.add_host(server.host())?;
         }
     }
-    servers.add_host(SERVER_NEIGHBOUR)?;
+    servers.add_host(SERVER_NEIGHBOR)?;
     let scratch = Scratch::create(&name)?;
     if arguments.unpacked.is_none() {
         println!("Pure-FTPd and ProFTPD: ignored");

@@ -17,7 +17,7 @@ use super::clients::{Client, Mode, Task, Way};
 use super::path::{Opened, Path};
 use super::probe::{Answer, probe, probe_open};
 use super::servers::{Server, Site};
-use super::{CLIENT, CLIENT_NEIGHBOUR, SERVER_NEIGHBOUR, address};
+use super::{CLIENT, CLIENT_NEIGHBOR, SERVER_NEIGHBOR, address};
 use crate::namespace::{Interrupt, Namespace};
 
 /// Maximum run time of a program.
@@ -649,13 +649,13 @@ impl Scene<'_> {
             let first = *server.passive_ports().start();
             announced.extend((0..40).map(|n| at(server.host(), first + (round * 40 + n) % 200)));
         }
-        let neighbour = address(CLIENT_NEIGHBOUR, v6);
+        let neighbor = address(CLIENT_NEIGHBOR, v6);
         let exceptions = self.path.exceptions();
-        let (from_clients, from_neighbour, open) = self.clients.inside(|| {
+        let (from_clients, from_neighbor, open) = self.clients.inside(|| {
             Ok((
                 probe(address(CLIENT, v6), &others)?,
-                probe(neighbour, &[&announced[..], &others].concat())?,
-                probe_open(neighbour, &control)?,
+                probe(neighbor, &[&announced[..], &others].concat())?,
+                probe_open(neighbor, &control)?,
             ))
         })?;
         ensure!(
@@ -671,13 +671,13 @@ impl Scene<'_> {
                 .map(|server| probe(address(server.host(), v6), &back));
             let mut all = own.collect::<Result<Vec<_>>>()?;
             let targets: Vec<_> = back.into_iter().chain(dynamic).collect();
-            all.push(probe(address(SERVER_NEIGHBOUR, v6), &targets)?);
+            all.push(probe(address(SERVER_NEIGHBOR, v6), &targets)?);
             Ok(all.concat())
         })?;
         if !self.path.only_port_21_since(exceptions) {
             return Ok(());
         }
-        for (target, answer) in [from_clients, from_neighbour, from_servers].concat() {
+        for (target, answer) in [from_clients, from_neighbor, from_servers].concat() {
             tries.fetch_add(1, Ordering::Relaxed);
             ensure!(
                 answer == Answer::Silence,

@@ -33,7 +33,7 @@ pub const fn address(host: u8, v6: bool) -> IpAddr {
 pub const CLIENT: u8 = 1;
 
 /// A host beside the clients that takes no part in any transfer.
-pub const CLIENT_NEIGHBOUR: u8 = 9;
+pub const CLIENT_NEIGHBOR: u8 = 9;
 
 /// A host beside the servers that takes no part in any transfer.
-pub const SERVER_NEIGHBOUR: u8 = 8;
+pub const SERVER_NEIGHBOR: u8 = 8;

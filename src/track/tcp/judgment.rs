@@ -1,4 +1,4 @@
-//! Judgement of a segment after the table of states: the window, the new state and the lifetime.
+//! Judgment of a segment after the table of states: the window, the new state and the lifetime.
 
 use super::window::{self, Bound, PeerFlags, WindowVerdict};
 use super::{

@@ -1,4 +1,4 @@
-//! Step 6 of the packet path: the judgement of a packet by the state machine of its session.
+//! Step 6 of the packet path: the judgment of a packet by the state machine of its session.
 
 use super::Engine;
 use super::candidate::{Candidate, tunnel_id};

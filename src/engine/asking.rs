@@ -120,7 +120,9 @@ impl Engine {
         let tombstone = is_tcp
             .then(|| self.graveyard.find(&flow.key, now))
             .flatten();
-        if tombstone.is_some_and(|tombstone| tombstone.reason != EndReason::Timeout) {
+        // The ends of the connection do not know of these.
+        let is_unknown = |reason| matches!(reason, EndReason::Timeout | EndReason::Evicted);
+        if tombstone.is_some_and(|tombstone| !is_unknown(tombstone.reason)) {
             return None;
         }
         let is_reported = settings.any_asymmetric

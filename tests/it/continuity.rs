@@ -1,7 +1,7 @@
 //! Sessions that go on in another engine: records, the sweep that hands them out, epochs and
 //! owners.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
@@ -610,6 +610,84 @@ fn the_name_of_a_flow_is_that_of_both_directions_and_of_its_zone() {
         let scene = Scene {
             zone,
             ..Scene::new(config)
+#[test]
+fn a_full_table_ends_no_stored_session_before_its_owner_was_asked_for() {
+    for is_stored in [false, true] {
+        let mut site = Site::new(&format!(
+            "{FROM_1}\n[table]\nmax_sessions = 16\nshards = 1\n"
+        ));
+        for port in 1..=16 {
+            let ends = Ends::v4(port, 80);
+            site.take(&segment(ends, SYN, 100, 0, b""));
+            site.take(&segment(ends.back(), SYN | ACK, 500, 101, b""));
+            assert_eq!(site.take(&segment(ends, ACK, 101, 501, b"")), ["forward"]);
+        }
+        if is_stored {
+            site.save(&mut Store::default());
+        }
+        site.wait(500_000);
+        let mut received = Received::default();
+        let syn = segment(Ends::v4(17, 80), SYN, 100, 0, b"");
+        let verdict = site
+            .engine
+            .process_with(Packet::new(&syn, site.now), &mut received);
+        // A session without a record makes room at once.
+        assert_eq!(verdict.is_forward(), !is_stored);
+        let ended = if is_stored { 0 } else { 1 };
+        assert_eq!(
+            (received.ended.len(), received.resets.len()),
+            (ended, 2 * ended)
+        );
+        // The next expiry asks.
+        site.wait(200);
+        while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+        let asked = if is_stored { 16 } else { 0 };
+        assert_eq!(site.inbox.questions.len(), asked);
+        site.engine.check_invariants().unwrap();
+    }
+}
+
+/// A writer that resumes a session in the engine that writes to it.
+struct Resuming<'a> {
+    engine: &'a Engine,
+    stored: &'a StoredSession,
+    now: Instant,
+    resumed: Option<Resumed>,
+}
+
+impl std::io::Write for Resuming<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let resumed = self.engine.resume(self.stored, self.now, at());
+        self.resumed.get_or_insert(resumed.unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_session_is_resumed_while_all_sessions_are_saved() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let new = another(&old, STORED);
+    let mut out = Resuming {
+        engine: &new.engine,
+        stored: &stored,
+        now: new.now,
+        resumed: None,
+    };
+    new.engine.save_to(new.now, at(), &mut out).unwrap();
+    assert!(
+        matches!(out.resumed, Some(Resumed::Resumed(_))),
+        "{:?}",
+        out.resumed
+    );
+    assert_eq!(new.engine.sessions(), 1);
+}
+
         };
         scene.pass(ends, SYN, 100, 0, b"");
         scene.engine.flow_name(&scene.record().flow().unwrap())

@@ -138,6 +138,31 @@ fn only_the_chosen_protocols_and_rules_are_stored() {
 }
 
 #[test]
+fn only_sessions_of_resilient_rules_are_stored_where_that_is_asked_for() {
+    let rules = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                 destination_ports = 80\nresilient = true\n\
+                 [[policy.rule]]\nname = \"rest\"\naction = \"allow\"\n";
+    let mut scene = Scene::new(&format!("{rules}{STORED}"));
+    scene.handshake(ENDS);
+    scene.handshake(Ends::v4(4000, 81));
+    scene.wait(3);
+    let policy = scene.engine.policy();
+    let is_resilient = |name| policy.is_resilient(policy.rule_named(name).unwrap());
+    assert!(is_resilient("web") && !is_resilient("rest"));
+    let ports = |resilient| {
+        let when = StoreWhen {
+            resilient,
+            ..when()
+        };
+        let all = swept(&scene, &mut SweepCursor::default(), &when);
+        let ports = all.into_iter().map(|stored| stored.session.dst_port);
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(ports(true), [80]);
+    assert_eq!(ports(false), [81], "the other one");
+}
+
+#[test]
 fn nothing_is_stored_unless_the_configuration_says_so() {
     let mut scene = Scene::new("");
     scene.handshake(ENDS);
@@ -586,31 +611,6 @@ fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
 }
 
 #[test]
-fn a_reset_ends_a_resumed_session_only_with_an_exact_number() {
-    let old = Scene::new(STORED);
-    old.handshake(ENDS);
-    let stored = record(&old);
-    let state = |forged: &[(Ends, u32)]| {
-        let new = another(&old, STORED);
-        new.engine.resume(&stored, new.now, at()).unwrap();
-        for (ends, seq) in forged {
-            let _ = new.tcp(*ends, RST, *seq, 0, b"");
-        }
-        new.record().state
-    };
-    let guesses: Vec<_> = (0..1_000).map(|n| (ENDS, 102 + n * 1_000_003)).collect();
-    assert_eq!(state(&guesses), "ESTABLISHED");
-    assert_eq!(state(&[(ENDS, 101)]), "CLOSE");
-    assert_eq!(state(&[(ENDS.back(), 501)]), "CLOSE");
-}
-
-#[test]
-fn the_name_of_a_flow_is_that_of_both_directions_and_of_its_zone() {
-    let name = |zone: Zone, ends: Ends, config: &str| {
-        let scene = Scene {
-            zone,
-            ..Scene::new(config)
-#[test]
 fn a_full_table_ends_no_stored_session_before_its_owner_was_asked_for() {
     for is_stored in [false, true] {
         let mut site = Site::new(&format!(
@@ -688,6 +688,31 @@ fn a_session_is_resumed_while_all_sessions_are_saved() {
     assert_eq!(new.engine.sessions(), 1);
 }
 
+#[test]
+fn a_reset_ends_a_resumed_session_only_with_an_exact_number() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let state = |forged: &[(Ends, u32)]| {
+        let new = another(&old, STORED);
+        new.engine.resume(&stored, new.now, at()).unwrap();
+        for (ends, seq) in forged {
+            let _ = new.tcp(*ends, RST, *seq, 0, b"");
+        }
+        new.record().state
+    };
+    let guesses: Vec<_> = (0..1_000).map(|n| (ENDS, 102 + n * 1_000_003)).collect();
+    assert_eq!(state(&guesses), "ESTABLISHED");
+    assert_eq!(state(&[(ENDS, 101)]), "CLOSE");
+    assert_eq!(state(&[(ENDS.back(), 501)]), "CLOSE");
+}
+
+#[test]
+fn the_name_of_a_flow_is_that_of_both_directions_and_of_its_zone() {
+    let name = |zone: Zone, ends: Ends, config: &str| {
+        let scene = Scene {
+            zone,
+            ..Scene::new(config)
         };
         scene.pass(ends, SYN, 100, 0, b"");
         scene.engine.flow_name(&scene.record().flow().unwrap())

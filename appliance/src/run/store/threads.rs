@@ -16,7 +16,10 @@ use super::retry::Retries;
 use super::sweeper::Sweeper;
 use super::writer::Writer;
 use crate::run::data_path::DataPath;
-use crate::run::settings::StoreSettings;
+use crate::run::settings::{StoreSettings, StoredRules};
+
+/// Body of a thread: its second argument says whether it begins again after a failure.
+type Body = Box<dyn FnMut(&AtomicBool, bool) + Send>;
 
 impl StoreThreads {
     /// Starts the threads, which end with `stop`.
@@ -97,6 +100,7 @@ fn disown(data_path: Arc<DataPath>) -> impl FnMut(FlowName, Claim) + Send + 'sta
         let time = SweepTime {
             now: Instant::now(),
             at: SystemTime::now(),
+        resilient: settings.rules == StoredRules::Resilient,
         };
         let engine = &data_path.shared.engine;
         data_path.with_sink(|sink| engine.disown(&flow, &claim, time, sink));

@@ -15,7 +15,8 @@ use super::asker::{Ask, Found};
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
 use super::state::{Counted, StoreState};
-use super::writer::{Change, Changes};
+use super::writer::Changes;
+use crate::output::notice;
 use crate::run::settings::StoreSettings;
 
 /// Questions that may wait for the store: more than the engine asks while one pipeline is answered.
@@ -87,6 +88,9 @@ impl StoreHandle {
     pub(crate) fn new(settings: &StoreSettings) -> Result<(Self, StoreThreads), StoreError> {
         let access = Access::read(settings).map_err(|error| StoreError(error.to_string()))?;
         let servers = Servers::new(&Address::new(settings), &access)
+        for warning in &access.exposed {
+            notice(&format!("warning: {warning}"));
+        }
             .map_err(|error| StoreError(format!("store.url: {error}")))?;
         let mut owner = [0; 16];
         SystemRandom::new()

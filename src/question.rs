@@ -164,6 +164,9 @@ pub enum Unasked {
     OverallBudget,
     /// As many questions are open as may be (`continuity.max_questions`).
     Questions,
+    /// The packet's source, or its zone, holds its share of the open questions, of the held packets
+    /// or of their bytes.
+    Share,
     /// As many packets of the flow, or as many of their bytes, are held as may be
     /// (`continuity.max_held_per_flow`, `continuity.max_held_bytes_per_flow`).
     HeldPerFlow,
@@ -174,11 +177,12 @@ pub enum Unasked {
 
 impl Unasked {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Nothing,
         Self::SourceBudget,
         Self::OverallBudget,
         Self::Questions,
+        Self::Share,
         Self::HeldPerFlow,
         Self::Held,
     ];
@@ -191,6 +195,7 @@ impl Unasked {
             Self::SourceBudget => "source_budget",
             Self::OverallBudget => "overall_budget",
             Self::Questions => "questions",
+            Self::Share => "share",
             Self::HeldPerFlow => "held_per_flow",
             Self::Held => "held",
         }

@@ -454,6 +454,7 @@ impl Verdict {
                 Some(HoldCause::Dccp) => DropReason::DccpNoSession,
                 Some(HoldCause::IcmpReply) => DropReason::IcmpReplyNoSession,
                 Some(HoldCause::Denied) => DropReason::PolicyDeny,
+                Some(HoldCause::IcmpError) => DropReason::IcmpErrorNoSession,
             }),
         }
     }

@@ -19,7 +19,9 @@ crate::config_section! {
             bounds: Self::MIN_HOLD..=Self::MAX_HOLD;
             restart: true;
         }
-        /// The largest number of packets that are held.
+        /// The largest number of packets that are held. With `Z` zones, each zone is guaranteed
+        /// `max_held / (2 * Z)` of them, and a source takes more only while as many stay free as it
+        /// holds. So it is with `max_held_bytes` and `max_questions`.
         max_held: u32 {
             default: Self::DEFAULT_HELD, "packets of a few hundred flows";
             bounds: 1..=Self::MAX_HELD;

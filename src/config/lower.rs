@@ -330,6 +330,7 @@ fn part_of(rule: &RuleConfig, part: ServiceMatch) -> Rule {
         icmp_types: part.icmp_types,
         direction: rule.direction,
         log: rule.log,
+        resilient: rule.resilient,
         tcp: rule.tcp,
         ip_options: rule.ip_options,
         limits: rule.limits,

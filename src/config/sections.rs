@@ -153,6 +153,11 @@ crate::config_section! {
         log: bool {
             default: false, "";
         }
+        /// Whether sessions that this rule allows are stored where the store has those of resilient
+        /// rules only (`store.rules`).
+        resilient: bool {
+            default: false, "";
+        }
         /// Tracking of TCP sessions that this rule allows: a mode alone, or a table.
         tcp: TcpHandling {
             default: TcpHandling::default(), "the settings of the zone";

@@ -26,6 +26,9 @@ pub struct StoreWhen {
     pub protocols: BTreeSet<u8>,
     /// The rules whose sessions are stored; `None` for all.
     pub rules: Option<BTreeSet<RuleId>>,
+    /// Whether only sessions of resilient rules are stored
+    /// ([`RuleConfig::resilient`](crate::config::RuleConfig::resilient)).
+    pub resilient: bool,
     /// Whether a new record of each stored session is due, for a store that has lost its records.
     pub everything: bool,
 }
@@ -38,6 +41,7 @@ impl Default for StoreWhen {
             refresh_bytes: 64 << 20,
             protocols: BTreeSet::new(),
             rules: None,
+            resilient: false,
             everything: false,
         }
     }

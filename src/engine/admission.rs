@@ -306,8 +306,13 @@ impl Engine {
         // The place of a session that was over may be reserved for its own zone; then another
         // session is evicted.
         for _ in 0..2 {
-            let room = locked.shard.make_room(&newcomer, |slot, slot_id| {
-                self.extend_for_children(settings, shard_id, slot, slot_id, now)
+            let room = locked.shard.make_room(&newcomer, |slab, slot_id| {
+                self.extend_for_children(settings, shard_id, slab.hot(slot_id), slot_id, now)
+                    .or_else(|| {
+                        // Another engine may own it: the next expiry asks before it ends.
+                        let is_to_ask = self.fixed.continuity && slab.is_to_ask(slot_id);
+                        is_to_ask.then(|| now.tick().saturating_add(1))
+                    })
             });
             let Some(room) = room else { break };
             self.ended_here(shard_id, &room.ended, now, effects, trace);

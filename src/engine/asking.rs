@@ -17,8 +17,11 @@
 //! An invalid TCP segment of a stored session that has been idle for a second is held as well: the
 //! session may have gone on in another engine meanwhile, and have come back.
 //!
-//! Nothing is asked about a flow whose end is remembered here, unless it ended by its lifetime:
-//! another engine may have had it then.
+//! An ICMP error without a session here is held as well: the session of the packet that it quotes
+//! is asked about, if the policy admits a direction of that session.
+//!
+//! Nothing is asked about a flow whose end is remembered here, unless it ended by its lifetime or
+//! was evicted: another engine may have had it then.
 
 use std::time::Duration;
 
@@ -27,16 +30,16 @@ use super::candidate::Candidate;
 use super::effects::{Effects, OpenQuestion};
 use super::faults::invalid;
 use super::live::Live;
-use super::query::new_session;
+use super::query::{new_session, query_between};
 use super::questions::Asking;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
-use crate::flow::Direction;
+use crate::flow::{Direction, End, Flow, FlowKey};
 use crate::fragment::id::HoldCause;
-use crate::packet::{IcmpQuery, IpVersion, PROTOCOL_TCP, Segment, Transport};
+use crate::packet::{IcmpQuery, Ip, IpVersion, PROTOCOL_TCP, Segment, Transport};
 use crate::policy::NewSession;
 use crate::question::QuestionKind;
-use crate::session::EndReason;
+use crate::session::{EndReason, Micros};
 use crate::track::tcp::Event;
 use crate::track::{dccp, sctp};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -120,7 +123,9 @@ impl Engine {
         let tombstone = is_tcp
             .then(|| self.graveyard.find(&flow.key, now))
             .flatten();
-        if tombstone.is_some_and(|tombstone| tombstone.reason != EndReason::Timeout) {
+        // The ends of the connection do not know of these.
+        let is_unknown = |reason| matches!(reason, EndReason::Timeout | EndReason::Evicted);
+        if tombstone.is_some_and(|tombstone| !is_unknown(tombstone.reason)) {
             return None;
         }
         let is_reported = settings.any_asymmetric
@@ -186,18 +191,74 @@ impl Engine {
         effects: &mut Effects,
         trace: &mut T,
     ) -> Option<Verdict> {
-        let questions = self.questions.as_ref()?;
-        let (flow, ip) = (&candidate.flow, &candidate.parsed.ip);
-        let is_v6 = matches!(ip.version, IpVersion::V6);
+        let flow = &candidate.flow;
         let asking = Asking {
             kind: case.kind,
             flow: flow.key,
             sender: flow.source,
             cause: case.cause,
+            ..self.asking(&candidate.parsed.ip, &flow.key, candidate.now)
+        };
+        self.hold(asking, settings, effects, trace)
+    }
+
+    /// Returns the question about the session of a flow that a packet causes.
+    fn asking(&self, ip: &Ip, flow: &FlowKey, now: Micros) -> Asking {
+        let is_v6 = matches!(ip.version, IpVersion::V6);
+        Asking {
+            kind: QuestionKind::Session,
+            flow: *flow,
+            sender: End::Low,
+            cause: HoldCause::IcmpError,
             bytes: ip.total_len,
             source: self.fixed.prefixes.counted(ip.src, is_v6),
-            now: candidate.now,
+            now,
+        }
+    }
+
+    /// Returns the verdict on an ICMP error, if it is to be held until the store has answered:
+    /// another engine may have had the session of the packet that the error quotes. No lock is
+    /// held.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn ask_for_quoted<T: Trace>(
+        &self,
+        ip: &Ip,
+        quoted: &Flow,
+        now: Micros,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let questions = self.questions.as_ref()?;
+        let asking = self.asking(ip, &quoted.key, now);
+        if questions.is_in_vain(&quoted.key, asking.kind, now) {
+            return None;
+        }
+        let settings = self.settings();
+        let admits = |initiator| {
+            let query = query_between(&quoted.key, initiator);
+            settings.policy.look_up(&query).action.admits()
         };
+        // Its receiver has sent the quoted packet.
+        if settings.is_outside(quoted.key.zone(), ip)
+            || ![quoted.source, quoted.source.opposite()]
+                .into_iter()
+                .any(admits)
+        {
+            return None;
+        }
+        self.hold(asking, &settings, effects, trace)
+    }
+
+    /// Asks a question about a packet, or joins the packet to the open question of its flow.
+    fn hold<T: Trace>(
+        &self,
+        asking: Asking,
+        settings: &Settings,
+        effects: &mut Effects,
+        trace: &mut T,
+    ) -> Option<Verdict> {
+        let questions = self.questions.as_ref()?;
         let asked = questions.ask(&asking, &settings.zones).ok()?;
         trace.step(|| Step::Note("held: another engine may have had its session"));
         effects.question = asked.is_new.then_some(OpenQuestion {
@@ -233,6 +294,7 @@ impl Engine {
                     && could_be_announced(settings, &own)
                     && !self.helpers.is_announced(&own, candidate.instant)
             }
+            HoldCause::IcmpError => false,
             HoldCause::Denied => !admits(&own) && admits(&opposite),
         }
     }

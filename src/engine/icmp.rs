@@ -7,6 +7,7 @@ use super::faults::invalid;
 use super::pair::session_of_pair;
 use super::record::trace_found;
 use super::{Engine, Packet};
+use crate::event::Sink;
 use crate::explain::{Step, Trace};
 use crate::flow::Flow;
 use crate::packet::{
@@ -110,8 +111,9 @@ impl Engine {
     }
 
     /// Runs step 3 for an ICMP error: it is related to the session of the packet that it quotes.
-    /// The error neither refreshes nor changes the session.
-    pub(super) fn related<T: Trace>(
+    /// The error neither refreshes nor changes the session. Without a session here, the error may
+    /// be held ([`Engine::ask_for_quoted`]).
+    pub(super) fn related<S: Sink, T: Trace>(
         &self,
         packet: &Packet<'_>,
         parsed: &Parsed,
@@ -154,6 +156,17 @@ impl Engine {
             && let Some(late) = self.error_after_end(&quoted, self.origin.micros(packet.now))
         {
             return late;
+        }
+        let is_asked = verdict.reason() == Some(DropReason::IcmpErrorNoSession)
+            && S::LISTENS
+            && packet.can_hold
+            // Else it is dropped with a session, too.
+            && parsed.ip.dst == error.quoted.src;
+        if is_asked
+            && let now = self.origin.micros(packet.now)
+            && let Some(held) = self.ask_for_quoted(&parsed.ip, &quoted, now, effects, trace)
+        {
+            return held;
         }
         verdict
     }

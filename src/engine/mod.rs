@@ -41,6 +41,7 @@ mod path;
 mod path_evidence;
 mod plan;
 mod query;
+mod question_shares;
 mod questions;
 mod rate;
 mod record;

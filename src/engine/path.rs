@@ -234,7 +234,7 @@ impl Engine {
                     }
                     // 3. ICMP errors, discovery.
                     Transport::IcmpError(error) => {
-                        self.related(packet, parsed, error, effects, trace)
+                        self.related::<S, T>(packet, parsed, error, effects, trace)
                     }
                     Transport::Discovery { kind } => {
                         self.discovery(packet, parsed, *kind, effects, trace)

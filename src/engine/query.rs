@@ -1,7 +1,7 @@
 //! Queries to the policy: a packet, a session or a control session as rules match it.
 
 use crate::explain::{Step, Trace};
-use crate::flow::{Direction, Zone};
+use crate::flow::{Direction, End, FlowKey, Zone};
 use crate::ftp::SessionEnds;
 use crate::packet::{IpVersion, PROTOCOL_TCP, Parsed, Transport};
 use crate::policy::{CompiledPolicy, NewSession, Protocol};
@@ -57,7 +57,11 @@ pub(super) fn opening_query_of(ends: &SessionEnds) -> NewSession {
 
 /// Returns the policy query by which a session was admitted.
 pub(super) fn opening_query(slot: &Slot) -> NewSession {
-    let (key, initiator) = (&slot.key, slot.initiator());
+    query_between(&slot.key, slot.initiator())
+}
+
+/// Returns the policy query for a conversation that an end would begin.
+pub(super) fn query_between(key: &FlowKey, initiator: End) -> NewSession {
     let has_ports = Protocol(key.protocol()).has_ports();
     let port = |end| has_ports.then(|| key.port(end));
     let version = if key.is_ipv6() {

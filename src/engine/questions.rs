@@ -6,7 +6,8 @@
 //! ([`HeldPackets`](super::HeldPackets)); they are counted here.
 //!
 //! A sender that provokes questions is bounded by the budget of its source, and all sources of a
-//! zone leave the guarantees of other zones ([`Budget`]). A flow of which the store has nothing is
+//! zone leave the guarantees of other zones ([`Budget`]). Open questions and held packets have
+//! shares as well ([`QuestionShares`]). A flow of which the store has nothing is
 //! remembered by a keyed hash, and is not asked about again for some time.
 //!
 //! Locks: the ring has one mutex, a leaf lock under a shard's lock, held for a few instructions.
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::budget::{Budget, Destination, Rates};
 use super::nothing::NothingMemory;
+use super::question_shares::{Load, Payer, QuestionShares};
 use crate::config::{ContinuityConfig, ResetsConfig};
 use crate::flow::{End, FlowKey, Zone};
 use crate::fragment::HoldId;
@@ -98,13 +100,20 @@ struct Entry {
     deadline: Micros,
     packets: u32,
     bytes: u64,
+    /// The source that the question counts for.
+    payer: Payer,
 }
 
-/// Bounds on held packets.
+impl Entry {
+    /// Returns what the question holds.
+    fn load(&self) -> Load {
+        Load::new(1, self.packets.into(), self.bytes)
+    }
+}
+
+/// Bounds on the packets of one flow.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
-    packets: u32,
-    bytes: u64,
     packets_per_flow: u32,
     bytes_per_flow: u64,
 }
@@ -119,26 +128,26 @@ struct Ring {
     next: u64,
     /// Serial number of the oldest question that may be open.
     oldest: u64,
-    packets: u32,
-    bytes: u64,
+    shares: QuestionShares,
 }
 
 impl Ring {
-    fn new(max: u32, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
+    fn new(most: Load, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
+        let [questions, ..] = most.0;
+        let questions = questions as usize;
         Ok(Self {
-            entries: Purpose::Questions.items(max as usize, || None)?,
+            entries: Purpose::Questions.items(questions, || None)?,
             // Room for twice as many: a map that is at most half full never grows.
-            by_flow: Purpose::Questions.map(2 * max as usize, hasher)?,
+            by_flow: Purpose::Questions.map(2 * questions, hasher)?,
             next: 0,
             oldest: 0,
-            packets: 0,
-            bytes: 0,
+            shares: QuestionShares::new(most, hasher)?,
         })
     }
 
     const fn bytes(max: u32) -> usize {
         let map = 4 * (size_of::<(FlowKey, usize)>() + 1);
-        max as usize * (size_of::<Option<Entry>>() + map)
+        max as usize * (size_of::<Option<Entry>>() + map) + QuestionShares::bytes(max)
     }
 
     fn place(&self, serial: u64) -> usize {
@@ -162,14 +171,9 @@ impl Ring {
             return;
         }
         entry.state = state;
-        let Entry {
-            flow,
-            packets,
-            bytes,
-            ..
-        } = *entry;
-        self.packets = self.packets.saturating_sub(packets);
-        self.bytes = self.bytes.saturating_sub(bytes);
+        let Entry { flow, payer, .. } = *entry;
+        let load = entry.load();
+        self.shares.release(&payer, load);
         self.by_flow.remove(&flow);
     }
 
@@ -194,20 +198,29 @@ impl Ring {
     }
 
     /// Adds a packet to an open question.
-    fn join(&mut self, place: usize, asking: &Asking, bounds: Bounds) -> Result<Asked, Unasked> {
-        let Some(entry) = self.at(place) else {
+    fn join(
+        &mut self,
+        place: usize,
+        asking: &Asking,
+        bounds: Bounds,
+        zones: usize,
+    ) -> Result<Asked, Unasked> {
+        let entry = self.entries.get_mut(place).and_then(Option::as_mut);
+        let Some(entry) = entry else {
             return Err(Unasked::Nothing);
         };
         let bytes = entry.bytes + u64::from(asking.bytes);
         if entry.packets >= bounds.packets_per_flow || bytes > bounds.bytes_per_flow {
             return Err(Unasked::HeldPerFlow);
         }
+        let more = Load::new(0, 1, asking.bytes.into());
+        self.shares.claim(&entry.payer, zones, more)?;
         entry.packets += 1;
         entry.bytes = bytes;
-        let id = entry.id;
-        self.packets += 1;
-        self.bytes += u64::from(asking.bytes);
-        Ok(Asked { id, is_new: false })
+        Ok(Asked {
+            id: entry.id,
+            is_new: false,
+        })
     }
 
     /// Returns the place of the next question, if it is free.
@@ -217,7 +230,12 @@ impl Ring {
         (!is_in_use).then_some(place)
     }
 
-    fn insert(&mut self, place: usize, asking: &Asking, deadline: Micros, ring: u32) -> HoldId {
+    /// Begins a question whose places are claimed.
+    fn insert(&mut self, place: usize, asking: &Asking, deadline: Micros, payer: Payer) -> HoldId {
+        let ring = match asking.kind {
+            QuestionKind::Owner => OWNERS,
+            _ => 0,
+        };
         let number = place as u32 | ring;
         let id = HoldId::of_question(number, asking.cause, self.next);
         let packets = u32::from(asking.bytes > 0);
@@ -231,12 +249,11 @@ impl Ring {
                 deadline,
                 packets,
                 bytes: u64::from(asking.bytes),
+                payer,
             });
         }
         self.by_flow.insert(asking.flow, place);
         self.next += 1;
-        self.packets += packets;
-        self.bytes += u64::from(asking.bytes);
         id
     }
 
@@ -251,11 +268,15 @@ impl Ring {
             let entries = self.entries.iter().enumerate();
             entries.filter_map(|(place, entry)| Some((place, entry.filter(|e| e.state.holds())?)))
         };
-        let packets: u32 = open().map(|(_, entry)| entry.packets).sum();
-        let bytes: u64 = open().map(|(_, entry)| entry.bytes).sum();
-        if (packets, bytes) != (self.packets, self.bytes) {
-            return Err(format!("{packets} packets of {bytes} bytes are held"));
+        let held = open().map(|(_, entry)| entry.load());
+        let held = held.fold(Load::default(), Load::plus);
+        if held != self.shares.used() {
+            return Err(format!(
+                "{held:?} is held, counted {:?}",
+                self.shares.used()
+            ));
         }
+        self.shares.check_invariants()?;
         if open().count() != self.open() {
             return Err(format!("{} flows have questions", self.open()));
         }
@@ -306,8 +327,6 @@ impl Questions {
         let hold = config.hold.as_micros();
         Ok(Self {
             bounds: Bounds {
-                packets: config.max_held,
-                bytes: u64::from(config.max_held_bytes),
                 packets_per_flow: config.max_held_per_flow,
                 bytes_per_flow: u64::from(config.max_held_bytes_per_flow),
             },
@@ -316,8 +335,8 @@ impl Questions {
                 per_destination: config.questions_per_source,
                 overall: config.questions,
             },
-            ring: Mutex::new(Ring::new(config.max_questions, hasher)?),
-            owners: Mutex::new(Ring::new(MAX_OWNERS, hasher)?),
+            ring: Mutex::new(Ring::new(Load::most(config), hasher)?),
+            owners: Mutex::new(Ring::new(Load::new(MAX_OWNERS.into(), 0, 0), hasher)?),
             open: AtomicUsize::new(0),
             budget: Budget::new(hasher.clone())?,
             nothing: NothingMemory::new(config, hasher.clone())?,
@@ -355,7 +374,7 @@ impl Questions {
     pub(super) fn ask(&self, asking: &Asking, zones: &[Zone]) -> Result<Asked, Unasked> {
         let asked = self.with(|ring| {
             if let Some(place) = ring.by_flow.get(&asking.flow).copied() {
-                return self.join(ring, place, asking);
+                return self.join(ring, place, asking, zones.len());
             }
             ring.expire(asking.now, GIVEN_UP, |entry| {
                 self.give_up(entry, asking.now)
@@ -374,12 +393,13 @@ impl Questions {
         asked
     }
 
-    /// Returns whether another packet may be held.
-    const fn has_room(&self, ring: &Ring, bytes: u32) -> bool {
-        ring.packets < self.bounds.packets && ring.bytes + bytes as u64 <= self.bounds.bytes
-    }
-
-    fn join(&self, ring: &mut Ring, place: usize, asking: &Asking) -> Result<Asked, Unasked> {
+    fn join(
+        &self,
+        ring: &mut Ring,
+        place: usize,
+        asking: &Asking,
+        zones: usize,
+    ) -> Result<Asked, Unasked> {
         if let Some(entry) = ring.at(place).copied()
             && entry.state == State::Open
             && entry.deadline <= asking.now
@@ -388,36 +408,35 @@ impl Questions {
             ring.close(place, State::GivenUp);
             return Err(Unasked::Nothing);
         }
-        if !self.has_room(ring, asking.bytes) {
-            return Err(Unasked::Held);
-        }
-        ring.join(place, asking, self.bounds)
+        ring.join(place, asking, self.bounds, zones)
     }
 
     fn begin(&self, ring: &mut Ring, asking: &Asking, zones: &[Zone]) -> Result<Asked, Unasked> {
         if u64::from(asking.bytes) > self.bounds.bytes_per_flow {
             return Err(Unasked::HeldPerFlow);
         }
-        if !self.has_room(ring, asking.bytes) {
-            return Err(Unasked::Held);
-        }
         let place = ring.free_place().ok_or(Unasked::Questions)?;
+        let zone = asking.flow.zone();
+        let payer = Payer::new(zone, asking.source, zones);
+        let load = Load::new(1, 1, asking.bytes.into());
+        ring.shares.claim(&payer, zones.len(), load)?;
         let source = Destination {
-            zone: asking.flow.zone(),
+            zone,
             address: asking.source,
         };
         let rates = Rates {
             config: &self.rates,
             zones,
         };
-        self.budget
-            .take(source, asking.now, rates)
-            .map_err(|unsent| match unsent {
+        if let Err(unsent) = self.budget.take(source, asking.now, rates) {
+            ring.shares.release(&payer, load);
+            return Err(match unsent {
                 Unsent::DestinationBudget => Unasked::SourceBudget,
                 _ => Unasked::OverallBudget,
-            })?;
+            });
+        }
         let deadline = Micros(asking.now.0.saturating_add(self.hold_micros));
-        let id = ring.insert(place, asking, deadline, 0);
+        let id = ring.insert(place, asking, deadline, payer);
         Ok(Asked { id, is_new: true })
     }
 
@@ -445,8 +464,11 @@ impl Questions {
             return None;
         }
         let place = owners.free_place()?;
+        // No sender causes these, so each counts for itself.
+        let payer = Payer::new(flow.zone(), place as u128, &[]);
+        owners.shares.claim(&payer, 0, Load::new(1, 0, 0)).ok()?;
         let deadline = Micros(now.0.saturating_add(OWNER_MICROS));
-        let id = owners.insert(place, &asking, deadline, OWNERS);
+        let id = owners.insert(place, &asking, deadline, payer);
         bump(self.asked.get(QuestionKind::Owner as usize));
         Some(id)
     }
@@ -542,8 +564,9 @@ impl Questions {
         stats.timed_out = read(Some(&self.timed_out));
         stats.packets_held = read(Some(&self.packets_held));
         stats.open = ring.open() + owners;
-        stats.held = ring.packets as usize;
-        stats.held_bytes = ring.bytes;
+        let held = ring.shares.used();
+        stats.held = held.packets() as usize;
+        stats.held_bytes = held.bytes();
         stats
     }
 

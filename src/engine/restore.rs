@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
@@ -135,7 +136,7 @@ impl Import<'_> {
                 Record::Session(session) => {
                     let mut sound = self.session(&session).map_err(unsound)?;
                     sound.cold.rule = rule(&numbers, sound.cold.rule).0;
-                    match engine.land(settings, &sound, self.moment) {
+                    match engine.land(&sound, self.moment) {
                         Landed::Lives(_) | Landed::Replaced(_) => done.sessions += 1,
                         Landed::Expired => done.expired += 1,
                         Landed::Refused => done.refused += 1,
@@ -264,7 +265,7 @@ impl Engine {
         // Numbers of another engine's rules have no meaning here.
         sound.cold.rule = RuleId::DEFAULT.0;
         let _no_reload_meanwhile = self.reloading.lock();
-        Ok(match self.land(&self.settings(), &sound, moment) {
+        Ok(match self.land(&sound, moment) {
             Landed::Lives(id) => Some(id),
             _ => None,
         })
@@ -282,11 +283,31 @@ impl Engine {
         )
     }
 
-    pub(super) fn land(&self, settings: &Settings, session: &Sound, now: Micros) -> Landed {
-        let slot = &session.slot;
-        if slot.deadline <= now.tick() {
+    /// Puts a session into the table, if the policy admits it and there is room.
+    pub(super) fn land(&self, session: &Sound, now: Micros) -> Landed {
+        if session.slot.deadline <= now.tick() {
             return Landed::Expired;
         }
+        let place = self.table.place(&session.key);
+        loop {
+            // A reload that reaches the shard later judges the session as one of these settings.
+            let settings = Arc::clone(&self.table.lock(place.shard).settings);
+            if let Some(landed) = self.land_under(&settings, session, place, now) {
+                return landed;
+            }
+        }
+    }
+
+    /// Puts a session into its shard under the settings in force there; `None` if a reload has
+    /// replaced them meanwhile.
+    fn land_under(
+        &self,
+        settings: &Arc<Settings>,
+        session: &Sound,
+        place: KeyPlace,
+        now: Micros,
+    ) -> Option<Landed> {
+        let slot = &session.slot;
         let query = opening_query(slot);
         // A child is judged as the session that announced it, as in a reload.
         let asked = session.parent.map_or(query, |ends| opening_query_of(&ends));
@@ -294,16 +315,18 @@ impl Engine {
         let admitted = decision.action.admits();
         let rule = match admitted {
             true => decision.rule,
-            false if settings.on_reload == OnReload::End => return Landed::Refused,
+            false if settings.on_reload == OnReload::End => return Some(Landed::Refused),
             false => RuleId(session.cold.rule),
         };
         let parent = session.parent.and_then(|parent| self.id_of(&parent));
-        let place = self.table.place(&session.key);
         let mut held = self.table.lock(place.shard);
+        if !Arc::ptr_eq(&held.settings, settings) {
+            return None;
+        }
         let shard: &mut Shard = &mut held.shard;
         let older = match self.claim_place(shard, place, session) {
             Ok(older) => older,
-            Err(landed) => return landed,
+            Err(landed) => return Some(landed),
         };
         let profile = settings.profile(&query, rule);
         // Limits apply only to new sessions.
@@ -356,10 +379,10 @@ impl Engine {
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
         if replaced.is_some() {
-            return Landed::Replaced(id);
+            return Some(Landed::Replaced(id));
         }
         self.counters.opened(&[]);
-        Landed::Lives(id)
+        Some(Landed::Lives(id))
     }
 
     /// Forgets the state that a helper has of an older copy of a session.

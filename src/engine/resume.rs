@@ -33,6 +33,8 @@ impl Engine {
     /// midstream, or if the record beats its own ([`Claim::beats`]): another engine has had it
     /// meanwhile. A connection that has opened here never gives way to the record of an earlier
     /// one.
+    /// The call waits neither for a reload nor for a save ([`Engine::save_to`]).
+    ///
     /// A record that was made up to [`StoredSession::CLOCK_SLACK`] in the future counts as one of
     /// now, since the clocks of two hosts differ.
     ///
@@ -44,8 +46,7 @@ impl Engine {
         now: Instant,
         at: SystemTime,
     ) -> Result<Resumed, StoredError> {
-        // Zone, rule and verdict are those of one policy.
-        let _no_reload_meanwhile = self.reloading.lock();
+        // A save or a reload may hold its lock for long: this takes none of them ([`Self::land`]).
         let settings = self.settings();
         let zone = settings
             .stored_zone(&stored.zone)
@@ -80,7 +81,7 @@ impl Engine {
         // A record of the next epoch replaces the one that the session was resumed from.
         let epoch = u32::try_from(stored.epoch.saturating_add(1)).unwrap_or(u32::MAX);
         sound.stored = StoredMark::resumed(epoch);
-        Ok(match self.land(&settings, &sound, moment) {
+        Ok(match self.land(&sound, moment) {
             Landed::Lives(id) => {
                 // The end of a copy that this engine had before says nothing any more.
                 self.graveyard.forget(&sound.key);

@@ -43,12 +43,14 @@ impl<'a> Terms<'a> {
         }
         let cold = slab.cold(session);
         let when = self.when;
+        let rule = RuleId(cold.rule);
         self.now.since(cold.start()) >= when.min_age
+            && (!when.resilient || held.settings.policy.is_resilient(rule))
             && (when.protocols.is_empty() || when.protocols.contains(&slot.key.protocol()))
             && when
                 .rules
                 .as_ref()
-                .is_none_or(|rules| rules.contains(&RuleId(cold.rule)))
+                .is_none_or(|rules| rules.contains(&rule))
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) enum HoldCause {
     IcmpReply = 3,
     /// A packet that would open a session that the policy denies.
     Denied = 4,
+    /// An ICMP error about a packet without a session.
+    IcmpError = 5,
 }
 
 impl HoldId {
@@ -68,6 +70,7 @@ impl HoldId {
             1 => HoldCause::Sctp,
             2 => HoldCause::Dccp,
             3 => HoldCause::IcmpReply,
+            5 => HoldCause::IcmpError,
             _ => HoldCause::Denied,
         })
     }

@@ -307,6 +307,13 @@ impl CompiledPolicy {
         self.rule(rule).is_some_and(|rule| rule.log)
     }
 
+    /// Returns whether a rule is resilient: its sessions are stored where the store has those of
+    /// such rules only. Always `false` for the default action.
+    #[must_use]
+    pub fn is_resilient(&self, rule: RuleId) -> bool {
+        self.rule(rule).is_some_and(|rule| rule.resilient)
+    }
+
     /// Returns the name of a rule, even if a reload has removed it; `default` for
     /// [`RuleId::DEFAULT`] and any number without a rule.
     pub fn rule_name(&self, rule: RuleId) -> &str {

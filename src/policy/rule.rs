@@ -91,6 +91,7 @@ pub(crate) struct Rule {
     pub(crate) icmp_types: Vec<IcmpType>,
     pub(crate) direction: RuleDirection,
     pub(crate) log: bool,
+    pub(crate) resilient: bool,
     pub(crate) tcp: TcpHandling,
     pub(crate) ip_options: Option<OptionsMode>,
     pub(crate) limits: LimitSet,

@@ -17,6 +17,7 @@ fn rule(name: &str) -> Rule {
         icmp_types: vec![],
         direction: RuleDirection::Any,
         log: false,
+        resilient: false,
         tcp: TcpHandling::default(),
         ip_options: None,
         limits: crate::limits::LimitSet::default(),

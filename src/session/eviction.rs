@@ -19,7 +19,6 @@ use super::EndReason;
 use super::due::{Expired, Run};
 use super::id::SlotId;
 use super::shard::{Ended, Shard, Slab};
-use super::slot::Slot;
 use super::time::Micros;
 use super::wheel::behind;
 use crate::flow::Zone;
@@ -91,10 +90,10 @@ impl Shard {
     pub(crate) fn make_room(
         &mut self,
         newcomer: &Newcomer<'_>,
-        mut spare: impl FnMut(&Slot, SlotId) -> Option<u32>,
+        mut spare: impl FnMut(&Slab, SlotId) -> Option<u32>,
     ) -> Option<Room> {
         let zone = newcomer.subject.key.zone();
-        let mut spare = |slab: &mut Slab, slot| spare(slab.hot(slot), slot);
+        let mut spare = |slab: &mut Slab, slot| spare(slab, slot);
         for _ in 0..DUE {
             let mut run = Run::default();
             let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);
@@ -137,7 +136,8 @@ impl Shard {
                 continue;
             };
             let slot = self.slab.hot(victim);
-            let reason = if slot.deadline <= now.tick() {
+            // A session that another engine may own by now is not reported to its ends.
+            let reason = if slot.deadline <= now.tick() && !self.slab.is_to_ask(victim) {
                 slot.end_of_life()
             } else {
                 EndReason::Evicted

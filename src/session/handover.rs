@@ -11,19 +11,28 @@ use crate::flow::FlowKey;
 use crate::packet::PROTOCOL_TCP;
 
 impl Slab {
+    /// Returns whether a session that is over by its lifetime must not end yet: another engine may
+    /// own it by now, and is to be asked for first.
+    pub(crate) fn is_to_ask(&self, session: SlotId) -> bool {
+        let slot = self.hot(session);
+        // Only a session that ends by its lifetime is followed by RSTs.
+        slot.key.protocol() == PROTOCOL_TCP
+            && slot.end_of_life() == EndReason::Timeout
+            && self.stored(session).is_to_ask(slot.deadline)
+    }
+
     /// Puts off the end of a session that another engine may own by now; `None` if the session is
     /// to end.
     pub(crate) fn put_off(&mut self, session: SlotId, now: Micros) -> Option<PutOff> {
-        let slot = self.hot(session);
-        let (key, reason, before) = (slot.key, slot.end_of_life(), slot.deadline);
-        // Only a session that ends by its lifetime is followed by RSTs.
-        if key.protocol() != PROTOCOL_TCP || reason != EndReason::Timeout {
+        if !self.is_to_ask(session) {
             return None;
         }
+        let key = self.hot(session).key;
         let mark = self.stored_mut(session)?;
         let epoch = u64::from(mark.epoch()?);
         let deadline = now.tick().saturating_add(ASKING_TICKS);
-        mark.ask(before, deadline).then_some(PutOff {
+        mark.ask(deadline);
+        Some(PutOff {
             key,
             epoch,
             deadline,

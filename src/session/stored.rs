@@ -99,16 +99,18 @@ impl StoredMark {
         }
     }
 
-    /// Notes that the owner is asked for, and that the end of the session is put off from the tick
-    /// `deadline` to `until`. Returns `false` if `deadline` is the end of such a delay, so that the
-    /// session ends now: no packet has refreshed the session since.
-    pub(crate) const fn ask(&mut self, deadline: u32, until: u32) -> bool {
-        if self.flags & ASKED != 0 && deadline as u16 == self.asked {
-            return false;
-        }
+    /// Returns whether the owner is to be asked for before the session ends at the tick `deadline`.
+    /// `false` if `deadline` is the end of such a delay, so that the session ends now: no packet has
+    /// refreshed the session since.
+    pub(crate) const fn is_to_ask(&self, deadline: u32) -> bool {
+        self.is_stored() && !(self.flags & ASKED != 0 && deadline as u16 == self.asked)
+    }
+
+    /// Notes that the owner is asked for, and that the end of the session is put off to the tick
+    /// `until`.
+    pub(crate) const fn ask(&mut self, until: u32) {
         self.flags |= ASKED;
         self.asked = until as u16;
-        true
     }
 }
 

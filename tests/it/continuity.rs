@@ -1,7 +1,7 @@
 //! Sessions that go on in another engine: records, the sweep that hands them out, epochs and
 //! owners.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
@@ -135,6 +135,31 @@ fn only_the_chosen_protocols_and_rules_are_stored() {
         "and the stored one"
     );
     assert_eq!(due(&|_| {}).len(), 3);
+}
+
+#[test]
+fn only_sessions_of_resilient_rules_are_stored_where_that_is_asked_for() {
+    let rules = "[[policy.rule]]\nname = \"web\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
+                 destination_ports = 80\nresilient = true\n\
+                 [[policy.rule]]\nname = \"rest\"\naction = \"allow\"\n";
+    let mut scene = Scene::new(&format!("{rules}{STORED}"));
+    scene.handshake(ENDS);
+    scene.handshake(Ends::v4(4000, 81));
+    scene.wait(3);
+    let policy = scene.engine.policy();
+    let is_resilient = |name| policy.is_resilient(policy.rule_named(name).unwrap());
+    assert!(is_resilient("web") && !is_resilient("rest"));
+    let ports = |resilient| {
+        let when = StoreWhen {
+            resilient,
+            ..when()
+        };
+        let all = swept(&scene, &mut SweepCursor::default(), &when);
+        let ports = all.into_iter().map(|stored| stored.session.dst_port);
+        ports.collect::<Vec<_>>()
+    };
+    assert_eq!(ports(true), [80]);
+    assert_eq!(ports(false), [81], "the other one");
 }
 
 #[test]
@@ -583,6 +608,84 @@ fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
     assert_eq!(site.engine.sessions(), 0);
     let (received, _) = run_out(&mut site);
     assert_eq!((received.ended.len(), received.resets.len()), (0, 0));
+}
+
+#[test]
+fn a_full_table_ends_no_stored_session_before_its_owner_was_asked_for() {
+    for is_stored in [false, true] {
+        let mut site = Site::new(&format!(
+            "{FROM_1}\n[table]\nmax_sessions = 16\nshards = 1\n"
+        ));
+        for port in 1..=16 {
+            let ends = Ends::v4(port, 80);
+            site.take(&segment(ends, SYN, 100, 0, b""));
+            site.take(&segment(ends.back(), SYN | ACK, 500, 101, b""));
+            assert_eq!(site.take(&segment(ends, ACK, 101, 501, b"")), ["forward"]);
+        }
+        if is_stored {
+            site.save(&mut Store::default());
+        }
+        site.wait(500_000);
+        let mut received = Received::default();
+        let syn = segment(Ends::v4(17, 80), SYN, 100, 0, b"");
+        let verdict = site
+            .engine
+            .process_with(Packet::new(&syn, site.now), &mut received);
+        // A session without a record makes room at once.
+        assert_eq!(verdict.is_forward(), !is_stored);
+        let ended = if is_stored { 0 } else { 1 };
+        assert_eq!(
+            (received.ended.len(), received.resets.len()),
+            (ended, 2 * ended)
+        );
+        // The next expiry asks.
+        site.wait(200);
+        while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+        let asked = if is_stored { 16 } else { 0 };
+        assert_eq!(site.inbox.questions.len(), asked);
+        site.engine.check_invariants().unwrap();
+    }
+}
+
+/// A writer that resumes a session in the engine that writes to it.
+struct Resuming<'a> {
+    engine: &'a Engine,
+    stored: &'a StoredSession,
+    now: Instant,
+    resumed: Option<Resumed>,
+}
+
+impl std::io::Write for Resuming<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let resumed = self.engine.resume(self.stored, self.now, at());
+        self.resumed.get_or_insert(resumed.unwrap());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_session_is_resumed_while_all_sessions_are_saved() {
+    let old = Scene::new(STORED);
+    old.handshake(ENDS);
+    let stored = record(&old);
+    let new = another(&old, STORED);
+    let mut out = Resuming {
+        engine: &new.engine,
+        stored: &stored,
+        now: new.now,
+        resumed: None,
+    };
+    new.engine.save_to(new.now, at(), &mut out).unwrap();
+    assert!(
+        matches!(out.resumed, Some(Resumed::Resumed(_))),
+        "{:?}",
+        out.resumed
+    );
+    assert_eq!(new.engine.sessions(), 1);
 }
 
 #[test]

@@ -59,6 +59,7 @@ const FLOORS: &[&str] = &[
     "engine::challenge::zones",
     "engine::settings",
     "engine::nothing",
+    "engine::question_shares",
     "engine::questions",
     "engine::query",
     "engine::path_evidence",

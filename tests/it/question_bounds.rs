@@ -65,7 +65,14 @@ fn bytes_of_one_flow_are_bounded() {
 fn packets_and_bytes_of_all_flows_are_bounded() {
     let mut packets = site("max_held = 2\n");
     let mut bytes = site("max_held_bytes = 65535\n");
-    let large = |port| segment(Ends::v4(port, 80), ACK, 101, 501, &[0; 30_000]);
+    // A source of its own for each flow.
+    let source = |port: u16| [192, 0, 2, port as u8];
+    let stray = |port| stray_from(source(port), port);
+    let large = |port| {
+        let mut bytes = segment(Ends::v4(port, 80), ACK, 101, 501, &[0; 30_000]);
+        bytes[12..16].copy_from_slice(&source(port));
+        sealed(bytes)
+    };
     for port in [1, 2] {
         assert_eq!(packets.take(&stray(port)), ["hold"]);
         assert_eq!(bytes.take(&large(port)), ["hold"]);
@@ -87,6 +94,7 @@ fn packets_and_bytes_of_all_flows_are_bounded() {
 #[test]
 fn open_questions_are_bounded_and_answered_ones_make_room() {
     let mut site = site("max_questions = 3\n");
+    let stray = |port: u16| stray_from([192, 0, 2, port as u8], port);
     for port in 1..=3 {
         assert_eq!(site.take(&stray(port)), ["hold"]);
     }
@@ -110,6 +118,52 @@ fn open_questions_are_bounded_and_answered_ones_make_room() {
     for port in 5..=7 {
         assert_eq!(site.take(&stray(port)), ["hold"]);
     }
+}
+
+#[test]
+fn one_source_leaves_places_to_others() {
+    for bound in [
+        "max_held = 8\n",
+        "max_questions = 8\n",
+        "max_held_bytes = 65535\n",
+    ] {
+        let mut site = site(bound);
+        let large = |source: [u8; 4], port: u16| {
+            let mut bytes = segment(Ends::v4(port, 80), ACK, 101, 501, &[0; 8_000]);
+            bytes[12..16].copy_from_slice(&source);
+            sealed(bytes)
+        };
+        let mut held = |source: [u8; 4]| {
+            let taken = (1..=20).filter(|port| site.take(&large(source, *port)) == ["hold"]);
+            taken.count()
+        };
+        let (flood, other) = (held([192, 0, 2, 1]), held([192, 0, 2, 2]));
+        assert_eq!((flood, other), (4, 2), "{bound}");
+        assert_eq!(site.stats().unasked_for(Unasked::Share), 16 + 18, "{bound}");
+        assert_eq!(site.stats().held, 6);
+        assert_eq!(site.ask(&Store::default()).len(), 6);
+        site.ready();
+        let stats = site.stats();
+        assert_eq!((stats.held, stats.held_bytes, stats.open), (0, 0, 0));
+    }
+}
+
+#[test]
+fn one_zone_leaves_places_to_others() {
+    let mut site = Site::of(&format!(
+        "{ALLOW}[zones]\nred = 1\nblue = 2\n[continuity]\nenabled = true\nmax_held = 16\n"
+    ));
+    let mut held = |zone, source: u8| {
+        site.zone = Zone(zone);
+        let stray = |port| stray_from([192, 0, 2, source], port);
+        (1..=20)
+            .filter(|port| site.take(&stray(*port)) == ["hold"])
+            .count()
+    };
+    // Of 16 packets, each zone is sure of 4 or fewer. Many sources flood one zone.
+    let flood: usize = (1..=50).map(|source| held(1, source)).sum();
+    assert!((8..=12).contains(&flood), "{flood}");
+    assert!(held(2, 1) >= 1, "a place of the other zone");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::support::packets::{
     ACK, Ends, FIN, Head, RST, SYN, chunk, dccp, echo, icmp, init, other, sctp, tcp, udp,
+    unreachable,
 };
 use crate::support::scene::segment;
 use crate::support::site::{Site, Store};
@@ -296,6 +297,53 @@ fn datagrams_that_answer_a_moved_session_pass_and_others_do_not() {
         assert_eq!(decided, ["hold", reason]);
         // What the policy admits opens a session, and nobody is asked.
         assert_eq!(Site::new(FROM_1).take(&query), ["forward"]);
+    }
+}
+
+#[test]
+fn an_icmp_error_finds_the_session_that_has_moved() {
+    for (ends, v6) in [(ENDS, false), (Ends::v6(4000, 80), true)] {
+        let datagram = udp(ends, b"too long");
+        let store = stored(FROM_1, |old| {
+            connect(old, ends);
+            assert_eq!(old.take(&datagram), ["forward"]);
+            assert_eq!(old.take(&udp(ends.back(), b"reply")), ["forward"]);
+        });
+        let sent = segment(ends, ACK, 101, 501, b"too long");
+        let answered = segment(ends.back(), ACK, 501, 101, b"too long");
+        for quoted in [&sent, &answered, &datagram] {
+            let to = if quoted == &answered { 2 } else { 1 };
+            let error = unreachable(v6, to, quoted);
+            let mut new = Site::new(FROM_1);
+            assert_eq!(new.take_with(&store, &error), ["hold", "forward"]);
+            assert_eq!(new.stats().answered_by(Answered::Resumed), 1);
+            let mut new = Site::new(FROM_1);
+            let nothing = new.take_with(&Store::default(), &error);
+            assert_eq!(nothing, ["hold", "icmp_error_no_session"]);
+            assert_eq!(new.take(&error), ["icmp_error_no_session"], "not again");
+        }
+        // The error is checked against the session that the record brings.
+        let forged = unreachable(v6, 1, &segment(ends, ACK, 900_000_000, 501, b"guess"));
+        let mut new = Site::new(FROM_1);
+        let decided = new.take_with(&store, &forged);
+        assert_eq!(decided.first(), Some(&"hold"));
+        // To another host than the sender of the quoted packet, and about what nobody may send.
+        let elsewhere = unreachable(v6, 3, &sent);
+        assert_eq!(
+            Site::new(FROM_1).take(&elsewhere),
+            ["icmp_error_no_session"]
+        );
+        let denied = unreachable(v6, 3, &udp(between_others(ends), b"denied"));
+        assert_eq!(Site::new(FROM_1).take(&denied), ["icmp_error_no_session"]);
+    }
+}
+
+/// Returns ends that no rule names.
+const fn between_others(ends: Ends) -> Ends {
+    Ends {
+        src: 3,
+        dst: 4,
+        ..ends
     }
 }
 

@@ -162,6 +162,7 @@ fn store(view: &StoreView) -> String {
             format!("{label:<22}{state} for {}{why}", span(link.since))
         })
         .collect();
+    lines.extend(view.troubles.iter().map(|text| format!("trouble {text}")));
     lines.extend([
         format!("owner                 {}", view.owner),
         format!("records waiting       {}", view.waiting),

@@ -194,13 +194,13 @@ fn health(exchange: &mut Exchange<'_>) -> io::Result<Reply> {
     Ok(done(reasons.len(), Some(text.to_owned())))
 }
 
-/// Returns a line for each connection to the store that is down. The appliance is not unhealthy
-/// because of it: packets flow as without a store.
+/// Returns a line for each connection to the store that is down, and for the trouble of the last
+/// seconds. The appliance is not unhealthy because of it: packets flow as without a store.
 fn outages(exchange: &Exchange<'_>) -> Vec<String> {
     let Some(store) = &exchange.appliance.data_path.shared.store else {
         return Vec::new();
     };
-    LinkName::ALL
+    let down = LinkName::ALL
         .iter()
         .filter_map(|name| match store.state.state(*name) {
             LinkState::Up(_) => None,
@@ -208,6 +208,8 @@ fn outages(exchange: &Exchange<'_>) -> Vec<String> {
                 let why = error.map_or_else(String::new, |error| format!(": {error}"));
                 Some(format!("degraded: store: {}{why}", name.name()))
             }
-        })
+        });
+    let troubles = store.state.troubles.current(exchange.now).into_iter();
+    down.chain(troubles.map(|text| format!("degraded: store: {text}")))
         .collect()
 }

@@ -8,16 +8,17 @@ use crate::run::store::{Counted, LinkName};
 
 impl Readings {
     pub(super) fn store(&self, to: &mut Families<'_, '_>) -> Written {
-        let store = self.data_path.shared.store.as_ref();
-        let state = store.map(|store| &store.state);
-        let count = |what| state.map_or(0, |state| state.counters.of(what));
+        let Some(store) = &self.data_path.shared.store else {
+            return Ok(());
+        };
+        let state = &store.state;
         to.counters(
             Family::new(
                 "portcullis_store_events",
                 "Records, questions and connections of the store (`[store]`), by what became of \
                  them",
             ),
-            Counted::ALL.map(|what| ([("event", what.name())], count(what))),
+            Counted::ALL.map(|what| ([("event", what.name())], state.counters.of(what))),
         )?;
         to.gauges(
             Family::new(
@@ -25,7 +26,7 @@ impl Readings {
                 "Whether a connection to the store is up",
             ),
             LinkName::ALL.map(|name| {
-                let is_up = state.is_some_and(|state| state.state(name).is_up());
+                let is_up = state.state(name).is_up();
                 ([("connection", name.name())], u64::from(is_up))
             }),
         )?;
@@ -34,14 +35,14 @@ impl Readings {
                 "portcullis_store_queue_records",
                 "Records that wait to be written",
             ),
-            state.map_or(0, |state| state.waiting() as u64),
+            state.waiting() as u64,
         )?;
         to.bytes(
             "portcullis_store_written",
             "Values of sessions that the store has taken",
-            state.map_or(0, |state| state.written_bytes()),
+            state.written_bytes(),
         )?;
-        let [last, longest] = state.map_or_else(Default::default, |state| state.answer_times());
+        let [last, longest] = state.answer_times();
         to.gauge(
             Family::new("portcullis_store_answer", "Time of the store's last answer")
                 .in_unit(&Unit::Seconds),

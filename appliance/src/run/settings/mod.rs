@@ -20,7 +20,7 @@ mod tests;
 
 pub(crate) use self::store::StoreSettings;
 pub(crate) use self::values::{
-    ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied,
+    ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied, StoredRules,
 };
 
 /// The control socket of a running appliance, where `portcullis sessions` connects by default.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use portcullis::config::Document;
 use portcullis::policy::Protocol;
 
-use super::values::{self, Secret};
+use super::values::{self, Secret, StoredRules};
 use crate::run::store::url_error;
 
 portcullis::config_section! {
@@ -65,6 +65,12 @@ portcullis::config_section! {
         protocols: Vec<Protocol> {
             default: Vec::new(), "every protocol";
             bounds: 0..=64;
+            restart: true;
+        }
+        /// The rules whose sessions are stored: `all`, or `resilient` for those with
+        /// `resilient = true`. Sessions of the default action have no rule.
+        rules: StoredRules {
+            default: StoredRules::All, "each connection goes on";
             restart: true;
         }
         /// The age from which a session is stored. Most sessions are short, and a client repeats

@@ -206,6 +206,11 @@ fn a_store_needs_a_key_and_urls_that_it_can_use() {
     let (config, _) = crate::config_file::parse(&text, "f").unwrap();
     assert!(config.continuity.enabled, "the engine keeps what it needs");
     assert!(!Settings::default().store.is_on());
+    assert_eq!(Settings::default().store.rules, StoredRules::All);
+    let resilient = read(&format!("{text}\nrules = \"resilient\"")).unwrap();
+    assert_eq!(resilient.store.rules, StoredRules::Resilient);
+    let error = read(&format!("{text}\nrules = \"some\"")).unwrap_err();
+    assert!(error.contains("store.rules"), "{error}");
 }
 
 #[test]

@@ -51,6 +51,25 @@ impl LogFormat {
     }
 }
 
+/// Rules whose sessions are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum StoredRules {
+    /// All rules.
+    #[default]
+    All,
+    /// Rules with `resilient = true`.
+    Resilient,
+}
+
+impl StoredRules {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Resilient => "resilient",
+        }
+    }
+}
+
 /// Sessions that are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Logged {
@@ -95,6 +114,7 @@ impl LoggedDenied {
 portcullis::config_choices! {
     FailedReload [Ignore, Unhealthy],
     LogFormat [Json, AwsVpcFlowV2],
+    StoredRules [All, Resilient],
     Logged [All, Marked],
     LoggedDenied [None, Marked, All],
 }

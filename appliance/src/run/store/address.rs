@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::run::settings::StoreSettings;
@@ -44,6 +45,8 @@ pub(super) struct Access {
     pub(super) ca: Option<Vec<u8>>,
     /// The key of the group.
     pub(super) group_key: Vec<u8>,
+    /// Warnings about files of secrets that every user of the host can read.
+    pub(super) exposed: Vec<String>,
 }
 
 impl fmt::Debug for Access {
@@ -83,8 +86,31 @@ impl Access {
             password,
             ca,
             group_key,
+            exposed: exposed(settings),
         })
     }
+}
+
+/// Returns a warning for each file of a secret that every user of the host can read.
+fn exposed(settings: &StoreSettings) -> Vec<String> {
+    let files = [
+        ("store.password_file", &settings.password_file),
+        ("store.group_key_file", &settings.group_key_file),
+    ];
+    let named = files
+        .iter()
+        .filter_map(|(key, path)| Some((*key, path.as_ref()?)));
+    named
+        .filter(|(_, path)| {
+            std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+        })
+        .map(|(key, path)| {
+            format!(
+                "{key}: every user of this host can read {}: its mode should be 0600",
+                path.display()
+            )
+        })
+        .collect()
 }
 
 /// Reads a secret of one line.
@@ -130,6 +156,20 @@ mod tests {
         assert!(
             !shown.contains("hunter2") && !shown.contains("0123"),
             "{shown}"
+        );
+        let mode = |mode| {
+            let path = directory.path().join("key");
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+            Access::read(&settings).unwrap().exposed
+        };
+        let password = directory.path().join("password");
+        std::fs::set_permissions(password, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(mode(0o640).is_empty());
+        let exposed = mode(0o644);
+        assert_eq!(exposed.len(), 1);
+        assert!(
+            exposed[0].starts_with("store.group_key_file: every user"),
+            "{exposed:?}"
         );
         settings.group_key_file = file("key", "0123456789abcde\n");
         let error = Access::read(&settings).unwrap_err().to_string();

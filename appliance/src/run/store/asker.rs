@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use redis::Cmd;
 
-use super::connecting::Connecting;
+use super::connecting::{Commands, Connecting};
 use super::envelope::{Envelope, Kind, MAX_VALUE, Owner};
 use super::link::{Reply, Servers};
 use super::scripts::{self, StoreScript};
@@ -86,9 +86,9 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         let name = LinkName::Questions;
         let scripts = [scripts::TAKE, scripts::MOVED].map(StoreScript::new);
         let [take, moved] = scripts.clone();
-        let loaded = scripts.into();
+        let commands = Commands::new(scripts.into(), &envelope);
         Self {
-            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, loaded),
+            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, commands),
             envelope,
             state,
             queue,
@@ -98,8 +98,13 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         }
     }
 
+    /// Begins again after a failure: what the connection still holds belongs to no question.
+    pub(super) fn recover(&mut self) {
+        self.connecting.give_up();
+    }
+
     /// Asks until `stop` is set.
-    pub(super) fn run(mut self, stop: &AtomicBool) {
+    pub(super) fn run(&mut self, stop: &AtomicBool) {
         let mut batch: Vec<Ask<T>> = Vec::with_capacity(PIPELINE);
         let mut told = Told {
             answers: Vec::with_capacity(PIPELINE),
@@ -143,8 +148,13 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         let Some(mut replies) = self.connecting.send_once(&[command]) else {
             return 0;
         };
-        let Some(Reply::Many(values)) = replies.pop() else {
-            return 0;
+        let values = match replies.pop() {
+            Some(Reply::Many(values)) => values,
+            Some(Reply::Refused(refused)) => {
+                self.state.counters.add(refused.kind.counted());
+                return 0;
+            }
+            _ => return 0,
         };
         let count = values.len();
         for value in values {
@@ -202,6 +212,11 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 return Found::Nothing;
             }
             Reply::Bytes(bytes) => bytes,
+            Reply::Refused(refused) => {
+                counters.add(refused.kind.counted());
+                counters.add(Counted::Unanswered);
+                return Found::NoStore;
+            }
             _ => {
                 counters.add(Counted::Foreign);
                 return Found::Nothing;

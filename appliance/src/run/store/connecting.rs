@@ -14,8 +14,20 @@ use super::scripts::StoreScript;
 use super::state::{LinkName, StoreState};
 use crate::output::notice;
 
-/// Time without a command after which a connection is probed.
-const PROBE: Duration = Duration::from_secs(1);
+/// Commands of a new connection.
+pub(super) struct Commands {
+    pub(super) scripts: Vec<StoreScript>,
+    pub(super) trial: Cmd,
+}
+
+impl Commands {
+    /// Returns the commands for scripts; the trial deletes a key that never exists.
+    pub(super) fn new(scripts: Vec<StoreScript>, envelope: &Envelope) -> Self {
+        let mut trial = redis::cmd("DEL");
+        trial.arg(envelope.key(Kind::Mark, b""));
+        Self { scripts, trial }
+    }
+}
 
 /// Connection that is made again when it breaks.
 pub(super) struct Connecting {
@@ -25,11 +37,11 @@ pub(super) struct Connecting {
     /// Longest time for an answer.
     patience: Duration,
     scripts: Vec<StoreScript>,
+    /// Command that shows whether a new connection is of use: it writes, and changes nothing.
+    trial: Cmd,
     link: Option<Link>,
     backoff: Backoff,
     next: Instant,
-    /// Time of the last command.
-    last: Instant,
 }
 
 impl Connecting {
@@ -38,7 +50,7 @@ impl Connecting {
         servers: Arc<Servers>,
         state: Arc<StoreState>,
         patience: Duration,
-        scripts: Vec<StoreScript>,
+        commands: Commands,
     ) -> Self {
         // Any number will do that differs from one start to the next.
         let seed = std::process::id();
@@ -49,11 +61,11 @@ impl Connecting {
             servers,
             state,
             patience,
-            scripts,
+            scripts: commands.scripts,
+            trial: commands.trial,
             link: None,
             backoff: Backoff::new(seed),
             next: Instant::now(),
-            last: Instant::now(),
         }
     }
 
@@ -68,6 +80,12 @@ impl Connecting {
         let connect = || {
             let mut link = self.servers.connect(self.patience)?;
             link.load(&self.scripts)?;
+            // A replica, for one, takes everything but writes: then this is no connection.
+            link.send(
+                std::slice::from_ref(&self.trial),
+                &self.scripts,
+                Times::Twice,
+            )?;
             Ok(link)
         };
         match connect() {
@@ -113,10 +131,16 @@ impl Connecting {
 
     fn send_times(&mut self, commands: &[Cmd], times: Times) -> Option<Vec<Reply>> {
         let link = self.link.as_mut()?;
-        self.last = Instant::now();
         match link.send(commands, &self.scripts, times) {
             Ok(replies) => {
                 self.backoff.reset();
+                let refused = replies.iter().find_map(|reply| match reply {
+                    Reply::Refused(refused) => Some(&refused.why),
+                    _ => None,
+                });
+                if let Some(why) = refused {
+                    self.note_refused(why);
+                }
                 Some(replies)
             }
             Err(error) => {
@@ -126,14 +150,19 @@ impl Connecting {
         }
     }
 
-    /// Sends a command whose answer nobody needs, if nothing was sent for a while. So an outage
-    /// shows.
-    pub(super) fn probe(&mut self, envelope: &Envelope) {
-        if self.last.elapsed() >= PROBE {
-            let mut command = redis::cmd("GETRANGE");
-            command.arg(envelope.key(Kind::Moved, b"")).arg(0).arg(0);
-            let _ = self.send(&[command]);
+    /// Notes that the store refuses commands: their connection stays.
+    fn note_refused(&self, why: &str) {
+        let name = self.name.name();
+        if self.state.troubles.note(name, why, Instant::now()) {
+            notice(&format!(
+                "warning: store: {name}: the store refuses commands: {why}"
+            ));
         }
+    }
+
+    /// Gives the connection up, since its thread has failed amid an exchange.
+    pub(super) fn give_up(&mut self) {
+        self.fail(LinkError::of_failed_thread());
     }
 
     fn fail(&mut self, error: LinkError) {

@@ -51,6 +51,8 @@ pub(crate) enum Kind {
     Expectation = b'x',
     /// A session that another appliance has taken over, in the list of its former owner.
     Moved = b'm',
+    /// A mark of an appliance; as long as it is there, the store has not been emptied.
+    Mark = b'k',
 }
 
 /// Reason why a value of the store is not used.

@@ -12,10 +12,12 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::address::{Access, Address};
 use super::asker::{Ask, Found};
+use super::change::Change;
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
 use super::state::{Counted, StoreState};
-use super::writer::{Change, Changes};
+use super::writer::Changes;
+use crate::output::notice;
 use crate::run::settings::StoreSettings;
 
 /// Questions that may wait for the store: more than the engine asks while one pipeline is answered.
@@ -86,6 +88,9 @@ impl StoreHandle {
     /// A file cannot be read, or holds no key or no certificate.
     pub(crate) fn new(settings: &StoreSettings) -> Result<(Self, StoreThreads), StoreError> {
         let access = Access::read(settings).map_err(|error| StoreError(error.to_string()))?;
+        for warning in &access.exposed {
+            notice(&format!("warning: {warning}"));
+        }
         let servers = Servers::new(&Address::new(settings), &access)
             .map_err(|error| StoreError(format!("store.url: {error}")))?;
         let mut owner = [0; 16];

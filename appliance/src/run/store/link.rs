@@ -10,6 +10,7 @@ use redis::{
 };
 
 use super::address::{Access, Address};
+use super::refusal::{Refusal, Refused};
 use super::scripts::StoreScript;
 
 /// Longest time to connect, the handshake of TLS and the password included.
@@ -21,6 +22,13 @@ const PIPELINE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct LinkError(String);
+
+impl LinkError {
+    /// Returns the reason why a connection is given up whose thread has failed.
+    pub(super) fn of_failed_thread() -> Self {
+        Self("the thread has failed".to_owned())
+    }
+}
 
 impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> Self {
@@ -43,8 +51,8 @@ pub(super) enum Reply {
     Bytes(Vec<u8>),
     /// Values of a list.
     Many(Vec<Vec<u8>>),
-    /// The store has no memory left.
-    Full,
+    /// The store has refused the command.
+    Refused(Refused),
     /// The key holds something other than a value, or the answer is none that the command has.
     Foreign,
 }
@@ -95,6 +103,11 @@ impl Servers {
             Client::open(info)?
         };
         Ok(Self::One(Box::new(client)))
+    }
+
+    /// Returns whether the keys are spread over several primaries.
+    pub(super) const fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
     }
 
     /// Connects. Each answer may take as long as `patience`.
@@ -156,7 +169,7 @@ impl Link {
     /// loaded, and its commands are sent again.
     ///
     /// # Errors
-    /// The connection is broken, or the store refuses to work. Commands may have been carried out.
+    /// The connection is broken, or only another one can help. Commands may have been carried out.
     pub(super) fn send(
         &mut self,
         commands: &[Cmd],
@@ -285,6 +298,7 @@ fn answer(value: Result<Value, RedisError>) -> Result<Answer, LinkError> {
     let error = match value {
         Ok(Value::Int(number)) => return Ok(Answer::Reply(Reply::Number(number))),
         Ok(Value::BulkString(bytes)) => return Ok(Answer::Reply(Reply::Bytes(bytes))),
+        Ok(Value::Okay) => return Ok(Answer::Reply(Reply::Number(1))),
         Ok(Value::Nil) => return Ok(Answer::Reply(Reply::Bytes(Vec::new()))),
         Ok(Value::Array(values)) => {
             let bytes = values.into_iter().filter_map(|value| match value {
@@ -296,11 +310,21 @@ fn answer(value: Result<Value, RedisError>) -> Result<Answer, LinkError> {
         Ok(_) => return Ok(Answer::Reply(Reply::Foreign)),
         Err(error) => error,
     };
-    match (error.kind(), error.code()) {
-        (ErrorKind::Server(ServerErrorKind::NoScript), _) => Ok(Answer::NoScript),
-        (_, Some("OOM")) => Ok(Answer::Reply(Reply::Full)),
-        (_, Some("WRONGTYPE")) => Ok(Answer::Reply(Reply::Foreign)),
-        // Read-only, loading, without permission: another connection may find another server.
-        _ => Err(error.into()),
+    if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) {
+        return Ok(Answer::NoScript);
+    }
+    let kind = match error.code() {
+        Some("WRONGTYPE") => return Ok(Answer::Reply(Reply::Foreign)),
+        Some(code) => Refusal::of(code, error.detail().unwrap_or_default()),
+        // The connection is broken, or the answer is none.
+        None => None,
+    };
+    let why = LinkError::from(error);
+    match kind {
+        Some(kind) => {
+            let why = why.to_string();
+            Ok(Answer::Reply(Reply::Refused(Refused { kind, why })))
+        }
+        None => Err(why),
     }
 }

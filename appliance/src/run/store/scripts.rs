@@ -62,7 +62,8 @@ macro_rules! with_head {
 }
 
 /// Writes a value, unless there is a newer one: of a connection that began later, or else of a
-/// higher epoch, or of the same epoch and another owner. Returns 1, or the newer value.
+/// higher epoch, or of the same epoch and another owner. Returns 1, or 2 if it has replaced a
+/// foreign value, or the newer value.
 ///
 /// Epochs of two connections say nothing about each other: a value of an earlier connection gives
 /// way, whatever its epoch. [`Claim::is_of_later_connection`] is the same comparison, with the same
@@ -82,8 +83,12 @@ if epoch then
   end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
+if not epoch and head ~= '' then return 2 end
 return 1"
 );
+
+/// Answer of [`PUT`] if it has replaced a foreign value.
+pub(super) const REPLACED: i64 = 2;
 
 /// Writes a value in place of another one that is still there: the beginning of the old value, the
 /// new one, its time to live, and the length of the beginning. Returns 1, or 0.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::link::LinkError;
+use super::refusal::Refusal;
+use super::troubles::Troubles;
 
 /// Counters of the store. Several threads change them; none is on the packet path of a session.
 #[derive(Debug)]
@@ -78,6 +80,14 @@ counted! {
     Unreachable = "unreachable",
     /// Records for which the store had no memory.
     StoreFull = "store_full",
+    /// Commands that the store's user may not run.
+    RefusedPermission = "refused_permission",
+    /// Commands that the store was too busy for, or had no server for.
+    RefusedBusy = "refused_busy",
+    /// Records that the store did not take since it can neither save nor replicate them.
+    RefusedWrite = "refused_write",
+    /// Commands that the store refused for any other reason.
+    RefusedOther = "refused_other",
     /// Values of the store of another program or version, or of another type.
     Foreign = "foreign",
     /// Values of the store with a wrong MAC.
@@ -88,6 +98,10 @@ counted! {
     Connected = "connected",
     /// Connections to the store that have failed.
     Failed = "failed",
+    /// Threads of the store that have failed and have begun again.
+    ThreadFailed = "thread_failed",
+    /// Losses of records that the store has had, such as by FLUSHALL.
+    RecordsMissing = "records_missing",
     /// Questions that were sent.
     Asked = "asked",
     /// Questions that found a record.
@@ -102,6 +116,19 @@ counted! {
     Rounds = "rounds",
     /// Rounds in which each session was written, after the store had lost some.
     Refreshes = "refreshes",
+}
+
+impl Refusal {
+    /// Returns what counts refusals of the kind.
+    pub(super) const fn counted(self) -> Counted {
+        match self {
+            Self::Memory => Counted::StoreFull,
+            Self::Permission => Counted::RefusedPermission,
+            Self::Busy => Counted::RefusedBusy,
+            Self::Write => Counted::RefusedWrite,
+            Self::Other => Counted::RefusedOther,
+        }
+    }
 }
 
 /// State of a connection.
@@ -126,6 +153,8 @@ pub(crate) struct StoreState {
     pub(crate) counters: StoreCounters,
     writes: Mutex<LinkState>,
     questions: Mutex<LinkState>,
+    /// Trouble that the connections survive.
+    pub(crate) troubles: Troubles,
     /// Whether the store lacks records that were handed out, so that each must be written again.
     incomplete: AtomicBool,
     /// Changes in the queue.
@@ -167,6 +196,7 @@ impl StoreState {
             counters: StoreCounters::default(),
             writes: Mutex::new(LinkState::Down(now, None)),
             questions: Mutex::new(LinkState::Down(now, None)),
+            troubles: Troubles::default(),
             incomplete: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             written_bytes: AtomicU64::new(0),
@@ -188,10 +218,17 @@ impl StoreState {
     }
 
     /// Notes that a connection is up. Returns the time for which it was not.
+    ///
+    /// The store may have lost records meanwhile: each is written again.
     pub(super) fn is_up(&self, name: LinkName, now: Instant) -> Option<Duration> {
         self.counters.add(Counted::Connected);
         match std::mem::replace(&mut *self.link(name).lock(), LinkState::Up(now)) {
-            LinkState::Down(since, Some(_)) => Some(now.saturating_duration_since(since)),
+            LinkState::Down(since, Some(_)) => {
+                if name == LinkName::Writes {
+                    self.lacks_records();
+                }
+                Some(now.saturating_duration_since(since))
+            }
             _ => None,
         }
     }
@@ -215,7 +252,12 @@ impl StoreState {
 
     /// Returns whether the store lacks records and can take them again, and forgets that it does.
     pub(crate) fn take_incomplete(&self) -> bool {
-        self.state(LinkName::Writes).is_up() && self.incomplete.swap(false, Ordering::Relaxed)
+        self.state(LinkName::Writes).is_up() && self.take_lack()
+    }
+
+    /// Returns whether the store lacks records, and forgets that it does.
+    pub(super) fn take_lack(&self) -> bool {
+        self.incomplete.swap(false, Ordering::Relaxed)
     }
 
     /// Returns the number of changes in the queue.

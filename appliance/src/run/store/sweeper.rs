@@ -12,11 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis::SessionRecord;
 use portcullis::continuity::{StoreWhen, SweepCursor, SweepTime};
 
+use super::change::Change;
 use super::hand_over::HandOver;
 use super::handle::StoreHandle;
 use super::retry::Retries;
 use super::state::{Counted, LinkName};
-use super::writer::Change;
 use crate::run::data_path::DataPath;
 
 /// Interval of its turns. Held packets wait up to this much longer than their time.
@@ -38,8 +38,11 @@ pub(super) struct Sweeper {
     pub(super) when: StoreWhen,
 }
 
-/// Least time between the beginnings of two rounds that write each session.
+/// Least time between the beginnings of two rounds that write each session. It doubles while each
+/// such round is followed by another one, as with a store that refuses records.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Longest such time.
+const LONGEST_REFRESH: Duration = Duration::from_secs(60);
 
 /// Place in the sweep.
 #[derive(Debug, Default)]
@@ -50,13 +53,48 @@ struct Round {
     slots: usize,
     /// Whether this round writes each session, whatever was written before.
     everything: bool,
-    /// Begin of the last round that wrote each session.
-    refreshed: Option<Instant>,
+    refreshes: Refreshes,
+}
+
+/// Times at which rounds write each session.
+#[derive(Debug)]
+struct Refreshes {
+    /// Begin of the last such round.
+    last: Option<Instant>,
+    /// Least time from there to the next one.
+    rest: Duration,
+}
+
+impl Default for Refreshes {
+    fn default() -> Self {
+        Self {
+            last: None,
+            rest: REFRESH,
+        }
+    }
+}
+
+impl Refreshes {
+    /// Returns whether such a round may begin.
+    fn may_begin(&self, now: Instant) -> bool {
+        let since = |at| now.saturating_duration_since(at);
+        self.last.is_none_or(|at| since(at) >= self.rest)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        let again = self.rest.saturating_mul(2);
+        let follows = |at| now.saturating_duration_since(at) < again;
+        self.rest = match self.last.is_some_and(follows) {
+            true => again.min(LONGEST_REFRESH),
+            false => REFRESH,
+        };
+        self.last = Some(now);
+    }
 }
 
 impl Sweeper {
     /// Sweeps until `stop` is set.
-    pub(super) fn run(self, stop: &AtomicBool) {
+    pub(super) fn run(&self, stop: &AtomicBool) {
         let Some(store) = &self.data_path.shared.store else {
             return;
         };
@@ -85,10 +123,10 @@ impl Sweeper {
     /// Sweeps one turn's part of a round.
     fn turn(&self, store: &StoreHandle, round: &mut Round) {
         if round.slots == 0 {
-            let has_rested = round.refreshed.is_none_or(|at| at.elapsed() >= REFRESH);
-            round.everything = has_rested && store.state.take_incomplete();
+            let now = Instant::now();
+            round.everything = round.refreshes.may_begin(now) && store.state.take_incomplete();
             if round.everything {
-                round.refreshed = Some(Instant::now());
+                round.refreshes.begin(now);
                 store.state.counters.add(Counted::Refreshes);
             }
         }
@@ -185,4 +223,26 @@ fn lost(store: &StoreHandle) -> u64 {
         .map(|what| store.state.counters.of(what))
         .iter()
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_write_each_session_become_rare_while_they_follow_each_other() {
+        let mut refreshes = Refreshes::default();
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut begun = Vec::new();
+        for second in 0..200 {
+            if refreshes.may_begin(after(second)) {
+                refreshes.begin(after(second));
+                begun.push(second);
+            }
+        }
+        assert_eq!(begun, [0, 5, 15, 35, 75, 135, 195]);
+        refreshes.begin(after(400));
+        assert!(refreshes.may_begin(after(405)), "a later loss");
+    }
 }

@@ -3,6 +3,7 @@
 mod behaviour;
 mod encrypted;
 mod outages;
+mod refusals;
 mod server;
 
 use std::sync::Arc;
@@ -15,13 +16,17 @@ use portcullis::continuity::Claim;
 
 use super::address::{Access, Address};
 use super::asker::{Ask, Asker, Found, Told};
+use super::change::Change;
 use super::envelope::{Envelope, Kind, Owner};
 use super::link::Servers;
-use super::state::{Counted, StoreState};
-use super::writer::{Change, Changes, Writer};
+use super::state::{Counted, LinkName, StoreState};
+use super::supervisor::supervise;
+use super::writer::{Changes, Writer};
 
 /// Longest wait for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Session of whose answer a thread fails.
+const FAILS: u32 = 1_313;
 /// Time to live of records.
 const TTL: Duration = Duration::from_secs(60);
 
@@ -72,21 +77,25 @@ impl Threads {
         let (tell_taken, taken) = sync_channel(1_024);
         let (tell_answers, answers) = sync_channel(1_024);
         let stop = Arc::new(AtomicBool::new(false));
-        let writer = Writer::new(
+        let mut writer = Writer::new(
             Arc::clone(&servers),
             Arc::clone(&envelope),
             Arc::clone(&state),
             queue,
             16,
-            move |session, claim| tell_moved.send((session, claim.epoch)).unwrap(),
+            move |session, claim| {
+                assert_ne!(session, FAILS, "the thread fails");
+                tell_moved.send((session, claim.epoch)).unwrap();
+            },
         );
-        let asker = Asker::new(
+        let mut asker = Asker::new(
             servers,
             Arc::clone(&envelope),
             Arc::clone(&state),
             asked,
             move |told: &mut Told<u32>| {
                 for answer in told.answers.drain(..) {
+                    assert_ne!(answer.0, FAILS, "the thread fails");
                     tell_answers.send(answer).unwrap();
                 }
                 for (epoch, record) in told.moved.drain(..) {
@@ -95,9 +104,24 @@ impl Threads {
             },
         );
         let (stop_writer, stop_asker) = (Arc::clone(&stop), Arc::clone(&stop));
+        let (of_writer, of_asker) = (Arc::clone(&state), Arc::clone(&state));
         let threads = vec![
-            std::thread::spawn(move || writer.run(&stop_writer)),
-            std::thread::spawn(move || asker.run(&stop_asker)),
+            std::thread::spawn(move || {
+                supervise("store-write", &of_writer, &stop_writer, |is_again| {
+                    if is_again {
+                        writer.recover();
+                    }
+                    writer.run(&stop_writer);
+                });
+            }),
+            std::thread::spawn(move || {
+                supervise("store-ask", &of_asker, &stop_asker, |is_again| {
+                    if is_again {
+                        asker.recover();
+                    }
+                    asker.run(&stop_asker);
+                });
+            }),
         ];
         Self {
             envelope,

@@ -13,10 +13,14 @@ use super::asker::{Asker, Told};
 use super::hand_over::HandOver;
 use super::handle::{Asked, StoreThreads};
 use super::retry::Retries;
+use super::supervisor::supervise;
 use super::sweeper::Sweeper;
 use super::writer::Writer;
 use crate::run::data_path::DataPath;
-use crate::run::settings::StoreSettings;
+use crate::run::settings::{StoreSettings, StoredRules};
+
+/// Body of a thread: its second argument says whether it begins again after a failure.
+type Body = Box<dyn FnMut(&AtomicBool, bool) + Send>;
 
 impl StoreThreads {
     /// Starts the threads, which end with `stop`.
@@ -38,7 +42,7 @@ impl StoreThreads {
             settings,
         } = self;
         let retries = Arc::new(Retries::default());
-        let writer = Writer::new(
+        let mut writer = Writer::new(
             Arc::clone(&servers),
             Arc::clone(&store.envelope),
             Arc::clone(&store.state),
@@ -50,7 +54,7 @@ impl StoreThreads {
             data_path: Arc::clone(data_path),
             retries: Arc::clone(&retries),
         };
-        let asker = Asker::new(
+        let mut asker = Asker::new(
             servers,
             Arc::clone(&store.envelope),
             Arc::clone(&store.state),
@@ -64,15 +68,27 @@ impl StoreThreads {
             hand_over: Arc::clone(hand_over),
             when: when(&settings),
         };
-        let run = |name: &str, body: Box<dyn FnOnce(&AtomicBool) + Send>| {
-            let stop = Arc::clone(stop);
-            let name = format!("store-{name}");
-            thread::Builder::new().name(name).spawn(move || body(&stop))
+        let run = |name: &'static str, mut body: Body| {
+            let (stop, state) = (Arc::clone(stop), Arc::clone(&store.state));
+            let thread = thread::Builder::new().name(name.to_owned());
+            thread.spawn(move || supervise(name, &state, &stop, |is_again| body(&stop, is_again)))
+        };
+        let write = move |stop: &AtomicBool, is_again| {
+            if is_again {
+                writer.recover();
+            }
+            writer.run(stop);
+        };
+        let ask = move |stop: &AtomicBool, is_again| {
+            if is_again {
+                asker.recover();
+            }
+            asker.run(stop);
         };
         Ok(vec![
-            run("write", Box::new(move |stop| writer.run(stop)))?,
-            run("ask", Box::new(move |stop| asker.run(stop)))?,
-            run("sweep", Box::new(move |stop| sweeper.run(stop)))?,
+            run("store-write", Box::new(write))?,
+            run("store-ask", Box::new(ask))?,
+            run("store-sweep", Box::new(move |stop, _| sweeper.run(stop)))?,
         ])
     }
 }
@@ -84,6 +100,7 @@ fn when(settings: &StoreSettings) -> StoreWhen {
         min_age: settings.min_age,
         refresh_interval: settings.refresh,
         refresh_bytes: settings.refresh_bytes,
+        resilient: settings.rules == StoredRules::Resilient,
         protocols: protocols.map(|protocol| protocol.0).collect(),
         ..StoreWhen::default()
     }

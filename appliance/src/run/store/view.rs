@@ -26,6 +26,8 @@ pub(crate) struct StoreView {
     /// Random bytes that name this start of the appliance.
     pub(crate) owner: String,
     pub(crate) connections: Vec<LinkView>,
+    /// Refused commands and failed threads of the last seconds.
+    pub(crate) troubles: Vec<String>,
     /// Records that wait to be written.
     pub(crate) waiting: u64,
     pub(crate) written_bytes: u64,
@@ -62,6 +64,7 @@ impl StoreView {
             connections: LinkName::ALL
                 .map(|name| LinkView::of(name, &state.state(name), now))
                 .into(),
+            troubles: state.troubles.current(now),
             waiting: state.waiting() as u64,
             written_bytes: state.written_bytes(),
             answer_us: last,

@@ -1,19 +1,24 @@
 //! Thread that writes records to the store, from a bounded queue.
 //!
-//! No other thread waits for this one. A change is counted and lost if the queue is full or the
-//! store is unreachable. The next round of the sweep then writes every session again.
+//! No other thread waits for this one. A record is counted and lost if the queue is full or the
+//! store is unreachable. The next round of the sweep then writes every session again. Changes that
+//! no sweep repeats, such as deletions, are kept until the store is there again ([`Kept`]). A mark
+//! in the store shows whether it was emptied meanwhile ([`Marks`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::Duration;
 
 use portcullis::continuity::Claim;
 use redis::Cmd;
 
-use super::connecting::Connecting;
+use super::change::Change;
+use super::connecting::{Commands, Connecting};
 use super::envelope::{Envelope, Kind, MAX_VALUE, Unusable};
+use super::kept::Kept;
 use super::link::{Reply, Servers};
+use super::marks::Marks;
 use super::scripts::{self, StoreScript};
 use super::state::{Counted, LinkName, StoreState};
 
@@ -26,32 +31,6 @@ const IDLE: Duration = Duration::from_millis(50);
 const MAX_MOVED: usize = 65_536;
 /// Time after which a list is forgotten whose owner has died.
 const MOVED_TTL: Duration = Duration::from_secs(60);
-
-/// Change of the store. `T` is what the appliance calls the session.
-#[derive(Debug)]
-pub(crate) enum Change<T> {
-    /// Writes the record of a session.
-    Put {
-        session: T,
-        key: Vec<u8>,
-        epoch: u64,
-        value: Vec<u8>,
-        /// Time after which the store forgets it.
-        ttl: Duration,
-    },
-    /// Writes an announced session.
-    Announce {
-        key: Vec<u8>,
-        value: Vec<u8>,
-        ttl: Duration,
-    },
-    /// Deletes the record of a session that has ended here, if it is still of this appliance.
-    Delete { key: Vec<u8>, epoch: u64 },
-    /// Tells the former owner of a session that it has moved.
-    Notify { key: Vec<u8>, value: Vec<u8> },
-    /// Deletes an announced session.
-    Withdraw { key: Vec<u8> },
-}
 
 /// Sending end of the queue of changes.
 #[derive(Debug)]
@@ -115,6 +94,9 @@ pub(super) struct Writer<T, F> {
     envelope: Arc<Envelope>,
     state: Arc<StoreState>,
     queue: Receiver<Change<T>>,
+    /// Changes that are written before those of the queue.
+    kept: Kept<T>,
+    marks: Marks,
     /// Most commands in a pipeline.
     pipeline: usize,
     /// Called with a session that another appliance owns, and its claim.
@@ -143,14 +125,11 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         .map(StoreScript::new);
         let [put, replace, delete, notify] = scripts.clone();
         let name = LinkName::Writes;
+        let commands = Commands::new(scripts.into(), &envelope);
         Self {
-            connecting: Connecting::new(
-                name,
-                servers,
-                Arc::clone(&state),
-                PATIENCE,
-                scripts.into(),
-            ),
+            kept: Kept::default(),
+            marks: Marks::new(&envelope, servers.is_cluster()),
+            connecting: Connecting::new(name, servers, Arc::clone(&state), PATIENCE, commands),
             envelope,
             state,
             queue,
@@ -163,19 +142,27 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         }
     }
 
+    /// Begins again after a failure: what the connection still holds belongs to no change.
+    pub(super) fn recover(&mut self) {
+        self.connecting.give_up();
+    }
+
     /// Writes until `stop` is set and the queue is empty, or its other end is gone.
-    pub(super) fn run(mut self, stop: &AtomicBool) {
+    pub(super) fn run(&mut self, stop: &AtomicBool) {
+        let state = Arc::clone(&self.state);
         let mut batch = Vec::with_capacity(self.pipeline);
         loop {
             let ready = self.connecting.is_ready();
+            if ready {
+                self.marks.check(&mut self.connecting, &state);
+                self.write_kept(&mut batch);
+            }
             let wait = if ready { IDLE } else { Duration::ZERO };
             match self.queue.recv_timeout(wait) {
                 Ok(change) => batch.push(change),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    if ready {
-                        self.connecting.probe(&self.envelope);
-                    } else {
+                    if !ready {
                         self.connecting.rest(stop);
                     }
                     continue;
@@ -184,19 +171,50 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             }
             let room = self.pipeline.saturating_sub(1);
             batch.extend(self.queue.try_iter().take(room));
-            let taken = batch.len();
-            let count = taken as u64;
+            // The store has answered when this ends: who waits for an empty queue waits for this
+            // batch, too.
+            let _taken = Taken {
+                waiting: &state.waiting,
+                count: batch.len(),
+            };
             if !ready || !self.write(&mut batch) {
-                self.state.counters.add_many(Counted::Unreachable, count);
-                self.state.lacks_records();
+                self.keep(&mut batch);
             }
-            batch.clear();
-            // The store has answered: who waits for an empty queue waits for this batch, too.
-            self.state.waiting.fetch_sub(taken, Ordering::Release);
         }
     }
 
-    /// Writes a batch. Returns false if the connection has broken.
+    /// Writes changes that were kept, until none is left or the connection breaks.
+    fn write_kept(&mut self, batch: &mut Vec<Change<T>>) {
+        while !self.kept.is_empty() {
+            self.kept.take(self.pipeline, batch);
+            if !self.write(batch) {
+                self.kept.put_back(batch);
+                return;
+            }
+        }
+    }
+
+    /// Keeps those changes of a batch that no sweep repeats. The others are lost for now.
+    fn keep(&mut self, batch: &mut Vec<Change<T>>) {
+        let counters = &self.state.counters;
+        for change in batch.drain(..) {
+            match change {
+                Change::Put { .. } => counters.add(Counted::Unreachable),
+                change => {
+                    let is_deletion = matches!(change, Change::Delete { .. });
+                    if !self.kept.add(change) {
+                        counters.add(match is_deletion {
+                            true => Counted::DeletionsLost,
+                            false => Counted::Unreachable,
+                        });
+                    }
+                }
+            }
+        }
+        self.state.lacks_records();
+    }
+
+    /// Writes a batch. Returns false if the connection has broken; the batch is whole then.
     fn write(&mut self, batch: &mut Vec<Change<T>>) -> bool {
         let commands: Vec<Cmd> = batch.iter().map(|change| self.command(change)).collect();
         let Some(replies) = self.connecting.send(&commands) else {
@@ -206,16 +224,30 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         for (change, reply) in batch.drain(..).zip(replies) {
             replacements.extend(self.settle(change, reply));
         }
-        if replacements.is_empty() {
-            return true;
+        if !replacements.is_empty() {
+            self.replace(&replacements);
         }
-        let Some(replies) = self.connecting.send(&replacements) else {
-            return false;
-        };
-        let written = replies.iter().filter(|reply| **reply == Reply::Number(1));
-        let written = written.count() as u64;
-        self.state.counters.add_many(Counted::Written, written);
         true
+    }
+
+    /// Writes values in place of those that nobody of the group has written.
+    fn replace(&mut self, replacements: &[Cmd]) {
+        let Some(replies) = self.connecting.send(replacements) else {
+            let lost = replacements.len() as u64;
+            self.state.counters.add_many(Counted::Unreachable, lost);
+            self.state.lacks_records();
+            return;
+        };
+        for reply in replies {
+            match reply {
+                Reply::Number(1) => self.state.counters.add(Counted::Written),
+                Reply::Refused(refused) => {
+                    self.state.counters.add(refused.kind.counted());
+                    self.state.lacks_records();
+                }
+                _ => {}
+            }
+        }
     }
 
     fn command(&self, change: &Change<T>) -> Cmd {
@@ -258,9 +290,13 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
     /// group has written.
     fn settle(&mut self, change: Change<T>, reply: Reply) -> Option<Cmd> {
         let counters = &self.state.counters;
-        if reply == Reply::Full {
-            counters.add(Counted::StoreFull);
-            self.state.lacks_records();
+        if let Reply::Refused(refused) = &reply {
+            counters.add(refused.kind.counted());
+            match change {
+                Change::Put { .. } => self.state.lacks_records(),
+                Change::Delete { .. } => counters.add(Counted::DeletionsLost),
+                Change::Announce { .. } | Change::Notify { .. } | Change::Withdraw { .. } => {}
+            }
             return None;
         }
         match change {
@@ -273,13 +309,16 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             } => {
                 let newer = match reply {
                     Reply::Bytes(newer) => newer,
-                    Reply::Number(_) => {
+                    Reply::Number(replaced) => {
                         counters.add(Counted::Written);
+                        if replaced == scripts::REPLACED {
+                            counters.add(Counted::Foreign);
+                        }
                         let bytes = value.len() as u64;
                         self.state.written_bytes.fetch_add(bytes, Ordering::Relaxed);
                         return None;
                     }
-                    Reply::Many(_) | Reply::Foreign | Reply::Full => {
+                    Reply::Many(_) | Reply::Foreign | Reply::Refused(_) => {
                         counters.add(Counted::Foreign);
                         return None;
                     }
@@ -300,6 +339,9 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                     }
                 }
             }
+            Change::Announce { .. } | Change::Notify { .. } if reply != Reply::Number(1) => {
+                counters.add(Counted::Foreign);
+            }
             Change::Announce { .. } => counters.add(Counted::Written),
             Change::Notify { .. } => counters.add(Counted::Notified),
             Change::Delete { .. } | Change::Withdraw { .. } => {
@@ -309,6 +351,18 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             }
         }
         None
+    }
+}
+
+/// Changes that were taken from the queue; they wait until this is dropped, even by a failure.
+struct Taken<'s> {
+    waiting: &'s AtomicUsize,
+    count: usize,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.count, Ordering::Release);
     }
 }
 

@@ -29,6 +29,7 @@ use super::event_sink::EventSink;
 use super::operations::{Operations, Start};
 use super::overrides::Overrides;
 use super::shared::Shared;
+use super::store::StoreHandle;
 use crate::config_file;
 
 /// A running appliance without sockets at port 6081.
@@ -80,7 +81,13 @@ impl TestAppliance {
             .log
             .is_on()
             .then(|| EventQueue::new(sender, &settings.log));
-        let shared = Arc::new(Shared::new(config.clone(), settings.run.clone(), log).unwrap());
+        let shared = Shared::new(config.clone(), settings.run.clone(), log).unwrap();
+        // The threads of the store are not started: nothing is written, and no question answered.
+        let store = settings
+            .store
+            .is_on()
+            .then(|| StoreHandle::new(&settings.store).unwrap().0);
+        let shared = Arc::new(shared.with_store(store));
         let data_path = Arc::new(DataPath::silent(Arc::clone(&shared), Overrides::default()));
         let turning = Arc::new(AtomicBool::new(true));
         let turner = {

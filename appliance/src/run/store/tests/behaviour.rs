@@ -176,6 +176,11 @@ fn values_of_others_are_counted_and_give_way() {
     for session in 1..=4 {
         assert_eq!(one.ask(session), record(1, 0, "true"), "{session}");
     }
+    assert_eq!(
+        one.count(Counted::Foreign),
+        6,
+        "counted when they are replaced, too"
+    );
     assert_eq!(one.count(Counted::Superseded), 0);
     assert!(one.moved.try_recv().is_err());
     assert_eq!(one.count(Counted::Failed), 0);

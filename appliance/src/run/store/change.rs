@@ -1,0 +1,29 @@
+//! Changes of the store that wait to be written.
+
+use std::time::Duration;
+
+/// Change of the store. `T` is what the appliance calls the session.
+#[derive(Debug)]
+pub(crate) enum Change<T> {
+    /// Writes the record of a session.
+    Put {
+        session: T,
+        key: Vec<u8>,
+        epoch: u64,
+        value: Vec<u8>,
+        /// Time after which the store forgets it.
+        ttl: Duration,
+    },
+    /// Writes an announced session.
+    Announce {
+        key: Vec<u8>,
+        value: Vec<u8>,
+        ttl: Duration,
+    },
+    /// Deletes the record of a session that has ended here, if it is still of this appliance.
+    Delete { key: Vec<u8>, epoch: u64 },
+    /// Tells the former owner of a session that it has moved.
+    Notify { key: Vec<u8>, value: Vec<u8> },
+    /// Deletes an announced session.
+    Withdraw { key: Vec<u8> },
+}

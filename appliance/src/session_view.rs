@@ -11,6 +11,8 @@ use crate::five_tuple::FiveTuple;
 /// Facts of a session as a row of JSON. `Z` is the form of the zone's name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionView<Z = String> {
+    /// Identifier of the session among those of all appliances: it stays over restarts.
+    pub(crate) uid: String,
     #[serde(flatten)]
     pub(crate) flow: FiveTuple<Z>,
     pub(crate) state: Cow<'static, str>,
@@ -54,6 +56,7 @@ impl<Z> SessionView<Z> {
         seconds: impl Fn(Instant) -> f64,
     ) -> Self {
         Self {
+            uid: session.uid.to_string(),
             flow: FiveTuple::of_session(session, names.zone),
             state: session.state.into(),
             history: session.history.to_string(),

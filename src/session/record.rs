@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::history::{History, Letter};
-use super::{SessionId, TunnelRef};
+use super::{SessionId, SessionUid, TunnelRef};
 use crate::flow::{Direction, FlowKey, Variant, Zone};
 use crate::policy::RuleId;
 
@@ -14,6 +14,8 @@ use crate::policy::RuleId;
 pub struct SessionRecord {
     /// The session's identifier while it lives.
     pub id: SessionId,
+    /// The session's identifier in logs: it stays when the session is restored or resumed.
+    pub uid: SessionUid,
     /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 
+use super::formats::Header;
+use super::output::{self, Output};
 use super::*;
-use crate::run::settings::LogFormat;
+use crate::run::settings::{LogFormat, LogOutput};
 
 /// A log file in a directory of its own.
 struct LogDirectory {
@@ -22,7 +24,7 @@ impl LogDirectory {
     fn new(rotate_bytes: u64, keep: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = LogSettings {
-            output: directory.path().join("log"),
+            output: LogOutput::File(directory.path().join("log")),
             rotate_bytes,
             keep,
             ..LogSettings::default()
@@ -35,7 +37,8 @@ impl LogDirectory {
     }
 
     fn open(&self) -> Output {
-        open(&self.settings).unwrap()
+        let header = Formatter::new(&self.settings).header();
+        output::open(&self.at("log"), &self.settings, header).unwrap()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -143,9 +146,11 @@ fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
 #[test]
 fn a_file_that_others_move_or_empty_is_written_where_it_should_be() {
     let mut directory = LogDirectory::new(1_000, 1);
-    directory.settings.format = LogFormat::AwsVpcFlowV2;
+    directory.settings.format = LogFormat::AwsVpcFlow;
     let mut output = directory.open();
-    let header = String::from_utf8(rows::VPC_HEADER.to_vec()).unwrap();
+    let header = Formatter::new(&directory.settings).header().bytes();
+    let header = String::from_utf8(header).unwrap();
+    assert!(header.starts_with("version account-id interface-id srcaddr "));
     output.write(b"line 1\n", &directory.counters).unwrap();
     fs::rename(directory.at("log"), directory.at("moved")).unwrap();
     output.write(b"line 2\n", &directory.counters).unwrap();
@@ -201,7 +206,7 @@ fn drain(reader: &mut File) -> String {
 fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
     let counters = LogCounters::default();
     let (mut reader, writer) = pipe();
-    let mut output = Output::straight(writer, b"").unwrap();
+    let mut output = Output::straight(writer, Header::Nothing).unwrap();
     // 1,000 bytes a line: four are whole, and 96 bytes of the fifth fit.
     let line = format!("{}\n", "x".repeat(999));
     output

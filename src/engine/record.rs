@@ -106,7 +106,7 @@ impl Engine {
         let id = self.table.id(shard, ended.id, ended.slot.generation);
         let beside = Beside {
             tunnels: ended.tunnels,
-            stored: ended.stored.epoch(),
+            stored: ended.stored,
             origin: ended.origin,
         };
         self.record(id, &ended.slot, &ended.cold, beside)

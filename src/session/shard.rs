@@ -150,11 +150,14 @@ pub(crate) struct Ended {
     pub(crate) slot: Slot,
     pub(crate) cold: Cold,
     pub(crate) tunnels: [TunnelRef; 2],
-    pub(crate) stored: StoredMark,
+    /// The epoch of the session's record in a store.
+    pub(crate) stored: Option<u32>,
     /// The identifier of a session that another engine has opened.
     pub(crate) origin: Option<SessionUid>,
     pub(crate) reason: EndReason,
 }
+
+const _: () = assert!(size_of::<Ended>() == 192, "three cache lines are copied");
 
 /// Optional data that a shard keeps beside its sessions, of 16 bytes a session each.
 #[derive(Debug, Clone, Copy, Default)]
@@ -452,7 +455,7 @@ impl Shard {
             slot: *self.slab.hot(id),
             cold: *self.slab.cold(id),
             tunnels: self.slab.tunnels(id),
-            stored: self.slab.stored(id),
+            stored: self.slab.stored(id).epoch(),
             origin: match self.slab.origins.is_empty() {
                 true => None,
                 false => self.slab.origins.remove(&id),

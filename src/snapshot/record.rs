@@ -46,6 +46,10 @@ pub(super) fn count(counts: &mut Counts, kind: Kind) {
 
 /// One record of a stream.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record is handed to one call, and a box for each session would cost more"
+)]
 pub(crate) enum Record {
     Rule(SavedRule),
     Session(SavedSession),

@@ -1,7 +1,7 @@
 //! Destinations of the session log.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::super::settings::{LogOutput, LogSettings};
 use super::batch::Batch;
@@ -30,7 +30,7 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Destination> {
     let header = Formatter::new(settings).header();
     Ok(match &settings.output {
         LogOutput::Off => {
-            Destination::File(output::open(&PathBuf::from("/dev/null"), settings, header)?)
+            Destination::File(output::open(Path::new("/dev/null"), settings, header)?)
         }
         LogOutput::Stdout => Destination::File(output::open_stdout(header)?),
         LogOutput::File(path) => Destination::File(output::open(path, settings, header)?),
@@ -58,6 +58,7 @@ impl Destination {
     pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
         match self {
             Self::File(output) => output.write(batch.bytes(), counters),
+            Self::Syslog(_) | Self::Ipfix(_) if batch.len() == 0 => Ok(()),
             Self::Syslog(syslog) => syslog.write(batch, counters),
             Self::Ipfix(exporter) => exporter.write(batch, counters),
         }

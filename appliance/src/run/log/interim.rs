@@ -70,7 +70,7 @@ impl Interim {
         let mut visited: u32 = 0;
         shared.engine.for_each_session(|session| {
             visited = visited.wrapping_add(1);
-            if visited % PORTION == 0 {
+            if visited.is_multiple_of(PORTION) {
                 thread::sleep(PAUSE);
             }
             if is_old(session) {

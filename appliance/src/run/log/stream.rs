@@ -133,10 +133,10 @@ impl Stream {
 
     /// Takes the open connection, or opens one.
     fn connected(&mut self) -> io::Result<Connection> {
-        if let Some(mut open) = self.connection.take() {
-            if !open.is_closed() {
-                return Ok(open);
-            }
+        if let Some(mut open) = self.connection.take()
+            && !open.is_closed()
+        {
+            return Ok(open);
         }
         if self.retry.is_some_and(|retry| Instant::now() < retry) {
             return Err(ErrorKind::NotConnected.into());

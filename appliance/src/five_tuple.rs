@@ -84,9 +84,9 @@ impl<Z> FiveTuple<Z> {
         }
     }
 
-    /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute for
-    /// it too. `None` where a code is a part of it that is not known: for an ICMP session that is
-    /// not a query.
+    /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute
+    /// for it too. `None` where a code is a part of it that is not known: for an ICMP session that
+    /// is not a query.
     pub(crate) fn community_id(&self) -> Option<String> {
         let (first, second) = match (self.icmp_type, self.icmp_code) {
             (None, _) => (self.sport, self.dport),

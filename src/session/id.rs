@@ -45,8 +45,8 @@ impl core::fmt::Display for SessionId {
 /// The identifier of a session among the sessions of all engines, for logs.
 ///
 /// A session that is restored or resumed in another engine gets a new [`SessionId`] there, and
-/// keeps the identifier of this type. As a text: the number of the engine in 16 hexadecimal digits, a
-/// hyphen, and the number of the session there.
+/// keeps the identifier of this type. As a text: the number of the engine in 16 hexadecimal
+/// digits, a hyphen, and the number of the session there.
 ///
 /// ```
 /// use portcullis::{SessionId, SessionUid};

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::time::Instant;
 
-use crate::flow::{Direction, Zone};
+use crate::flow::{Direction, Variant, Zone};
 use crate::fragment::id::HoldId;
 pub use crate::ftp::{Expectation, HelperEvent, SessionEnds};
 pub use crate::limits::{Exceeded, Limit};
@@ -30,6 +30,10 @@ pub struct DeniedSession {
     pub dst: IpAddr,
     /// The responder's port, or the identifier of an ICMP query; 0 for protocols without either.
     pub dst_port: u16,
+    /// Further distinction between conversations of the two ends.
+    pub variant: Variant,
+    /// Type and code of an ICMP message.
+    pub icmp: Option<IcmpTypeCode>,
     /// The IP bytes of the packet, header included, padding excluded. For a fragmented datagram,
     /// those of the first fragment.
     pub bytes: u32,
@@ -44,6 +48,15 @@ pub struct DeniedSession {
     pub at: Instant,
     /// The tunnel of the packet.
     pub tunnel: TunnelRef,
+}
+
+/// Type and code of an ICMP message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IcmpTypeCode {
+    /// The type.
+    pub kind: u8,
+    /// The code.
+    pub code: u8,
 }
 
 /// A new session that would have exceeded a limit.

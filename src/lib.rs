@@ -169,7 +169,7 @@ pub use question::{
     QuestionStats, StoredExpectation, Unasked,
 };
 pub use reset::{Reset, Unsent};
-pub use session::{EndReason, SessionId, SessionRecord, TunnelRef};
+pub use session::{EndReason, SessionId, SessionRecord, SessionUid, TunnelRef};
 #[cfg(feature = "snapshot")]
 pub use snapshot::{RestoreError, RestoreOptions, Restored, Saved, SavedSession};
 pub use stats::{ChallengeEvent, Openings, SessionCount, Stats};

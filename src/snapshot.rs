@@ -11,7 +11,8 @@
 //! Times are relative, so that they are valid in another engine: the head has the wall-clock time
 //! of the save, and a restore subtracts the time since then from each lifetime. A stream that is
 //! truncated, foreign, of an unknown version or invalid in any record is refused as a whole, before
-//! any change. Streams of versions 1 and 2 can be read.
+//! any change. Streams of versions 1 to 3 can be read; their sessions get new identifiers
+//! ([`SessionUid`]).
 //!
 //! A stream does not contain fragmented datagrams in progress, unfinished lines that a helper has
 //! read, counters, or the report of asymmetric paths.
@@ -30,10 +31,11 @@ use serde::{Deserialize, Serialize};
 use crate::flow::Variant;
 use crate::ftp::SessionEnds;
 pub use crate::ftp::helper::SavedControl;
+use crate::session::SessionUid;
 use crate::session::end::EndReason;
 use crate::track::tcp::Track;
 
-pub(crate) use record::{Kind, Record, SavedRule, count_of};
+pub(crate) use record::{Kind, NamedSession, Record, SavedRule, count_of};
 pub use stream::VERSION;
 pub(crate) use stream::{Source, Writer};
 
@@ -83,6 +85,10 @@ pub struct SavedSession {
     pub control: Option<SavedControl>,
     /// Tunnel of the newest packet of each direction, as the engine's caller encodes it.
     pub tunnels: [u64; 2],
+    /// The session's identifier in logs, if it is known. It is not a part of the serialized form:
+    /// a stream has it after each session.
+    #[serde(skip)]
+    pub uid: Option<SessionUid>,
 }
 
 /// State of a tracker.

@@ -4,14 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use portcullis::policy::Protocol;
+use portcullis::session::Variant;
 use portcullis::{DeniedSession, SessionRecord};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Zone, protocol and endpoints of a session. As JSON: `zone`, `proto`, `src`, `sport`, `dst` and
-/// `dport`.
+/// `dport`; for ICMP also `icmp_type`, `icmp_code` and `icmp_id`, and no ports.
 ///
 /// `Z` is the zone's name, or its number where names are not known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct FiveTuple<Z = String> {
     pub(crate) zone: Z,
     /// Name of the protocol, or its number.
@@ -20,11 +22,21 @@ pub(crate) struct FiveTuple<Z = String> {
         serialize_with = "name_of",
         deserialize_with = "protocol_of"
     )]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub(crate) protocol: Protocol,
     src: IpAddr,
     sport: Option<u16>,
     dst: IpAddr,
     dport: Option<u16>,
+    /// Type of the initiator's ICMP messages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) icmp_type: Option<u8>,
+    /// Code of the packet, of a denied session alone: the messages of a session may differ in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) icmp_code: Option<u8>,
+    /// Identifier of an ICMP query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) icmp_id: Option<u16>,
 }
 
 /// Address of a session with its port.
@@ -39,42 +51,75 @@ impl<Z> FiveTuple<Z> {
     /// Returns the five-tuple of a session in a zone.
     pub(crate) fn of_session(session: &SessionRecord, zone: Z) -> Self {
         let protocol = Protocol(session.protocol);
+        let port = |number| protocol.has_ports().then_some(number);
+        let is_query = matches!(session.variant, Variant::IcmpQuery(_));
         Self {
             zone,
             protocol,
             src: session.src,
-            sport: port_or_identifier(protocol, session.src_port),
+            sport: port(session.src_port),
             dst: session.dst,
-            dport: port_or_identifier(protocol, session.dst_port),
+            dport: port(session.dst_port),
+            icmp_type: session.icmp_type(),
+            icmp_code: None,
+            icmp_id: is_query.then_some(session.src_port),
         }
     }
 
     /// Returns the five-tuple of a denied session in a zone.
     pub(crate) fn of_denied(denied: &DeniedSession, zone: Z) -> Self {
         let protocol = Protocol(denied.protocol);
+        let port = |number| protocol.has_ports().then_some(number);
+        let is_query = matches!(denied.variant, Variant::IcmpQuery(_));
         Self {
             zone,
             protocol,
             src: denied.src,
-            sport: port_or_identifier(protocol, denied.src_port),
+            sport: port(denied.src_port),
             dst: denied.dst,
-            dport: port_or_identifier(protocol, denied.dst_port),
+            dport: port(denied.dst_port),
+            icmp_type: denied.icmp.map(|icmp| icmp.kind),
+            icmp_code: denied.icmp.map(|icmp| icmp.code),
+            icmp_id: is_query.then_some(denied.src_port),
         }
     }
 
+    /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute
+    /// for it too. `None` where a code is a part of it that is not known: for an ICMP session that
+    /// is not a query.
+    pub(crate) fn community_id(&self) -> Option<String> {
+        let (first, second) = match (self.icmp_type, self.icmp_code) {
+            (None, _) => (self.sport, self.dport),
+            // The specification takes the type of the reply in place of the code.
+            (Some(kind), _) if self.icmp_id.is_some() => (Some(kind.into()), Some(0)),
+            (Some(kind), code) => (Some(kind.into()), Some(code?.into())),
+        };
+        let protocol = self.protocol.0;
+        community_id::calculate_community_id(
+            0,
+            self.src,
+            self.dst,
+            first,
+            second,
+            protocol,
+            Default::default(),
+        )
+        .ok()
+    }
+
     /// Returns the endpoint that sent the first packet.
-    pub(crate) const fn initiator(&self) -> Endpoint {
+    pub(crate) fn initiator(&self) -> Endpoint {
         Endpoint {
             address: self.src,
-            port: self.sport,
+            port: self.sport.or(self.icmp_id),
         }
     }
 
     /// Returns the endpoint that received the first packet.
-    pub(crate) const fn responder(&self) -> Endpoint {
+    pub(crate) fn responder(&self) -> Endpoint {
         Endpoint {
             address: self.dst,
-            port: self.dport,
+            port: self.dport.or(self.icmp_id),
         }
     }
 }
@@ -99,13 +144,6 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Returns the port of a session, or the identifier of an ICMP query; `None` where the protocol has
-/// neither.
-fn port_or_identifier(protocol: Protocol, number: u16) -> Option<u16> {
-    let is_icmp = protocol == Protocol::ICMP || protocol == Protocol::ICMPV6;
-    (is_icmp || protocol.has_ports()).then_some(number)
-}
-
 fn name_of<S: Serializer>(protocol: &Protocol, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(protocol)
 }
@@ -120,23 +158,68 @@ mod tests {
     use super::*;
 
     fn between(protocol: u8, address: &str) -> FiveTuple {
+        let port = |number| Protocol(protocol).has_ports().then_some(number);
         FiveTuple {
             zone: "blue".to_owned(),
             protocol: Protocol(protocol),
             src: address.parse().unwrap(),
-            sport: port_or_identifier(Protocol(protocol), 1_000),
+            sport: port(1_000),
             dst: address.parse().unwrap(),
-            dport: port_or_identifier(Protocol(protocol), 80),
+            dport: port(80),
+            icmp_type: None,
+            icmp_code: None,
+            icmp_id: None,
         }
     }
 
+    /// The vectors are those of the specification's reference implementation.
     #[test]
-    fn protocols_with_ports_and_icmp_have_numbers() {
-        for number in 0..=u8::MAX {
-            let expected = matches!(number, 1 | 6 | 17 | 33 | 58 | 132 | 136);
-            let found = port_or_identifier(Protocol(number), 7);
-            assert_eq!(found, expected.then_some(7), "protocol {number}");
-        }
+    fn community_ids_are_those_of_the_specification() {
+        let flow = |protocol, src: &str, dst: &str| FiveTuple {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            ..between(protocol, "10.0.0.1")
+        };
+        let with_ports = |protocol, sport, dport| FiveTuple {
+            sport: Some(sport),
+            dport: Some(dport),
+            ..flow(protocol, "128.232.110.120", "66.35.250.204")
+        };
+        let tcp = with_ports(6, 34_855, 80);
+        assert_eq!(
+            tcp.community_id().unwrap(),
+            "1:LQU9qZlK+B5F3KDmev6m5PMibrg="
+        );
+        let back = FiveTuple {
+            sport: tcp.dport,
+            dport: tcp.sport,
+            ..flow(6, "66.35.250.204", "128.232.110.120")
+        };
+        assert_eq!(back.community_id(), tcp.community_id());
+        let udp = FiveTuple {
+            sport: Some(54_585),
+            dport: Some(53),
+            ..flow(17, "192.168.1.52", "8.8.8.8")
+        };
+        assert_eq!(
+            udp.community_id().unwrap(),
+            "1:d/FP5EW3wiY1vCndhwleRRKHowQ="
+        );
+        let echo = FiveTuple {
+            icmp_type: Some(8),
+            icmp_id: Some(7),
+            ..flow(1, "192.168.0.89", "192.168.0.1")
+        };
+        assert_eq!(
+            echo.community_id().unwrap(),
+            "1:X0snYXpgwiv9TZtqg64sgzUn6Dk="
+        );
+        let unknown_code = FiveTuple {
+            icmp_id: None,
+            ..echo
+        };
+        assert_eq!(unknown_code.community_id(), None);
+        assert!(flow(47, "10.0.0.1", "10.0.0.2").community_id().is_some());
     }
 
     #[test]

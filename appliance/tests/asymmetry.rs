@@ -61,7 +61,7 @@ fn one_way(capture: &Path, scratch: &Path) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for session in sessions.iter().filter(|session| session["proto"] == "tcp") {
         let (src, dst) = (prefix(&session["src"]), prefix(&session["dst"]));
-        if session["reply_pkts"] == 0 {
+        if session["resp_pkts"] == 0 {
             found.insert((src.clone(), dst.clone()));
         }
         if session["orig_pkts"] == 0 {

@@ -67,7 +67,7 @@ fn summary_verdicts_and_sessions_agree() {
             "{session}"
         );
         assert_eq!(
-            number(&session["reply_pkts"]),
+            number(&session["resp_pkts"]),
             of_session("reply"),
             "{session}"
         );

@@ -145,7 +145,7 @@ fn packets_that_state_no_length_have_that_of_their_frame() {
         let session = &replayed.sessions[0];
         assert_eq!(session["orig_pkts"], 2 + segments);
         assert_eq!(
-            session["orig_bytes"],
+            session["orig_ip_bytes"],
             44 + 40 + segments * 40 + payload as u64
         );
         assert_eq!(replayed.summary["without_length"], 1);

@@ -159,7 +159,7 @@ fn same_protocol(zeek: Option<&str>, ours: &str) -> bool {
 }
 
 fn packets(row: &Value) -> u64 {
-    ["orig_pkts", "reply_pkts"]
+    ["orig_pkts", "resp_pkts"]
         .iter()
         .map(|name| row[*name].as_u64().expect("a count"))
         .sum()

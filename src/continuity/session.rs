@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 use super::claim::Claim;
 use super::flow_name::{FlowName, MAX_ZONE_NAME};
 use crate::flow::{FlowKey, Zone};
-use crate::session::Mark;
+use crate::session::{Mark, SessionUid};
 use crate::snapshot::SavedSession;
 
-/// The version of records that [`StoredSession::encode`] writes. The layout of [`SavedSession`] is
-/// a part of it.
-pub const STORED_VERSION: u8 = 1;
+/// The version of records that [`StoredSession::encode`] writes; version 1 can be read as well. The
+/// layout of [`SavedSession`] is a part of it.
+pub const STORED_VERSION: u8 = 2;
+
+/// The version whose records have no [`SessionUid`] at their end.
+const FIRST: u8 = 1;
 
 /// The first byte of a record.
 const MAGIC: u8 = 0xb5;
@@ -57,7 +60,7 @@ pub enum StoredError {
     #[error("this is no record of a stored session")]
     Foreign,
     /// An unknown version wrote the record.
-    #[error("the record has version {found}; version {STORED_VERSION} can be read")]
+    #[error("the record has version {found}; versions 1 to {STORED_VERSION} can be read")]
     Version {
         /// The version of the record.
         found: u8,
@@ -129,7 +132,8 @@ impl StoredSession {
         };
         out.extend([MAGIC, STORED_VERSION]);
         // A write to memory does not fail, and the format supports every record.
-        if let Ok(bytes) = postcard::to_extend(&written, std::mem::take(out)) {
+        let record = (written, self.session.uid);
+        if let Ok(bytes) = postcard::to_extend(&record, std::mem::take(out)) {
             *out = bytes;
         }
     }
@@ -142,14 +146,19 @@ impl StoredSession {
         let [MAGIC, version, rest @ ..] = bytes else {
             return Err(StoredError::Foreign);
         };
-        if *version != STORED_VERSION {
+        if !(FIRST..=STORED_VERSION).contains(version) {
             return Err(StoredError::Version { found: *version });
         }
         if bytes.len() > MAX_LEN {
             return Err(StoredError::Unreadable);
         }
-        let (written, rest) =
-            postcard::take_from_bytes::<Written<'_>>(rest).map_err(|_| StoredError::Unreadable)?;
+        let unreadable = |_| StoredError::Unreadable;
+        let (mut written, mut rest) =
+            postcard::take_from_bytes::<Written<'_>>(rest).map_err(unreadable)?;
+        if *version > FIRST {
+            (written.session.uid, rest) =
+                postcard::take_from_bytes::<Option<SessionUid>>(rest).map_err(unreadable)?;
+        }
         let named = |name: &str| (1..=MAX_ZONE_NAME).contains(&name.len());
         if !rest.is_empty() || !named(written.zone) || !named(written.rule) {
             return Err(StoredError::Unreadable);

@@ -13,7 +13,7 @@ use super::live::{Live, Locked};
 use super::plan::{Opening, Plan};
 use super::query::{new_session, trace_policy};
 use super::settings::Settings;
-use crate::event::{DeniedSession, LimitReached, Sink};
+use crate::event::{DeniedSession, IcmpTypeCode, LimitReached, Sink};
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
@@ -553,6 +553,15 @@ fn denied(candidate: &Candidate<'_>, decision: Decision) -> DeniedSession {
         src_port: key.port(*source),
         dst: key.address(source.opposite()),
         dst_port: key.port(source.opposite()),
+        variant: key.variant(),
+        icmp: match candidate.parsed.transport {
+            Transport::IcmpQuery(query) => Some(IcmpTypeCode {
+                kind: query.icmp_type,
+                code: query.code,
+            }),
+            Transport::IcmpOther { kind, code } => Some(IcmpTypeCode { kind, code }),
+            _ => None,
+        },
         bytes: candidate.parsed.ip.total_len,
         rule: decision.rule,
         action: decision.action,

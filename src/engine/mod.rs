@@ -244,6 +244,8 @@ impl<'a> Packet<'a> {
 /// ```
 #[derive(Debug)]
 pub struct Engine {
+    /// The number of the engine in the identifiers of its sessions.
+    number: u64,
     /// Each shard has the settings in force for it; these are the newest, for work that needs no
     /// shard lock.
     table: Table<Settings>,
@@ -301,10 +303,12 @@ impl Engine {
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
         // The standard library keys its own maps from the operating system's randomness.
         let random = RandomState::new();
-        Self::with_seed(config, [0u8, 1, 2, 3].map(|n| random.hash_one(n)))
+        let [number, seed @ ..] = [0u8, 1, 2, 3, 4].map(|n| random.hash_one(n));
+        Self::with_number(config, number, seed)
     }
 
-    /// Returns an engine with the given hash seed: a packet lands in the same shard every time.
+    /// Returns an engine with the given hash seed: a packet lands in the same shard every time, and
+    /// the engine's number in [`SessionUid`](crate::SessionUid) is the same every time.
     ///
     /// This constructor is for tests and measurements; an attacker who knows the seed can make
     /// flows collide.
@@ -312,13 +316,20 @@ impl Engine {
     /// # Errors
     /// See [`Engine::new`].
     pub fn with_seed(config: &Config, seed: [u64; 4]) -> Result<Self, ConfigError> {
+        // The number is shown in logs: it must not be a part of a secret seed.
+        let [a, b, c, d] = seed;
+        let number = ahash::RandomState::with_seeds(c, d, a, b).hash_one(0u8);
+        Self::with_number(config, number, seed)
+    }
+
+    fn with_number(config: &Config, number: u64, seed: [u64; 4]) -> Result<Self, ConfigError> {
         let compiled = config.compile()?;
         let memory = compiled.memory();
-        Self::build(compiled, seed).map_err(|lack| memory.error(config, lack))
+        Self::build(compiled, number, seed).map_err(|lack| memory.error(config, lack))
     }
 
     /// Reserves the memory of all tables and builds an engine from them.
-    fn build(compiled: Compiled, seed: [u64; 4]) -> Result<Self, NoMemory> {
+    fn build(compiled: Compiled, number: u64, seed: [u64; 4]) -> Result<Self, NoMemory> {
         let [a, b, c, d] = seed;
         let hasher = ahash::RandomState::with_seeds(b, c, d, a);
         let fixed = compiled.fixed.clone();
@@ -336,6 +347,7 @@ impl Engine {
         let settings = Arc::new(Settings::new(compiled, hasher.clone(), &accounts, None)?);
         accounts.guarantee(&settings.zones, &settings.limits);
         let engine = Self {
+            number,
             table: Table::new(
                 &accounts,
                 fixed.shards as usize,

@@ -11,8 +11,8 @@ use crate::flow::Direction;
 use crate::packet::{PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_GRE};
 use crate::policy::RuleId;
 use crate::session::{
-    Cold, Ended, Mark, Micros, SessionId, SessionRecord, Shard, ShardId, Slot, SlotId, TICK,
-    Traffic, TunnelRef,
+    Cold, Ended, Mark, Micros, SessionId, SessionRecord, SessionUid, Shard, ShardId, Slot, SlotId,
+    TICK, Traffic, TunnelRef,
 };
 
 /// Returns the name of the session's state.
@@ -25,6 +25,7 @@ pub(super) fn state_name(slot: &Slot) -> &'static str {
 struct Beside {
     tunnels: [TunnelRef; 2],
     stored: Option<u32>,
+    origin: Option<SessionUid>,
 }
 
 impl Beside {
@@ -32,11 +33,17 @@ impl Beside {
         Self {
             tunnels: shard.slab.tunnels(slot),
             stored: shard.slab.stored(slot).epoch(),
+            origin: shard.slab.origin(slot),
         }
     }
 }
 
 impl Engine {
+    /// Returns the identifier of a session that this engine has opened.
+    pub(super) const fn uid(&self, id: SessionId) -> SessionUid {
+        SessionUid::new(self.number, id)
+    }
+
     /// Returns the record of a session in a slot; `None` only before the first packet, when there
     /// are no sessions.
     pub(super) fn record_of(
@@ -64,6 +71,7 @@ impl Engine {
         };
         Some(SessionRecord {
             id,
+            uid: beside.origin.unwrap_or(self.uid(id)),
             zone: key.zone(),
             protocol: key.protocol(),
             src: key.address(initiator),
@@ -98,7 +106,8 @@ impl Engine {
         let id = self.table.id(shard, ended.id, ended.slot.generation);
         let beside = Beside {
             tunnels: ended.tunnels,
-            stored: ended.stored.epoch(),
+            stored: ended.stored,
+            origin: ended.origin,
         };
         self.record(id, &ended.slot, &ended.cold, beside)
     }

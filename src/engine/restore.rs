@@ -21,8 +21,8 @@ use crate::packet::{PROTOCOL_TCP, SeqNum};
 use crate::policy::RuleId;
 use crate::policy::handling::TcpMode;
 use crate::session::{
-    Cold, KeyPlace, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, Shard,
-    Slot, SlotId, StoredMark, TICK, Tombstone, TunnelRef,
+    Cold, KeyPlace, Mark, Micros, Opened, PROTOCOLS_WITH_TRACKS, Remembered, SessionId, SessionUid,
+    Shard, Slot, SlotId, StoredMark, TICK, Tombstone, TunnelRef,
 };
 use crate::snapshot::{
     Record, RestoreError, RestoreOptions, Restored, SavedControl, SavedRule, SavedSession,
@@ -40,6 +40,8 @@ pub(super) struct Sound {
     pub(super) control: SavedControl,
     /// The session's record in a store.
     pub(super) stored: StoredMark,
+    /// The session's identifier in logs, if it is known.
+    uid: Option<SessionUid>,
 }
 
 /// Outcome of a record.
@@ -208,7 +210,8 @@ impl Engine {
     /// The stream is read two or three times: once to check all of it, and then to restore its
     /// sessions, announced ones after those that have announced them. The stream must not change in
     /// the meantime. The call needs some 100 KiB of memory beside the sessions, however long the
-    /// stream is; a stream of version 1 is read into memory whole. Wrap a file in a
+    /// stream is; a stream of version 1 is read into memory whole. A restored session takes some 40
+    /// bytes for its identifier ([`SessionUid`]) until it ends. Wrap a file in a
     /// [`BufReader`](io::BufReader): the lengths of chunks are read separately.
     ///
     /// # Errors
@@ -478,6 +481,7 @@ impl Engine {
             parent,
             control,
             stored: StoredMark::default(),
+            uid: session.uid,
         })
     }
 
@@ -546,6 +550,9 @@ fn put_beside(
     shard.slab.set_tunnels(slot, tunnels);
     if let Some(mark) = shard.slab.stored_mut(slot) {
         *mark = session.stored;
+    }
+    if let Some(uid) = session.uid {
+        shard.slab.set_origin(slot, uid);
     }
 }
 

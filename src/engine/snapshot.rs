@@ -9,7 +9,8 @@ use super::settings::Settings;
 use crate::packet::PROTOCOL_TCP;
 use crate::session::{Held, Micros, SLICE, Shard, ShardId, SlotId, TICK, Tombstone};
 use crate::snapshot::{
-    Kind, Saved, SavedRule, SavedSession, SavedState, SavedTombstone, Writer, count_of,
+    Kind, NamedSession, Saved, SavedRule, SavedSession, SavedState, SavedTombstone, Writer,
+    count_of,
 };
 
 impl Engine {
@@ -52,7 +53,9 @@ impl Engine {
             };
             writer.put(Kind::Rule, &rule)?;
         }
-        self.try_each_saved(now, |session| writer.put(Kind::Session, session))?;
+        self.try_each_saved(now, |session| {
+            writer.put(Kind::Session, &NamedSession::new(session))
+        })?;
         let moment = self.origin.micros(now);
         self.graveyard.try_each(moment, |tombstone| {
             writer.put(Kind::Tombstone, &of_tombstone(tombstone, moment))
@@ -160,6 +163,7 @@ impl Engine {
             parent: self.helpers.ends_of_parent(id),
             control: self.helpers.saved_control(id),
             tunnels: shard.slab.tunnels(session).map(|tunnel| tunnel.0),
+            uid: Some(shard.slab.origin(session).unwrap_or(self.uid(id))),
         }
     }
 }

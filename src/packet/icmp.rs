@@ -29,6 +29,18 @@ pub enum IcmpKind {
 }
 
 impl IcmpKind {
+    /// All kinds, in the order of their numbers in [`Variant::IcmpQuery`], the first of which is 1.
+    ///
+    /// [`Variant::IcmpQuery`]: crate::session::Variant::IcmpQuery
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Echo,
+        Self::Timestamp,
+        Self::Information,
+        Self::AddressMask,
+        Self::NodeInformation,
+        Self::ExtendedEcho,
+    ];
+
     /// Returns the type of the request.
     pub(crate) const fn request_type(self, version: IpVersion) -> u8 {
         match (self, version) {

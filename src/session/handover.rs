@@ -55,13 +55,16 @@ impl Shard {
     /// [`Shard::insert`], except that the place of the older one is handed over.
     pub(crate) fn replace(&mut self, older: SlotId, hash: u32, session: &Opened<'_>) -> SlotId {
         let generation = self.slab.hot(older).generation;
-        let _ = self.unlink(older, EndReason::Moved);
+        let origin = self.unlink(older, EndReason::Moved).origin;
         let slot = self.insert(hash, session);
         debug_assert_eq!(
             slot, older,
             "the slot that was released last is taken first"
         );
         self.slab.hot_mut(slot).generation = generation;
+        if let Some(origin) = origin {
+            self.slab.set_origin(slot, origin);
+        }
         slot
     }
 }

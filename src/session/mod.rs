@@ -43,7 +43,7 @@ pub(crate) use time::{HEADROOM, Micros, Origin};
 pub(crate) use tombstone::{Graveyard, Remembered, Tombstone};
 
 pub use end::EndReason;
-pub use id::{SessionId, TunnelRef};
+pub use id::{SessionId, SessionUid, TunnelRef};
 pub(crate) use id::{ShardId, SlotId};
 pub use record::{SessionRecord, Traffic};
 pub use time::TICK;

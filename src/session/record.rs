@@ -4,8 +4,9 @@ use core::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::history::{History, Letter};
-use super::{SessionId, TunnelRef};
+use super::{SessionId, SessionUid, TunnelRef};
 use crate::flow::{Direction, FlowKey, Variant, Zone};
+use crate::packet::{IcmpKind, IpVersion};
 use crate::policy::RuleId;
 
 /// State of a session at one moment.
@@ -14,6 +15,8 @@ use crate::policy::RuleId;
 pub struct SessionRecord {
     /// The session's identifier while it lives.
     pub id: SessionId,
+    /// The session's identifier in logs: it stays when the session is restored or resumed.
+    pub uid: SessionUid,
     /// The session's zone.
     pub zone: Zone,
     /// The IP protocol number.
@@ -85,6 +88,24 @@ impl SessionRecord {
         let dst = SocketAddr::new(self.dst, self.dst_port);
         let key = FlowKey::between(self.zone, self.protocol, src, dst, self.variant);
         key.ok().map(|(key, _)| key)
+    }
+
+    /// Returns the type of the initiator's ICMP messages; `None` for other protocols. The messages
+    /// of a session may differ in their codes.
+    #[must_use]
+    pub fn icmp_type(&self) -> Option<u8> {
+        let version = match self.src {
+            IpAddr::V4(_) => IpVersion::V4,
+            IpAddr::V6(_) => IpVersion::V6,
+        };
+        match self.variant {
+            Variant::IcmpMessage(kind) => Some(kind),
+            Variant::IcmpQuery(number) => {
+                let kind = IcmpKind::ALL.get(usize::from(number.checked_sub(1)?))?;
+                Some(kind.request_type(version))
+            }
+            _ => None,
+        }
     }
 
     /// Returns the time from the first packet to the last.

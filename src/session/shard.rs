@@ -5,12 +5,13 @@
 //! once, in the list of its [`EvictionClass`]. `check_invariants` verifies this in tests and under
 //! the fuzzer.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::EndReason;
-use super::id::{SlotId, TunnelRef};
+use super::id::{SessionUid, SlotId, TunnelRef};
 use super::index::{Index, Places};
 use super::judging::Unjudged;
 use super::outline::Outline;
@@ -33,6 +34,9 @@ pub(crate) struct Slab {
     tunnels: Vec<PerDirection<TunnelRef>>,
     /// The last record of each session for a store; empty if sessions are not stored.
     stored: Vec<StoredMark>,
+    /// The identifiers of sessions that another engine has opened. Sessions that are opened here
+    /// have no entry.
+    origins: BTreeMap<SlotId, SessionUid>,
 }
 
 impl Slab {
@@ -88,6 +92,18 @@ impl Slab {
         self.stored.get_mut(slot.0 as usize)
     }
 
+    /// Returns the identifier of a session that another engine has opened; `None` for others.
+    pub(crate) fn origin(&self, slot: SlotId) -> Option<SessionUid> {
+        self.origins.get(&slot).copied()
+    }
+
+    /// Sets the identifier of a session that another engine has opened. It is forgotten when the
+    /// session ends.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn set_origin(&mut self, slot: SlotId, uid: SessionUid) {
+        self.origins.insert(slot, uid);
+    }
+
     /// Notes the tunnel of a packet. A packet without a reference changes nothing.
     #[inline]
     pub(crate) fn note_tunnel(&mut self, slot: SlotId, direction: Direction, tunnel: TunnelRef) {
@@ -134,9 +150,14 @@ pub(crate) struct Ended {
     pub(crate) slot: Slot,
     pub(crate) cold: Cold,
     pub(crate) tunnels: [TunnelRef; 2],
-    pub(crate) stored: StoredMark,
+    /// The epoch of the session's record in a store.
+    pub(crate) stored: Option<u32>,
+    /// The identifier of a session that another engine has opened.
+    pub(crate) origin: Option<SessionUid>,
     pub(crate) reason: EndReason,
 }
+
+const _: () = assert!(size_of::<Ended>() == 192, "three cache lines are copied");
 
 /// Optional data that a shard keeps beside its sessions, of 16 bytes a session each.
 #[derive(Debug, Clone, Copy, Default)]
@@ -197,6 +218,7 @@ impl Shard {
                 cold: Purpose::Sessions.room(capacity)?,
                 tunnels: Purpose::TunnelReferences.room(capacity * usize::from(kept.tunnels))?,
                 stored: Purpose::StoredMarks.room(capacity * usize::from(kept.stored))?,
+                origins: BTreeMap::new(),
             },
             wheel: Wheel::new()?,
             row: 0,
@@ -433,7 +455,11 @@ impl Shard {
             slot: *self.slab.hot(id),
             cold: *self.slab.cold(id),
             tunnels: self.slab.tunnels(id),
-            stored: self.slab.stored(id),
+            stored: self.slab.stored(id).epoch(),
+            origin: match self.slab.origins.is_empty() {
+                true => None,
+                false => self.slab.origins.remove(&id),
+            },
             reason,
         };
         let free = self.free;
@@ -540,6 +566,10 @@ impl Shard {
                 "{by_class:?} sessions by worth, counted {:?}",
                 self.by_class
             ));
+        }
+        let is_free = |slot: &&SlotId| !self.slab.hot(**slot).in_use();
+        if let Some(slot) = self.slab.origins.keys().find(is_free) {
+            return Err(format!("the free slot {} has an origin", slot.0));
         }
         let hung = self.wheel.count(&self.slab)?;
         if hung != by_class {

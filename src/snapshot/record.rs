@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{SavedSession, SavedTombstone};
 use crate::ftp::Expectation;
+use crate::session::SessionUid;
 
 pub(super) static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_XZ);
 
@@ -45,6 +46,10 @@ pub(super) fn count(counts: &mut Counts, kind: Kind) {
 
 /// One record of a stream.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a record is handed to one call, and a box for each session would cost more"
+)]
 pub(crate) enum Record {
     Rule(SavedRule),
     Session(SavedSession),
@@ -57,4 +62,29 @@ pub(crate) enum Record {
 pub(crate) struct SavedRule {
     pub(crate) number: u16,
     pub(crate) name: String,
+}
+
+/// A session with its identifier, as streams since version 4 have it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NamedSession<S = SavedSession> {
+    session: S,
+    uid: Option<SessionUid>,
+}
+
+impl<'s> NamedSession<&'s SavedSession> {
+    pub(crate) const fn new(session: &'s SavedSession) -> Self {
+        Self {
+            session,
+            uid: session.uid,
+        }
+    }
+}
+
+impl From<NamedSession> for SavedSession {
+    fn from(named: NamedSession) -> Self {
+        Self {
+            uid: named.uid,
+            ..named.session
+        }
+    }
 }

@@ -81,6 +81,7 @@ impl From<SecondSession> for SavedSession {
             parent: session.parent,
             control: session.control.map(SavedControl::from),
             tunnels: session.tunnels,
+            uid: None,
         }
     }
 }

@@ -18,15 +18,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::first::FirstVersion;
-use super::record::{CHECKSUM, Counts, Kind, Record, count};
+use super::record::{CHECKSUM, Counts, Kind, NamedSession, Record, count};
 use super::second::{self, SecondSession};
-use super::{RestoreError, RestoreOptions};
+use super::{RestoreError, RestoreOptions, SavedSession};
 
 /// The first bytes of a stream.
 const MAGIC: [u8; 8] = *b"PCULLIS\n";
 
-/// The version that is written. Versions 1 and 2 can be read as well.
-pub const VERSION: u32 = 3;
+/// The version that is written. Versions 1 to 3 can be read as well.
+pub const VERSION: u32 = 4;
+
+/// The version whose sessions have no identifiers.
+const THIRD: u32 = 3;
 
 /// Contents of at least this many bytes make a chunk.
 const CHUNK: usize = 32 << 10;
@@ -140,7 +143,7 @@ impl<'r, R: Read + Seek> Source<'r, R> {
             return Err(RestoreError::Torn);
         }
         match u32::from_le_bytes(version) {
-            VERSION | second::NUMBER => {
+            VERSION | THIRD | second::NUMBER => {
                 let mut micros = [0; 8];
                 if !fill(input, &mut micros)? {
                     return Err(RestoreError::Torn);
@@ -240,7 +243,7 @@ fn read_chunks<R: Read>(
     }
     digest.update(&head);
     let version = head.get(MAGIC.len()..).and_then(|rest| rest.first_chunk());
-    let is_second = version.is_some_and(|version| u32::from_le_bytes(*version) == second::NUMBER);
+    let version = version.map_or(VERSION, |version| u32::from_le_bytes(*version));
     let mut chunk = Vec::with_capacity(MAX_CHUNK);
     let mut last = Kind::Rule;
     let mut counts = Counts::default();
@@ -259,10 +262,10 @@ fn read_chunks<R: Read>(
         };
         match kind {
             Kind::Rule => decode(records, |rule| hand_out(Record::Rule(rule)))?,
-            Kind::Session if is_second => decode(records, |session: SecondSession| {
-                hand_out(Record::Session(session.into()))
-            })?,
-            Kind::Session => decode(records, |session| hand_out(Record::Session(session)))?,
+            Kind::Session => {
+                let each = |session| hand_out(Record::Session(session));
+                decode_sessions(version, records, each)?;
+            }
             Kind::Tombstone => decode(records, |tombstone| hand_out(Record::Tombstone(tombstone)))?,
             Kind::Expectation => decode(records, |each| hand_out(Record::Expectation(each)))?,
             Kind::End => decode(records, |announced: Counts| {
@@ -310,6 +313,19 @@ fn read_chunk<R: Read>(
         return Err(RestoreError::Checksum);
     }
     Ok(())
+}
+
+/// Decodes all sessions of a chunk of a stream of a version.
+fn decode_sessions(
+    version: u32,
+    records: &[u8],
+    mut each: impl FnMut(SavedSession) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    match version {
+        second::NUMBER => decode(records, |session: SecondSession| each(session.into())),
+        THIRD => decode(records, each),
+        _ => decode(records, |session: NamedSession| each(session.into())),
+    }
 }
 
 /// Decodes all records of a chunk.

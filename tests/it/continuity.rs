@@ -187,15 +187,23 @@ fn a_record_reads_back_and_bytes_that_are_none_are_an_error() {
     let mut bytes = vec![7];
     stored.encode(&mut bytes);
     let bytes = bytes.split_off(1);
-    assert_eq!(StoredSession::decode(&bytes), Ok(stored));
-    assert!(bytes.len() < 180, "{} bytes", bytes.len());
-    assert_eq!(bytes[..11], *b"\xb5\x01\x07default\x06", "names come first");
+    assert_eq!(StoredSession::decode(&bytes), Ok(stored.clone()));
+    assert!(bytes.len() < 200, "{} bytes", bytes.len());
+    assert_eq!(bytes[..11], *b"\xb5\x02\x07default\x06", "names come first");
     for len in 2..bytes.len() {
         let torn = StoredSession::decode(&bytes[..len]);
         assert_eq!(torn, Err(StoredError::Unreadable), "{len}");
     }
     let longer = [&bytes[..], &[0]].concat();
     assert_eq!(StoredSession::decode(&longer), Err(StoredError::Unreadable));
+    // A record of version 1 ends before the identifier: a presence byte and two numbers.
+    let mut first = stored;
+    first.session.uid = None;
+    let mut bytes_of_first = Vec::new();
+    first.encode(&mut bytes_of_first);
+    bytes_of_first.pop();
+    bytes_of_first[1] = 1;
+    assert_eq!(StoredSession::decode(&bytes_of_first), Ok(first));
     let found = STORED_VERSION + 1;
     let later = [&[0xb5, found][..], &bytes[2..]].concat();
     assert_eq!(
@@ -255,6 +263,7 @@ fn zone_and_rule_of_a_record_are_those_of_the_same_names() {
     assert!(matches!(resumed, Ok(Resumed::Resumed(_))), "{resumed:?}");
     let session = new.record();
     assert_eq!(session.zone, Zone(9));
+    assert_eq!(session.uid, old.record().uid);
     assert_eq!(new.engine.policy().rule_name(session.rule), "from-1");
     new.pass(ENDS, ACK, 101, 501, b"x");
     // A zone of another name is not the session's.

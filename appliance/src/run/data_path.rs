@@ -150,6 +150,7 @@ impl DataPath {
 
 /// Tunnel of one direction of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct TunnelView {
     /// The endpoint's id.
     pub(crate) endpoint: Option<String>,

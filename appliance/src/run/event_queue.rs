@@ -6,13 +6,15 @@ use std::sync::mpsc::SyncSender;
 
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 
-use super::settings::{LogFormat, LogSettings, Logged, LoggedDenied};
+use super::settings::{LogSettings, Logged, LoggedDenied};
 
 /// Event that the session log records.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum SessionEvent {
     /// An admitted packet has opened a session.
     Opened(SessionRecord),
+    /// A session goes on for longer than the interval of interim lines.
+    Updated(SessionRecord),
     /// A session has ended.
     Ended(SessionRecord, EndReason),
     /// The policy has denied or rejected a session, or admitted it for audit.
@@ -30,6 +32,8 @@ pub(crate) struct EventQueue {
     denied: LoggedDenied,
     /// Denied sessions in the queue.
     denied_waiting: AtomicUsize,
+    /// Interim lines in the queue.
+    updates_waiting: AtomicUsize,
     /// Bound of `denied_waiting`: a flood of denied sessions takes no room from sessions that end.
     denied_max: usize,
     lost: AtomicU64,
@@ -50,11 +54,12 @@ impl EventQueue {
     pub(crate) fn new(sender: SyncSender<SessionEvent>, settings: &LogSettings) -> Self {
         Self {
             sender,
-            // A flow log record counts the packets of a session, which are known at its end.
-            opened: settings.opened && settings.format == LogFormat::Json,
+            // Records of flows count the packets of a session, which are known at its end.
+            opened: settings.opened && settings.format.has_opened(),
             sessions: settings.sessions,
             denied: settings.denied,
             denied_waiting: AtomicUsize::new(0),
+            updates_waiting: AtomicUsize::new(0),
             denied_max: settings.queue / 2,
             lost: AtomicU64::new(0),
             lost_denied: AtomicU64::new(0),
@@ -71,9 +76,28 @@ impl EventQueue {
 
     /// Releases the slot of an event that has left the queue.
     pub(crate) fn took(&self, event: &SessionEvent) {
-        if matches!(event, SessionEvent::Denied(_)) {
-            self.denied_waiting.fetch_sub(1, Ordering::Relaxed);
+        match event {
+            SessionEvent::Denied(_) => self.denied_waiting.fetch_sub(1, Ordering::Relaxed),
+            SessionEvent::Updated(_) => self.updates_waiting.fetch_sub(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+
+    /// Puts a live session into the queue, if a quarter of it has room for such sessions. One
+    /// thread alone calls this, and waits if it returns `false`.
+    pub(super) fn send_update(&self, session: &SessionRecord) -> bool {
+        if self.updates_waiting.load(Ordering::Relaxed) >= (self.denied_max / 2).max(1) {
+            return false;
         }
+        self.updates_waiting.fetch_add(1, Ordering::Relaxed);
+        let sent = self
+            .sender
+            .try_send(SessionEvent::Updated(*session))
+            .is_ok();
+        if !sent {
+            self.updates_waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// Returns whether the log records only the sessions of marked rules.

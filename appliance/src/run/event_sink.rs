@@ -53,6 +53,14 @@ impl<'s> EventSender<'s> {
         }
     }
 
+    /// Records that a session goes on. Returns `false` if the queue has no room for it now.
+    pub(crate) fn updated(&self, session: &SessionRecord) -> bool {
+        match self.queue {
+            Some(queue) if self.records(session) => queue.send_update(session),
+            _ => true,
+        }
+    }
+
     /// Records that a session has ended.
     #[inline]
     pub(crate) fn ended(&self, session: &SessionRecord, reason: EndReason) {

@@ -26,7 +26,7 @@ use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
 use super::health;
 use super::http::{self, HttpListener, HttpRequest, Page, SourceFilter};
-use super::log::{self, LogCounters, SessionLog};
+use super::log::{self, Interim, LogCounters, SessionLog};
 use super::metrics::{AllListenerCounters, Metrics};
 use super::observe::hub;
 use super::settings::{Listen, Settings};
@@ -200,8 +200,12 @@ impl Operations {
             .threads
             .push(checkpoints.map_err(part("run.checkpoint", "a thread"))?);
         if settings.log.is_on() {
-            let output = log::open(&settings.log)
-                .map_err(part("log.output", settings.log.output.display()))?;
+            let output =
+                log::open(&settings.log).map_err(part("log.output", settings.log.output.text()))?;
+            if let Some(interim) = Interim::new(&settings.log, &appliance.data_path) {
+                let thread = interim.start(Arc::clone(&parts.stop));
+                parts.threads.push(thread.map_err(part("log", "a thread"))?);
+            }
             let log = SessionLog {
                 settings: settings.log.clone(),
                 data_path: Arc::clone(&appliance.data_path),
@@ -324,7 +328,8 @@ impl Operations {
             None => "off".to_owned(),
         };
         let settings = self.appliance.settings.lock().clone();
-        let log = settings.log.is_on().then(|| settings.log.output.clone());
+        let log = settings.log.is_on();
+        let log = log.then(|| settings.log.output.text().into());
         let parts = [
             ("health by HTTP", address(self.addresses.health)),
             ("health by TCP", address(self.addresses.health_tcp)),

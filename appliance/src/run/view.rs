@@ -86,6 +86,7 @@ impl ZoneNames {
 
 /// Live session, as the listing and the log show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct ListedSession {
     /// Number of the session while it lives.
     pub(crate) id: u64,

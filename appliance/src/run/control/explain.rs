@@ -52,9 +52,10 @@ fn summary(listed: &ListedSession, record: &SessionRecord, now: Instant) -> Vec<
             view.orig_pkts, view.orig_bytes, view.reply_pkts, view.reply_bytes
         ),
         format!(
-            "opened {} ago, last packet {} ago",
+            "opened {} ago, last packet {} ago; uid {}",
             seconds(now.saturating_duration_since(record.start)),
-            seconds(now.saturating_duration_since(record.last))
+            seconds(now.saturating_duration_since(record.last)),
+            view.uid
         ),
     ]
 }

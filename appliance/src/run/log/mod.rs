@@ -2,12 +2,19 @@
 //!
 //! Workers put events into the queue ([`super::event_queue`]) and never wait. A full or slow disk,
 //! or a stalled reader of standard output, causes lost lines, which are counted: by the sender if
-//! the queue is full, by the output if a write fails. [`rows`] makes the lines, [`output`] writes
-//! them.
+//! the queue is full, by the output if a write fails. [`formats`] makes the lines,
+//! [`destination`] writes them.
 
+mod batch;
 mod counters;
-pub(crate) mod output;
-mod rows;
+mod datagrams;
+mod destination;
+mod formats;
+mod interim;
+mod ipfix;
+mod output;
+mod stream;
+mod syslog;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +25,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use self::batch::Batch;
 pub(crate) use self::counters::LogCounters;
 use self::counters::Running;
-use self::output::Output;
-pub(crate) use self::output::open;
+pub(crate) use self::destination::{Destination, open};
+use self::formats::Formatter;
+pub(crate) use self::interim::Interim;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
 use super::settings::LogSettings;
@@ -54,7 +63,7 @@ impl SessionLog {
     pub(crate) fn start(
         self,
         events: Receiver<SessionEvent>,
-        output: Output,
+        output: Destination,
         stop: Arc<AtomicBool>,
     ) -> io::Result<JoinHandle<()>> {
         thread::Builder::new()
@@ -62,12 +71,13 @@ impl SessionLog {
             .spawn(move || self.run(&events, output, &stop))
     }
 
-    fn run(&self, events: &Receiver<SessionEvent>, output: Output, stop: &AtomicBool) {
+    fn run(&self, events: &Receiver<SessionEvent>, output: Destination, stop: &AtomicBool) {
         let _running = Running::new(&self.counters);
         let mut lines = Lines::new(output, &self.counters, stop);
+        let formatter = Formatter::new(&self.settings);
         loop {
             match events.recv_timeout(lines.wait(Instant::now())) {
-                Ok(event) => self.put(&event, &mut lines),
+                Ok(event) => self.put(&event, &formatter, &mut lines),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => break,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -77,12 +87,12 @@ impl SessionLog {
             }
         }
         for event in events.try_iter() {
-            self.put(&event, &mut lines);
+            self.put(&event, &formatter, &mut lines);
         }
         lines.finish();
     }
 
-    fn put(&self, event: &SessionEvent, lines: &mut Lines<'_>) {
+    fn put(&self, event: &SessionEvent, formatter: &Formatter, lines: &mut Lines<'_>) {
         self.data_path.shared.took(event);
         let policy = self.data_path.shared.engine.policy();
         let viewer = Viewer {
@@ -92,7 +102,10 @@ impl SessionLog {
             clock: WallClock::now(),
             now: Instant::now(),
         };
-        if rows::put(&self.settings, &viewer, event, |line| lines.put(line)).is_err() {
+        if formatter
+            .put(&viewer, event, |item| lines.put(item))
+            .is_err()
+        {
             self.counters.add_dropped(1);
         }
     }
@@ -100,9 +113,8 @@ impl SessionLog {
 
 /// Complete lines for an output that may fail.
 struct Lines<'a> {
-    output: Output,
-    buffer: Vec<u8>,
-    count: usize,
+    output: Destination,
+    batch: Batch,
     /// Time at which the buffer must be written.
     due: Option<Instant>,
     counters: &'a LogCounters,
@@ -115,11 +127,10 @@ struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    fn new(output: Output, counters: &'a LogCounters, stop: &'a AtomicBool) -> Self {
+    fn new(output: Destination, counters: &'a LogCounters, stop: &'a AtomicBool) -> Self {
         Self {
             output,
-            buffer: Vec::with_capacity(64 << 10),
-            count: 0,
+            batch: Batch::default(),
             // A header is written immediately.
             due: Some(Instant::now()),
             counters,
@@ -136,20 +147,17 @@ impl<'a> Lines<'a> {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        self.count >= LINES || self.due.is_some_and(|due| due <= now)
+        self.batch.len() >= LINES || self.due.is_some_and(|due| due <= now)
     }
 
-    fn put(&mut self, line: &str) {
-        self.buffer.extend_from_slice(line.as_bytes());
-        self.buffer.push(b'\n');
-        self.count += 1;
+    fn put(&mut self, item: &[u8]) {
+        self.batch.put(item, self.output.item_end());
         self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
 
     fn flush(&mut self) {
-        let result = self.output.write(&self.buffer, self.counters);
-        self.buffer.clear();
-        self.count = 0;
+        let result = self.output.write(&self.batch, self.counters);
+        self.batch.clear();
         self.due = None;
         match result {
             Ok(()) => {

@@ -13,33 +13,19 @@ use std::path::{Path, PathBuf};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
-use super::super::settings::{LogFormat, LogSettings};
+use super::super::settings::LogSettings;
 use super::counters::LogCounters;
-use super::rows;
+use super::formats::Header;
 
-/// Paths that name standard output.
-const STDOUT: [&str; 2] = ["stdout", "/dev/stdout"];
-
-/// Opens the output of the settings.
+/// Opens a file.
 ///
 /// A regular file, or one that does not exist yet, is rotated. Everything else is written to in
 /// place: standard output, devices, pipes, and links with any target.
 ///
 /// # Errors
 /// Returns an error if the directory of the file cannot be created, or the file cannot be written.
-pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
-    let header: &[u8] = match settings.format {
-        LogFormat::Json => b"",
-        LogFormat::AwsVpcFlowV2 => rows::VPC_HEADER,
-    };
-    if STDOUT
-        .iter()
-        .any(|name| settings.output.as_os_str() == *name)
-    {
-        let copy = io::stdout().as_fd().try_clone_to_owned()?;
-        return Output::straight(File::from(copy), header);
-    }
-    let path = std::path::absolute(&settings.output)?;
+pub(super) fn open(path: &Path, settings: &LogSettings, header: Header) -> io::Result<Output> {
+    let path = std::path::absolute(path)?;
     if path.file_name().is_none() {
         return Err(io::Error::other(format!(
             "{} is not a file",
@@ -63,6 +49,15 @@ pub(crate) fn open(settings: &LogSettings) -> io::Result<Output> {
     }
 }
 
+/// Opens standard output.
+///
+/// # Errors
+/// Returns an error if the system refuses another descriptor.
+pub(super) fn open_stdout(header: Header) -> io::Result<Output> {
+    let copy = io::stdout().as_fd().try_clone_to_owned()?;
+    Output::straight(File::from(copy), header)
+}
+
 /// Opens a path that is not rotated.
 fn open_straight(path: &Path) -> io::Result<File> {
     let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
@@ -81,10 +76,10 @@ pub(crate) struct Output {
     file: Option<File>,
     /// `None` if the output is not rotated.
     rotation: Option<Rotation>,
-    /// The first line of each file; empty if there is none.
-    header: &'static [u8],
+    /// The beginning of each file.
+    header: Header,
     /// Rest of the header, to be written before any line.
-    header_left: &'static [u8],
+    header_left: Vec<u8>,
     /// Rest of a line that was partly written.
     line_left: Vec<u8>,
     /// The file's length in bytes.
@@ -92,24 +87,24 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    const fn new(file: Option<File>, header: &'static [u8]) -> Self {
+    fn new(file: Option<File>, header: Header) -> Self {
         Self {
             file,
             rotation: None,
+            header_left: header.bytes(),
             header,
-            header_left: header,
             line_left: Vec::new(),
             len: 0,
         }
     }
 
     /// Returns an output that is not rotated.
-    pub(super) fn straight(file: File, header: &'static [u8]) -> io::Result<Self> {
+    pub(super) fn straight(file: File, header: Header) -> io::Result<Self> {
         let found = file.metadata()?;
         let goes_on = found.is_file() && found.len() > 0;
         let mut output = Self::new(Some(file), header);
         if goes_on {
-            output.header_left = b"";
+            output.header_left.clear();
         }
         Ok(output)
     }
@@ -166,7 +161,7 @@ impl Output {
         let within = lines.get(..room).unwrap_or(lines);
         match within.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => Some(end + 1),
-            None if self.len > self.header.len() as u64 => None,
+            None if self.len > self.header.bytes().len() as u64 => None,
             None => Some(first_line(lines)),
         }
     }
@@ -176,9 +171,9 @@ impl Output {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
         };
-        let (done, result) = send(file, self.header_left);
+        let (done, result) = send(file, &self.header_left);
         self.len += done as u64;
-        self.header_left = self.header_left.get(done..).unwrap_or_default();
+        self.header_left.drain(..done);
         result?;
         if self.line_left.is_empty() {
             return Ok(());
@@ -231,7 +226,10 @@ impl Output {
             self.give_up(counters);
         } else if len < self.len {
             self.give_up(counters);
-            self.header_left = if len == 0 { self.header } else { b"" };
+            self.header_left = match len {
+                0 => self.header.bytes(),
+                _ => Vec::new(),
+            };
         }
         self.len = len;
     }
@@ -268,9 +266,12 @@ impl Output {
         if let Some(before_last) = found.len().checked_sub(1) {
             file.read_exact_at(&mut last, before_last)?;
             // A line that an earlier run did not complete ends here.
-            self.header_left = if last == *b"\n" { b"" } else { b"\n" };
+            self.header_left = match last {
+                [b'\n'] => Vec::new(),
+                _ => b"\n".to_vec(),
+            };
         } else {
-            self.header_left = self.header;
+            self.header_left = self.header.bytes();
         }
         self.len = found.len();
         self.file = Some(file);

@@ -2,14 +2,18 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
+use portcullis::config::declare::Scalar;
 
+use super::formats::Header;
+use super::output::{self, Output};
 use super::*;
-use crate::run::settings::LogFormat;
+use crate::run::settings::{LogFormat, LogOutput};
 
 /// A log file in a directory of its own.
 struct LogDirectory {
@@ -22,7 +26,7 @@ impl LogDirectory {
     fn new(rotate_bytes: u64, keep: u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = LogSettings {
-            output: directory.path().join("log"),
+            output: LogOutput::File(directory.path().join("log")),
             rotate_bytes,
             keep,
             ..LogSettings::default()
@@ -35,7 +39,8 @@ impl LogDirectory {
     }
 
     fn open(&self) -> Output {
-        open(&self.settings).unwrap()
+        let header = Formatter::new(&self.settings).header();
+        output::open(&self.at("log"), &self.settings, header).unwrap()
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -143,9 +148,11 @@ fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
 #[test]
 fn a_file_that_others_move_or_empty_is_written_where_it_should_be() {
     let mut directory = LogDirectory::new(1_000, 1);
-    directory.settings.format = LogFormat::AwsVpcFlowV2;
+    directory.settings.format = LogFormat::AwsVpcFlow;
     let mut output = directory.open();
-    let header = String::from_utf8(rows::VPC_HEADER.to_vec()).unwrap();
+    let header = Formatter::new(&directory.settings).header().bytes();
+    let header = String::from_utf8(header).unwrap();
+    assert!(header.starts_with("version account-id interface-id srcaddr "));
     output.write(b"line 1\n", &directory.counters).unwrap();
     fs::rename(directory.at("log"), directory.at("moved")).unwrap();
     output.write(b"line 2\n", &directory.counters).unwrap();
@@ -201,7 +208,7 @@ fn drain(reader: &mut File) -> String {
 fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
     let counters = LogCounters::default();
     let (mut reader, writer) = pipe();
-    let mut output = Output::straight(writer, b"").unwrap();
+    let mut output = Output::straight(writer, Header::Nothing).unwrap();
     // 1,000 bytes a line: four are whole, and 96 bytes of the fifth fit.
     let line = format!("{}\n", "x".repeat(999));
     output
@@ -256,4 +263,90 @@ fn a_pipe_is_written_to_and_not_rotated_and_its_reader_may_come_later() {
         b"line 1\nline 2\nline 3\n"
     );
     assert_eq!(directory.names(), ["log"]);
+}
+
+fn batch(items: &[&[u8]]) -> Batch {
+    let mut batch = Batch::default();
+    for item in items {
+        batch.put(item, b"");
+    }
+    batch
+}
+
+/// Opens an output at an address of this host.
+fn open_at(scheme: &str, address: std::net::SocketAddr) -> Destination {
+    let output = format!("{scheme}://{address}");
+    let settings = LogSettings {
+        output: LogOutput::from_text(&output).unwrap(),
+        host: Some("fw-1".to_owned()),
+        ..LogSettings::default()
+    };
+    super::open(&settings).unwrap()
+}
+
+#[test]
+fn lines_for_a_receiver_that_is_not_there_are_lost_and_counted_until_it_comes() {
+    let counters = LogCounters::default();
+    let address = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let mut output = open_at("syslog+tcp", address);
+    output.write(&Batch::default(), &counters).unwrap();
+    output
+        .write(&batch(&[b"one", b"two"]), &counters)
+        .unwrap_err();
+    assert_eq!(counts(&counters), (0, 2));
+    let listener = TcpListener::bind(address).unwrap();
+    let mut lost = 2;
+    while output.write(&batch(&[b"{}"]), &counters).is_err() {
+        lost += 1;
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(counts(&counters), (1, lost));
+    let (mut connection, _) = listener.accept().unwrap();
+    drop(output);
+    let mut text = String::new();
+    connection.read_to_string(&mut text).unwrap();
+    let (length, message) = text.split_once(' ').unwrap();
+    assert_eq!(length.parse(), Ok(message.len()));
+    assert!(message.starts_with("<134>1 ") && message.contains("Z fw-1 portcullis "));
+    assert!(message.ends_with(" session - {}"), "{message}");
+}
+
+#[test]
+fn messages_of_ipfix_are_bounded_and_number_their_records() {
+    let counters = LogCounters::default();
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut output = open_at("ipfix", receiver.local_addr().unwrap());
+    let records: Vec<Vec<u8>> = (0..100_u8)
+        .map(|number| [&[1, number / 50][..], &[number; 63]].concat())
+        .collect();
+    let items: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
+    output.write(&batch(&items), &counters).unwrap();
+    output.write(&batch(&items), &counters).unwrap();
+    assert_eq!(counts(&counters), (200, 0));
+    let mut numbers = Vec::new();
+    let mut templates = 0;
+    while numbers.len() < 200 {
+        let mut message = [0; 2_048];
+        let length = receiver.recv(&mut message).unwrap();
+        let message = &message[..length];
+        assert!(length <= 1_400);
+        assert_eq!(message[..4], [0, 10, (length >> 8) as u8, length as u8]);
+        let sequence = u32::from_be_bytes(message[8..12].try_into().unwrap());
+        assert_eq!(sequence as usize, numbers.len());
+        let mut sets = &message[16..];
+        while let [kind, template, high, low, ..] = *sets {
+            let (set, rest) = sets.split_at(usize::from(u16::from_be_bytes([high, low])));
+            match (kind, template) {
+                (0, 2) => templates += 1,
+                _ => numbers.extend(set[4..].chunks_exact(63).map(|record| record[0])),
+            }
+            sets = rest;
+        }
+    }
+    assert_eq!(templates, 1, "once in a minute");
+    let wanted: Vec<u8> = (0..100).chain(0..100).collect();
+    assert_eq!(numbers, wanted);
 }

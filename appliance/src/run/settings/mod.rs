@@ -10,6 +10,8 @@ use portcullis::Config;
 use portcullis::config::declare::{Table, print};
 use portcullis::config::{Document, EffectiveValue, GeneveConfig};
 
+mod flow_field;
+mod log_output;
 mod store;
 mod values;
 
@@ -18,6 +20,8 @@ pub(crate) mod page;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::flow_field::FlowField;
+pub(crate) use self::log_output::{LogOutput, SyslogTransport};
 pub(crate) use self::store::StoreSettings;
 pub(crate) use self::values::{
     ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied, StoredRules,
@@ -56,18 +60,7 @@ impl Settings {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
             document.refuse("run.checkpoint", &["run.sessions_file"], why);
         }
-        for (key, text) in [
-            ("log.account_id", &settings.log.account_id),
-            ("log.interface_id", &settings.log.interface_id),
-        ] {
-            if !values::is_log_field(text) {
-                document.refuse(
-                    key,
-                    &[],
-                    &format!("{text:?} is not 1 to 64 letters, digits and `-_.:`"),
-                );
-            }
-        }
+        settings.log.check(document);
         settings
     }
 
@@ -255,15 +248,26 @@ portcullis::config_section! {
     /// `[log]`: the session log.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub(crate) struct LogSettings = "log" {
-        /// `off`, `stdout`, or the path of a file.
-        output: PathBuf {
-            default: PathBuf::from("off"), "metrics count sessions";
+        /// `off`, `stdout`, the path of a file, or a receiver: `syslog+udp://host:port`,
+        /// `syslog+tcp://host:port`, `syslog+tls://host:port` or `ipfix://host:port`.
+        output: LogOutput {
+            default: LogOutput::Off, "metrics count sessions";
             restart: true;
         }
-        /// The format of a line: an object of JSON, or records of VPC flow logs of version 2, one
-        /// for each direction that has sent.
+        /// The format of a line; `ipfix://` has its own. See [the session log](LOG.md).
         format: LogFormat {
             default: LogFormat::default(), "it has every field";
+            restart: true;
+        }
+        /// The name of this appliance in lines: letters, digits and `-_.:`.
+        host: Option<String> {
+            default: None, "the name of the host";
+            limit: "1 to 64 characters";
+            restart: true;
+        }
+        /// The file of certificates (PEM) that sign that of a `syslog+tls` receiver.
+        ca: Option<PathBuf> {
+            default: None, "those of the system";
             restart: true;
         }
         /// The sessions that are logged: all, or those of rules with `log = true`.
@@ -271,9 +275,16 @@ portcullis::config_section! {
             default: Logged::default(), "a log without gaps";
             restart: true;
         }
-        /// Whether the beginning of a session is logged too; only in JSON.
+        /// Whether the beginning of a session is logged too; only in the formats `json` and `ecs`.
         opened: bool {
             default: false, "the end has every field of the beginning";
+            restart: true;
+        }
+        /// The interval at which a live session has another line, so that long sessions are seen
+        /// before they end; or `off`. Only in the formats `json` and `ecs`.
+        interim: Interval {
+            default: Interval(None), "most sessions are short";
+            bounds: Duration::from_secs(1)..=Duration::from_secs(86_400);
             restart: true;
         }
         /// The denied and rejected sessions that are logged, by their first packet: `marked` are
@@ -303,6 +314,11 @@ portcullis::config_section! {
             unit: "events";
             restart: true;
         }
+        /// The fields of the AWS format, as AWS writes a custom format: those of versions 2 to 5.
+        fields: String {
+            default: FlowField::VERSION_2.to_owned(), "AWS's default";
+            restart: true;
+        }
         /// The account in lines of the AWS format: letters, digits and `-_.:`.
         account_id: String {
             default: "-".to_owned(), "unknown";
@@ -321,7 +337,43 @@ portcullis::config_section! {
 impl LogSettings {
     /// Returns whether there is a log.
     pub(crate) fn is_on(&self) -> bool {
-        self.output.as_os_str() != "off"
+        self.output != LogOutput::Off
+    }
+
+    /// Returns the interval of the lines of a live session, if there are any.
+    pub(crate) fn interim(&self) -> Option<Duration> {
+        self.interim.0.filter(|_| self.format.has_opened())
+    }
+
+    /// Returns the name of this appliance in lines.
+    pub(crate) fn host(&self) -> String {
+        self.host.clone().unwrap_or_else(|| {
+            let name = nix::unistd::gethostname().ok();
+            let name = name.and_then(|name| name.into_string().ok());
+            name.filter(|name| values::is_log_field(name))
+                .unwrap_or_else(|| "-".to_owned())
+        })
+    }
+
+    /// Adds what is wrong with the section to the document.
+    fn check(&self, document: &mut Document<'_>) {
+        for (key, text) in [
+            ("log.account_id", Some(&self.account_id)),
+            ("log.interface_id", Some(&self.interface_id)),
+            ("log.host", self.host.as_ref()),
+        ] {
+            if let Some(text) = text.filter(|text| !values::is_log_field(text)) {
+                let why = format!("{text:?} is not 1 to 64 letters, digits and `-_.:`");
+                document.refuse(key, &[], &why);
+            }
+        }
+        if matches!(self.output, LogOutput::Ipfix(_)) && self.format != LogFormat::default() {
+            let why = "an `ipfix://` output has a format of its own";
+            document.refuse("log.format", &["log.output"], why);
+        }
+        if let Err(why) = FlowField::list(&self.fields) {
+            document.refuse("log.fields", &[], &why);
+        }
     }
 }
 

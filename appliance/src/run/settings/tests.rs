@@ -286,7 +286,7 @@ fn a_key_that_needs_a_start_keeps_its_running_value_and_is_named() {
         ("health.tcp_listen = \"10.0.0.1:1\"", "health.tcp_listen"),
         ("metrics.listen = \"off\"", "metrics.listen"),
         ("log.output = \"stdout\"", "log.output"),
-        ("log.format = \"aws_vpc_flow_v2\"", "log.format"),
+        ("log.format = \"aws_vpc_flow\"", "log.format"),
         ("log.sessions = \"marked\"", "log.sessions"),
         ("log.opened = true", "log.opened"),
         ("log.denied = \"all\"", "log.denied"),

@@ -10,7 +10,7 @@ use portcullis::config::declare::{Scalar, Wrong};
 use super::DEFAULT_CONTROL;
 
 /// The word that switches a part off.
-const OFF: &str = "off";
+pub(super) const OFF: &str = "off";
 
 /// Effect of a refused configuration file on health, while the running configuration stays in
 /// force.
@@ -38,16 +38,33 @@ pub(crate) enum LogFormat {
     /// An object of JSON.
     #[default]
     Json,
-    /// A VPC flow log record of version 2, one for each direction that has sent.
-    AwsVpcFlowV2,
+    /// Rows of Zeek's `conn.log`.
+    Zeek,
+    /// Rows of Zeek's `conn.log` as objects of JSON.
+    ZeekJson,
+    /// Records of Suricata's EVE.
+    Eve,
+    /// Documents of the Elastic Common Schema.
+    Ecs,
+    /// VPC flow log records, one for each direction that has sent.
+    AwsVpcFlow,
 }
 
 impl LogFormat {
     const fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
-            Self::AwsVpcFlowV2 => "aws_vpc_flow_v2",
+            Self::Zeek => "zeek",
+            Self::ZeekJson => "zeek_json",
+            Self::Eve => "eve",
+            Self::Ecs => "ecs",
+            Self::AwsVpcFlow => "aws_vpc_flow",
         }
+    }
+
+    /// Returns whether the format has lines for the beginning of a session.
+    pub(crate) const fn has_opened(self) -> bool {
+        matches!(self, Self::Json | Self::Ecs)
     }
 }
 
@@ -113,7 +130,7 @@ impl LoggedDenied {
 
 portcullis::config_choices! {
     FailedReload [Ignore, Unhealthy],
-    LogFormat [Json, AwsVpcFlowV2],
+    LogFormat [Json, Zeek, ZeekJson, Eve, Ecs, AwsVpcFlow],
     StoredRules [All, Resilient],
     Logged [All, Marked],
     LoggedDenied [None, Marked, All],

@@ -49,11 +49,11 @@ fn a_line_of_json_says_how_a_session_has_ended() {
     }
     assert_eq!((&tcp["sport"], &tcp["dport"]), (&1_000.into(), &80.into()));
     assert_eq!(
-        (&tcp["orig_pkts"], &tcp["reply_pkts"]),
+        (&tcp["orig_pkts"], &tcp["resp_pkts"]),
         (&2.into(), &1.into())
     );
     assert_eq!(
-        (&tcp["orig_bytes"], &tcp["reply_bytes"]),
+        (&tcp["orig_ip_bytes"], &tcp["resp_ip_bytes"]),
         (&80.into(), &40.into())
     );
     for mark in ["adopted", "resumed", "bypassed"] {
@@ -98,7 +98,7 @@ fn a_line_of_json_says_which_limit_a_source_has_reached() {
 #[test]
 fn a_flow_log_has_a_line_for_each_direction_that_has_sent() {
     let appliance = TestAppliance::start(
-        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\n\
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow\"\n\
          account_id = \"123456789012\"\n\
          interface_id = \"eni-0a\"\n",
     );
@@ -236,7 +236,7 @@ fn a_line_does_not_wait_for_events_to_cease() {
 #[test]
 fn every_flow_log_file_begins_with_the_names_of_its_fields_and_has_them_once() {
     let settings =
-        "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow_v2\"\nrotate_bytes = 4096\n";
+        "[log]\noutput = \"DIR/logs/flow\"\nformat = \"aws_vpc_flow\"\nrotate_bytes = 4096\n";
     let mut directory = tempfile::tempdir().unwrap();
     for run in 0..3 {
         let appliance = TestAppliance::start_in(directory, settings);
@@ -285,7 +285,7 @@ fn unread(more: &str) -> (TestAppliance, fs::File) {
 fn what_the_log_does_not_want_takes_no_place_in_the_queue() {
     for more in [
         "queue = 16\n",
-        "queue = 16\nopened = true\nformat = \"aws_vpc_flow_v2\"\n",
+        "queue = 16\nopened = true\nformat = \"aws_vpc_flow\"\n",
         "queue = 16\nsessions = \"marked\"\nopened = true\n",
     ] {
         let (appliance, _unread) = unread(more);
@@ -350,7 +350,7 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
             ("sport", 1_000),
             ("dport", 23),
             ("orig_pkts", 1),
-            ("orig_bytes", 40),
+            ("orig_ip_bytes", 40),
         ] {
             assert_eq!(row[key], wanted, "{key}");
         }
@@ -367,7 +367,7 @@ fn a_session_that_the_policy_denies_is_logged_by_its_first_packet() {
 #[test]
 fn a_flow_log_rejects_what_the_policy_denies() {
     let appliance = TestAppliance::start(
-        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow_v2\"\ndenied = \"all\"\n\
+        "[log]\noutput = \"DIR/flow.log\"\nformat = \"aws_vpc_flow\"\ndenied = \"all\"\n\
          account_id = \"1\"\n\
          interface_id = \"eni-0a\"\n",
     );

@@ -725,7 +725,7 @@ fn a_decision_has_the_packet_the_zone_and_the_verdict_also_when_it_was_held() {
     let queued = [Queued::from(datagram(1, &payload))];
     front.handle_queued_batch(engine, queued, *now, scratch, told, |_, _, decision, _| {
         let packet = decision.packet.unwrap();
-        assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone(2)));
+        assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone::DEFAULT));
         assert!(!decision.is_forwarded() && !decision.is_too_large);
         seen.push(decision.verdict.unwrap().name());
     });
@@ -738,7 +738,7 @@ fn a_decision_has_the_packet_the_zone_and_the_verdict_also_when_it_was_held() {
     assert_eq!(decision.verdict.unwrap().reason(), Some(reason));
     assert_eq!(decision.answer, Answer::Nothing(NotSent::Dropped(reason)));
     let packet = decision.packet.unwrap();
-    assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone(2)));
+    assert_eq!((packet.bytes, packet.zone), (&middle[..], Zone::DEFAULT));
 }
 
 #[test]

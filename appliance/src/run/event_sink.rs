@@ -95,7 +95,8 @@ impl<'s> EventSender<'s> {
     }
 }
 
-/// Sends events to the session log, to observers and to the store, and collects the RSTs that the engine makes.
+/// Sends events to the session log, to observers and to the store, and collects the RSTs that
+/// the engine makes.
 pub(crate) struct EventSink<'s> {
     shared: &'s Shared,
     log: EventSender<'s>,

@@ -1,9 +1,8 @@
 //! Decisions on datagrams: the answer to send, with the packet and the verdict that led to it.
 
-use super::held::Watch;
-use super::replies::Written;
 use super::scratch::{Found, Scratch};
 use super::stats::{NotSent, Outcome, Refusal};
+use super::watch::Watch;
 use super::{Datagram, Tunnel};
 use crate::engine::{Engine, Packet};
 use crate::event::Sink;
@@ -121,6 +120,14 @@ impl Decided {
             released: watch.released,
         }
     }
+}
+
+/// The engine's own datagram in a [`Scratch`].
+pub(super) struct Written {
+    pub(super) tunnel: Tunnel,
+    pub(super) len: usize,
+    /// The number of the endpoint through which it leaves.
+    pub(super) endpoint: u16,
 }
 
 pub(super) fn nothing(scratch: &Scratch, reason: NotSent) -> Answer<'static> {

@@ -70,6 +70,7 @@ mod replies;
 mod scratch;
 mod settings;
 mod stats;
+mod watch;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -79,17 +80,17 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 pub use self::decision::{Answer, DecidedPacket, Decision, Outgoing, Released};
-use self::decision::{Decided, Entered, nothing, send};
+use self::decision::{Decided, Entered, Written, nothing, send};
 use self::ends::{Known, Standing};
-pub(crate) use self::held::Watch;
 use self::owned::HeldDatagram;
 pub use self::queued::{Queued, Waited};
-use self::replies::{Written, way_back};
+use self::replies::way_back;
 pub use self::scratch::Scratch;
 use self::scratch::{Found, split_ref};
 use self::settings::Settings;
 use self::stats::{Counters, Outcome};
 pub use self::stats::{EndpointStats, FrontStats, NotSent, Refusal};
+pub(crate) use self::watch::Watch;
 use super::EndpointId;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, HeldPackets, Packet};

@@ -1,6 +1,6 @@
 //! The front end's own packets: replies and RSTs, each in the tunnel header of its direction.
 
-use super::decision::{Entered, nothing, send};
+use super::decision::{Entered, Written, nothing, send};
 use super::scratch::{Found, Scratch, split_ref};
 use super::settings::Settings;
 use super::stats::Outcome;
@@ -111,14 +111,6 @@ impl FrontEnd {
         };
         Some((tunnel, len, end.number_of_endpoint))
     }
-}
-
-/// The engine's own datagram in a [`Scratch`].
-pub(super) struct Written {
-    pub(super) tunnel: Tunnel,
-    pub(super) len: usize,
-    /// The number of the endpoint through which it leaves.
-    pub(super) endpoint: u16,
 }
 
 /// Writes the engine's own answer to a packet, after the header of that packet.

@@ -20,6 +20,7 @@ const MIN_SPAN: Duration = Duration::from_millis(500);
 
 /// Traffic of a session or of a group of sessions in a second.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct TrafficRate {
     /// Packets of both directions.
     pub(crate) packets: f64,

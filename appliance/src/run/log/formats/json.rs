@@ -176,6 +176,10 @@ impl<'a> LimitRow<'a> {
 #[derive(schemars::JsonSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "the schema alone is used")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "the type describes lines for their schema, and has no values"
+)]
 pub(super) enum AnyLine<'a> {
     Session(Line<'a, SessionRow>),
     Decided(Line<'a, DeniedRow<'a>>),

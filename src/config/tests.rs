@@ -827,7 +827,7 @@ const ERRORS: &[(&str, &str)] = &[
         "t.toml:4: policy.rule[0].prot: unknown key `prot`: did you mean `protocol`? Known: \
          `name`, `action`, `enabled`, `comment`, `expires`, `zones`, `source`, `destination`, \
          `destination_zones`, `services`, `not`, `protocol`, `source_ports`, `destination_ports`, \
-         `icmp_types`, `direction`, `log`, `tcp`, `ip_options`, `limits`, `ftp`",
+         `icmp_types`, `direction`, `log`, `resilient`, `tcp`, `ip_options`, `limits`, `ftp`",
     ),
     (
         "[[policy.rule]]\nname = \"a b\"\naction = \"allow\"\n",

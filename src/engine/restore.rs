@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Engine;
-use super::ftp_settings::Parent;
+use super::ftp_settings::{FtpSettings, Parent};
 use super::pair::is_pair_full;
 use super::query::{opening_query, opening_query_of};
 use super::settings::Settings;
@@ -370,14 +370,10 @@ impl Engine {
         track_under(settings, rule, own);
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
-        let (control, ftp) = (Parent { session: id, rule }, &settings.ftp);
+        let control = Parent { session: id, rule };
         match session.parent {
             Some(ends) => self.helpers.note_parent(id, parent, ends),
-            None if ftp.is_control(own, rule) => {
-                let saved = session.control;
-                self.helpers.resume_inspection(ftp, own, control, saved);
-            }
-            None => {}
+            None => self.inspect_again(&settings.ftp, own, control, session),
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
@@ -386,6 +382,14 @@ impl Engine {
         }
         self.counters.opened(&[]);
         Some(Landed::Lives(id))
+    }
+
+    /// Goes on with the inspection of a control session where its record left it.
+    fn inspect_again(&self, ftp: &FtpSettings, own: &Slot, control: Parent, session: &Sound) {
+        if ftp.is_control(own, control.rule) {
+            self.helpers
+                .resume_inspection(ftp, own, control, session.control);
+        }
     }
 
     /// Forgets the state that a helper has of an older copy of a session.

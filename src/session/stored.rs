@@ -99,9 +99,9 @@ impl StoredMark {
         }
     }
 
-    /// Returns whether the owner is to be asked for before the session ends at the tick `deadline`.
-    /// `false` if `deadline` is the end of such a delay, so that the session ends now: no packet has
-    /// refreshed the session since.
+    /// Returns whether the owner is to be asked for before the session ends at the tick
+    /// `deadline`: not if that is the end of such a delay, since no packet has refreshed the session
+    /// meanwhile.
     pub(crate) const fn is_to_ask(&self, deadline: u32) -> bool {
         self.is_stored() && !(self.flags & ASKED != 0 && deadline as u16 == self.asked)
     }

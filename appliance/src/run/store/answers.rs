@@ -92,28 +92,27 @@ impl Answers {
 
 /// Returns what the store has found as the engine takes it.
 fn answer(store: &StoreHandle, question: &Question, found: &Found) -> Answer {
-    let (owner, epoch, record) = match found {
+    let (owner, claim, record) = match found {
         Found::NoStore => return Answer::NoStore,
         Found::Nothing if question.kind == QuestionKind::Owner => return Answer::Owned,
         Found::Nothing => return Answer::Nothing,
         Found::Record {
             owner,
-            epoch,
+            claim,
             record,
-        } => (*owner, *epoch, record),
+        } => (*owner, claim, record),
     };
     let answer = match question.kind {
         QuestionKind::Owner if owner == store.envelope.owner() => Some(Answer::Owned),
-        QuestionKind::Owner => StoredSession::decode(record)
-            .ok()
-            .filter(|stored| stored.epoch == epoch && stored.is_of(&question.flow))
-            .map(|stored| Answer::Moved(stored.claim())),
+        // The MAC covers the key and the claim. So a record of a later version, which this
+        // appliance cannot decode, names its owner as well.
+        QuestionKind::Owner => Some(Answer::Moved(*claim)),
         QuestionKind::Expectation => StoredExpectation::decode(record)
             .ok()
             .map(|stored| Answer::Expectation(Box::new(stored))),
         _ => StoredSession::decode(record)
             .ok()
-            .filter(|stored| stored.epoch == epoch && stored.is_of(&question.flow))
+            .filter(|stored| stored.epoch == claim.epoch && stored.is_of(&question.flow))
             .map(|stored| Answer::Session(Box::new(stored))),
     };
     answer.unwrap_or_else(|| {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use portcullis::continuity::Claim;
 use redis::Cmd;
 
 use super::connecting::{Commands, Connecting};
@@ -45,7 +46,8 @@ pub(crate) enum Found {
     /// A record.
     Record {
         owner: Owner,
-        epoch: u64,
+        /// The claim of the record, which its MAC covers.
+        claim: Claim,
         record: Vec<u8>,
     },
     /// No record that can be used.
@@ -227,7 +229,7 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 counters.add(Counted::Found);
                 Found::Record {
                     owner: opened.owner,
-                    epoch: opened.epoch,
+                    claim: opened.claim,
                     record: opened.record.to_vec(),
                 }
             }

@@ -23,7 +23,7 @@ const MAC: usize = 16;
 /// bytes.
 pub(super) const MAX_VALUE: usize = 16 << 10;
 /// The largest epoch and time: scripts of the store compute with doubles.
-const MAX_NUMBER: u64 = 1 << 53;
+pub(super) const MAX_NUMBER: u64 = 1 << 53;
 
 /// Appliance that has written a record: random bytes of its start.
 #[derive(Clone, Copy, PartialEq, Eq)]

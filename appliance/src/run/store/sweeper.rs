@@ -218,6 +218,10 @@ fn lost(store: &StoreHandle) -> u64 {
         Counted::StoreFull,
         Counted::QueueFull,
         Counted::Foreign,
+        Counted::RefusedPermission,
+        Counted::RefusedBusy,
+        Counted::RefusedWrite,
+        Counted::RefusedOther,
     ];
     causes
         .map(|what| store.state.counters.of(what))

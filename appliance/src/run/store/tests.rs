@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::continuity::Claim;
 
@@ -223,9 +223,19 @@ impl Threads {
 
 /// Returns what is found of a record.
 fn record(owner: u8, epoch: u64, record: &str) -> Found {
+    let claim = Claim {
+        epoch,
+        began: SystemTime::UNIX_EPOCH,
+        adopted: false,
+    };
+    record_of(owner, claim, record)
+}
+
+/// Returns what is found of a record with a claim.
+fn record_of(owner: u8, claim: Claim, record: &str) -> Found {
     Found::Record {
         owner: Owner([owner; 16]),
-        epoch,
+        claim,
         record: record.as_bytes().to_vec(),
     }
 }

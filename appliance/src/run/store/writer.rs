@@ -15,7 +15,7 @@ use redis::Cmd;
 
 use super::change::Change;
 use super::connecting::{Commands, Connecting};
-use super::envelope::{Envelope, Kind, MAX_VALUE, Unusable};
+use super::envelope::{Envelope, Kind, MAX_NUMBER, MAX_VALUE, Unusable};
 use super::kept::Kept;
 use super::link::{Reply, Servers};
 use super::marks::Marks;
@@ -279,8 +279,10 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                 command.arg(value).arg(MAX_MOVED).arg(millis(MOVED_TTL));
             }
             Change::Withdraw { key } => {
-                command = redis::cmd("DEL");
-                command.arg(key);
+                // Another appliance may have announced the same connection since.
+                command = self.delete.invoke(key);
+                command.arg(MAX_NUMBER);
+                command.arg(self.envelope.owner().0.as_slice());
             }
         }
         command

@@ -95,7 +95,8 @@ fn the_record_of_an_earlier_connection_gives_way_whatever_its_epoch_and_owner() 
     for (session, owner, epoch) in [(1, &one, 5), (2, &one, 0), (3, &two, 5)] {
         owner.put_claim(session, &claim(epoch, 100), "earlier");
         // The answer comes after the record is written.
-        let seen = record(if session == 3 { 2 } else { 1 }, epoch, "earlier");
+        let number = if session == 3 { 2 } else { 1 };
+        let seen = record_of(number, claim(epoch, 100), "earlier");
         let until = Instant::now() + PATIENCE;
         while owner.ask(session) != seen {
             assert!(Instant::now() < until);
@@ -103,14 +104,14 @@ fn the_record_of_an_earlier_connection_gives_way_whatever_its_epoch_and_owner() 
         two.put_claim(session, &claim(0, 106), "later");
         written += if session == 3 { 2 } else { 1 };
         two.await_count(Counted::Written, written);
-        assert_eq!(two.ask(session), record(2, 0, "later"));
+        assert_eq!(two.ask(session), record_of(2, claim(0, 106), "later"));
     }
     assert!(two.moved.try_recv().is_err());
     assert_eq!(two.count(Counted::Superseded), 0);
     // The appliance with the earlier connection learns of the later one, whatever its epoch.
     one.put_claim(1, &claim(6, 100), "earlier");
     assert_eq!(one.moved.recv_timeout(PATIENCE).unwrap(), (1, 0));
-    assert_eq!(one.ask(1), record(2, 0, "later"));
+    assert_eq!(one.ask(1), record_of(2, claim(0, 106), "later"));
     assert_eq!(one.count(Counted::Superseded), 1);
 }
 
@@ -139,7 +140,7 @@ fn the_epoch_decides_if_the_connections_may_be_the_same() {
     two.await_count(Counted::Written, 1);
     one.put_claim(8, &claim(1, 100), "moved");
     one.await_count(Counted::Written, 2);
-    assert_eq!(one.ask(8), record(1, 1, "moved"));
+    assert_eq!(one.ask(8), record_of(1, claim(1, 100), "moved"));
 }
 
 #[test]
@@ -202,10 +203,16 @@ fn an_announced_session_is_found_once() {
         });
         key
     };
-    announce(7);
+    let remaining = announce(7);
     let withdrawn = announce(8);
     one.changes.push(Change::Withdraw { key: withdrawn });
     one.await_count(Counted::Deleted, 1);
+    // Another appliance cannot withdraw this announcement; its changes are made in order.
+    let two = Threads::start(&server.url(), 2);
+    two.changes.push(Change::Withdraw { key: remaining });
+    two.put(9, 0, "record");
+    two.await_count(Counted::Written, 1);
+    assert_eq!(two.count(Counted::Deleted), 0);
     assert_eq!(
         one.ask_for(7, Kind::Expectation, true),
         record(1, 0, "data")

@@ -84,11 +84,17 @@ fn a_command_without_permission_is_counted_and_breaks_nothing() {
     one.put(7, 0, "record");
     one.await_count(Counted::Written, 1);
     assert_eq!(one.await_answer(7), record(1, 0, "record"));
-    // `DEL`, which the user may not run, alone and in a script.
-    one.changes.push(Change::Withdraw { key: one.key(9) });
+    // `DEL`, which the user may not run.
+    let key = one.key(9);
+    one.changes.push(Change::Announce {
+        key: key.clone(),
+        value: one.envelope.seal(Kind::Session, &key, 0, b"data"),
+        ttl: Duration::from_secs(60),
+    });
+    one.changes.push(Change::Withdraw { key });
     one.delete(7, 0);
     one.put(8, 0, "record");
-    one.await_count(Counted::Written, 2);
+    one.await_count(Counted::Written, 3);
     assert_eq!(one.count(Counted::DeletionsLost), 1);
     assert!(one.count(Counted::RefusedPermission) >= 2);
     assert_eq!(one.count(Counted::Failed), 0);

@@ -35,11 +35,19 @@ impl Datagrams {
     /// Returns an error if the name cannot be resolved, or the system refuses the datagram. UDP
     /// reports a receiver that is not there with the next datagram, if at all.
     pub(super) fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        let now = Instant::now();
-        if self.renewal.is_none_or(|renewal| renewal <= now) {
-            self.renewal = Some(now + RETRY);
-            self.socket = Some(self.open()?);
-            self.renewal = Some(now + RESOLVE);
+        if self.renewal.is_none_or(|renewal| renewal <= Instant::now()) {
+            let renewed = self.renew();
+            // The resolver may have taken long. A receiver that was found once stays in use while
+            // its name cannot be resolved.
+            let pause = if self.socket.is_some() {
+                RESOLVE
+            } else {
+                RETRY
+            };
+            self.renewal = Some(Instant::now() + pause);
+            if self.socket.is_none() {
+                renewed?;
+            }
         }
         match &self.socket {
             Some(socket) => socket.send(message).map(|_| ()),
@@ -47,17 +55,56 @@ impl Datagrams {
         }
     }
 
-    fn open(&self) -> io::Result<UdpSocket> {
+    /// Resolves the name, and opens a socket if the receiver has another address than before: a
+    /// collector knows an exporter by its port.
+    fn renew(&mut self) -> io::Result<()> {
         let receiver = self.address.to_socket_addrs()?.next();
         let receiver = receiver.ok_or(io::ErrorKind::NotFound)?;
-        let own: SocketAddr = match receiver {
-            SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-            SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-        };
-        let socket = UdpSocket::bind(own)?;
-        socket.connect(receiver)?;
-        // A full send buffer must not stop the log.
-        socket.set_nonblocking(true)?;
-        Ok(socket)
+        let socket = self.socket.as_ref();
+        if socket.is_none_or(|socket| socket.peer_addr().ok() != Some(receiver)) {
+            self.socket = Some(open(receiver)?);
+        }
+        Ok(())
+    }
+}
+
+/// Opens a socket that is connected to a receiver.
+fn open(receiver: SocketAddr) -> io::Result<UdpSocket> {
+    let own: SocketAddr = match receiver {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = UdpSocket::bind(own)?;
+    socket.connect(receiver)?;
+    // A full send buffer must not stop the log.
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_kept_while_the_receiver_stays_or_is_not_found() {
+        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut datagrams = Datagrams::new(&receiver.local_addr().unwrap().to_string());
+        datagrams.send(b"first").unwrap();
+        let port = |datagrams: &Datagrams| datagrams.socket.as_ref().unwrap().local_addr().unwrap();
+        let first = port(&datagrams);
+        // The second address has no port, so it is not found.
+        for address in [
+            receiver.local_addr().unwrap().to_string(),
+            "127.0.0.1".to_owned(),
+        ] {
+            datagrams.address = address;
+            datagrams.renewal = Some(Instant::now());
+            datagrams.send(b"next").unwrap();
+            assert_eq!(port(&datagrams), first);
+            assert!(datagrams.renewal > Some(Instant::now() + RETRY));
+        }
+        let mut unknown = Datagrams::new("127.0.0.1");
+        assert!(unknown.send(b"lost").is_err());
+        assert!(unknown.renewal > Some(Instant::now()));
     }
 }

@@ -6,12 +6,24 @@ use std::time::Duration;
 
 use portcullis::event::Traffic;
 use portcullis::policy::Action;
+use portcullis::session::history::Letter;
 use portcullis::{Direction, EndReason};
 
 use super::eve::flow_id;
 use super::facts::{Facts, Outcome};
-use super::vpc::flags;
+use super::vpc::flags_by;
 use crate::five_tuple::Endpoint;
+
+/// Returns the bits of `tcpControlBits` of a segment (RFC 7125): FIN 1, SYN 2, RST 4, ACK 16.
+const fn control_bits(letter: Letter) -> u8 {
+    match letter {
+        Letter::Syn => 0x02,
+        Letter::Handshake => 0x12,
+        Letter::Fin => 0x11,
+        Letter::Reset => 0x04,
+        Letter::Ack | Letter::Data | Letter::Retransmission | Letter::ZeroWindow => 0x10,
+    }
+}
 
 /// Bytes before each record: the number of its template.
 pub(in super::super) const RECORD_TEMPLATE_LEN: usize = 2;
@@ -153,7 +165,7 @@ impl Record<'_> {
         record.extend(u64::from(self.traffic.packets).to_be_bytes());
         let flags = facts
             .session
-            .map_or(0, |session| flags(session, self.direction));
+            .map_or(0, |session| flags_by(session, self.direction, control_bits));
         record.extend(u16::from(flags).to_be_bytes());
         record.push(self.end_reason());
         record.extend(match facts.session {

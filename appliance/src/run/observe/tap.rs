@@ -21,6 +21,8 @@ const PERIOD: Duration = Duration::from_millis(100);
 const PERIODS: u32 = 10;
 /// Events of a tap that the ring receives in a period.
 const RING_BUDGET: u32 = 32;
+/// Least budget of a client in a period: its classes share it.
+const MIN_BUDGET: u32 = 16;
 /// Traced decisions of a tap in a period, whether they match or not.
 const TRACES: u32 = 20;
 
@@ -93,7 +95,9 @@ impl<'s> Tap<'s> {
         self.epoch = self.observers.epoch();
         let client = |wish: &Wish| TapClient {
             wish: wish.clone(),
-            shares: Shares::new((wish.rate / PERIODS).max(1)),
+            // The client's thread bounds the rate. A budget of a few would leave no share for
+            // rare classes here.
+            shares: Shares::new((wish.rate / PERIODS).max(MIN_BUDGET)),
             left_out: 0,
         };
         self.clients = self.observers.wishes().iter().map(client).collect();

@@ -29,7 +29,8 @@ const NOW: f64 = 1_800_000_000.0;
 
 fn session(number: u64, more: &Value) -> ListedSession {
     let mut row = json!({
-        "id": number, "uid": format!("8c1f03a2b4d5e6f7-{number:x}"), "duration": 60.0 * number as f64,
+        "id": number, "uid": format!("8c1f03a2b4d5e6f7-{number:x}"),
+        "duration": 60.0 * number as f64,
         "zone": "default", "proto": "tcp",
         "src": format!("10.0.0.{number}"), "sport": 40_000 + number,
         "dst": "192.0.2.80", "dport": 443,

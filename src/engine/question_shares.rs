@@ -17,7 +17,7 @@ use crate::limits::share::guarantee;
 use crate::question::Unasked;
 use crate::reserve::{NoMemory, Purpose};
 
-/// What is shared: questions, packets, and IP bytes.
+/// Number of shared resources: questions, packets, and IP bytes.
 const KINDS: usize = 3;
 
 /// Numbers of questions, packets and bytes.

@@ -22,7 +22,7 @@ use super::worker_stats::WorkerStats;
 /// Socket for RSTs, and for held packets after an answer of the store, that no worker sends.
 struct Sender {
     outlet: Outlet,
-    /// Nothing: no received datagram is sent here.
+    /// Empty inlet: no received datagram is sent here.
     inlet: Inlet,
     scratch: Scratch,
 }

@@ -95,12 +95,12 @@ pub(crate) fn is_filled(sessions: usize, max: usize, percent: u8) -> bool {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Evidence {
-    /// This many failures, and nearly nothing else.
+    /// Number of failures, with nearly no success.
     Bad(u64),
     Good,
 }
 
-/// Something that may fail persistently.
+/// Part of the appliance that may fail persistently.
 #[derive(Debug, Clone, Copy, Default)]
 struct Trouble {
     /// The first and the last evidence, with no evidence to the contrary in between.

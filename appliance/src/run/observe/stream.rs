@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) enum Line {
     /// An event.
     Event(Box<EventRow>),
-    /// Nothing has happened. Writing the line shows whether the client is still there.
+    /// Line without an event: writing it shows whether the client is still connected.
     Pulse,
 }
 

@@ -57,7 +57,7 @@ pub(super) enum Reply {
     Foreign,
 }
 
-/// How the servers of a store are reached.
+/// Client of the servers of a store.
 pub(super) enum Servers {
     One(Box<Client>),
     Cluster(Box<ClusterClient>),
@@ -149,7 +149,7 @@ fn info(info: ConnectionInfo, access: &Access) -> ConnectionInfo {
         .set_tcp_settings(TcpSettings::default().set_nodelay(true))
 }
 
-/// How often a command may be carried out.
+/// Number of times that a command may be carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
     /// Once: it takes something away, and its answer is the only copy.

@@ -83,7 +83,7 @@ struct View {
     asked: Option<Instant>,
     theme: Theme,
     interval: Duration,
-    /// There is something new to draw.
+    /// Whether the screen must be drawn again.
     is_changed: bool,
 }
 

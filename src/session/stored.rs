@@ -100,8 +100,8 @@ impl StoredMark {
     }
 
     /// Returns whether the owner is to be asked for before the session ends at the tick
-    /// `deadline`: not if that is the end of such a delay, since no packet has refreshed the session
-    /// meanwhile.
+    /// `deadline`: not if that is the end of such a delay, since no packet has refreshed the
+    /// session meanwhile.
     pub(crate) const fn is_to_ask(&self, deadline: u32) -> bool {
         self.is_stored() && !(self.flags & ASKED != 0 && deadline as u16 == self.asked)
     }

@@ -13,6 +13,7 @@ use crate::packet::{
     Checksums, Ip, IpVersion, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_SCTP, PROTOCOL_TCP, Segment,
     SeqNum, TcpFlags, Transport, parse, parse_first_fragment, sctp,
 };
+use crate::policy::RuleId;
 use crate::session::{SessionId, TunnelRef};
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
@@ -217,6 +218,8 @@ pub struct Reset {
     pub session: SessionId,
     /// The zone of the session.
     pub zone: Zone,
+    /// The rule that admitted the session.
+    pub rule: RuleId,
     /// The direction of the RST: in the original direction it goes to the responder.
     pub direction: Direction,
     /// The tunnel of the newest packet of that direction, otherwise of the other direction,
@@ -258,6 +261,7 @@ impl Reset {
         Some(Self {
             session: of.session,
             zone: key.zone(),
+            rule: of.rule,
             direction: of.direction,
             tunnel: of.tunnel,
             own_direction: of.own_direction,
@@ -272,6 +276,8 @@ impl Reset {
 pub(crate) struct ResetOf {
     /// See [`Reset::session`].
     pub(crate) session: SessionId,
+    /// See [`Reset::rule`].
+    pub(crate) rule: RuleId,
     /// See [`Reset::direction`].
     pub(crate) direction: Direction,
     /// See [`Reset::tunnel`].

@@ -20,8 +20,8 @@ use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
 /// Returns session and path of a RST. The path is that of its direction; if none is known, that of
 /// the other direction.
-fn reset_of(session: SessionId, direction: Direction, tunnels: [TunnelRef; 2]) -> ResetOf {
-    let [original, reply] = tunnels;
+fn reset_of(session: SessionId, direction: Direction, ended: &Ended) -> ResetOf {
+    let [original, reply] = ended.tunnels;
     let (own, other) = match direction {
         Direction::Original => (original, reply),
         Direction::Reply => (reply, original),
@@ -29,6 +29,7 @@ fn reset_of(session: SessionId, direction: Direction, tunnels: [TunnelRef; 2]) -
     let own_direction = own != TunnelRef::NONE || other == TunnelRef::NONE;
     ResetOf {
         session,
+        rule: RuleId(ended.cold.rule),
         direction,
         tunnel: if own_direction { own } else { other },
         own_direction,
@@ -162,7 +163,7 @@ impl Engine {
                         settings.rates(),
                     )
                     .map(|()| {
-                        let of = reset_of(id, direction, ended.tunnels);
+                        let of = reset_of(id, direction, ended);
                         let ack = sender.expects;
                         if let Some(reset) = Reset::new(&slot.key, from, Numbers { seq, ack }, of) {
                             sink.reset(&reset);

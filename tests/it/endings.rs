@@ -66,12 +66,9 @@ fn each_end_of_an_idle_connection_gets_the_number_that_it_has_acknowledged() {
             .map(|reset| reset.direction)
             .collect();
         assert_eq!(directions, [Direction::Original, Direction::Reply]);
-        assert!(
-            received
-                .resets
-                .iter()
-                .all(|reset| reset.session == received.ended[0].0.id)
-        );
+        let record = &received.ended[0].0;
+        let mut resets = received.resets.iter();
+        assert!(resets.all(|reset| (reset.session, reset.rule) == (record.id, record.rule)));
         assert_eq!(scene.engine.stats().resets_sent, 2);
     }
 }

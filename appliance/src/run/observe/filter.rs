@@ -117,7 +117,7 @@ impl Facts {
             verdict: None,
             zone: Some(reset.zone),
             flow: Fact::Known(Flow::of(reset.bytes())),
-            rule: Fact::OfSession,
+            rule: Fact::Known(Some(reset.rule)),
             session: Some(reset.session),
         }
     }

@@ -317,13 +317,15 @@ impl Readings {
             Family::new(
                 "portcullis_observe_left_out_events",
                 "Events left out of `portcullis observe`, by cause: beyond the share of their \
-                 reason among the past events or beyond the rate of a client, or a queue was full",
+                 reason among the past events or beyond the rate of a client, a queue was full, or \
+                 the session had gone before a filter that depends on it was evaluated",
             ),
             [
                 ("client_queue", counts.client_queue),
                 ("client_rate", counts.client_rate),
                 ("past_share", counts.ring_share),
                 ("queue", counts.hub_queue),
+                ("session_gone", counts.session_gone),
             ]
             .map(|(cause, count)| ([("cause", cause)], count)),
         )

@@ -353,6 +353,12 @@ impl Filter {
         self.kinds.has(facts.kind) && self.holds(facts, |_| true)
     }
 
+    /// Returns whether a condition depends on a fact of the event's session that is unknown.
+    pub(crate) fn needs_session(&self, facts: &Facts) -> bool {
+        let mut conditions = self.required.iter().flatten().chain(&self.excluded);
+        conditions.any(|condition| condition.meets(facts).is_none())
+    }
+
     /// Returns whether a packet may match, before its verdict is known.
     pub(crate) fn may_match(&self, flow: Option<Flow>) -> bool {
         let facts = Facts {

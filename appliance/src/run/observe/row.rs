@@ -103,6 +103,8 @@ pub(crate) enum LeftOutCause {
     Rate,
     /// A queue was full.
     Queue,
+    /// The session had gone before a filter that depends on it was evaluated.
+    SessionGone,
 }
 
 impl EventRow {
@@ -114,6 +116,7 @@ impl EventRow {
         let cause = match cause {
             LeftOutCause::Rate => "rate",
             LeftOutCause::Queue => "queue",
+            LeftOutCause::SessionGone => "session_gone",
         };
         Self {
             event: Self::LEFT_OUT.to_owned(),

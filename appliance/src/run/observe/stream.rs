@@ -81,6 +81,7 @@ pub(crate) fn run(
         filter,
         shares: Shares::new(rate),
         rate_left_out: 0,
+        session_gone: 0,
         queue_before: shared.observers.counts().hub_queue,
         written: 0,
         put,
@@ -99,6 +100,8 @@ struct Stream<'s> {
     shares: Shares,
     /// Events of this second that were beyond the rate.
     rate_left_out: u64,
+    /// Events of this second whose session had gone before the filter was evaluated.
+    session_gone: u64,
     /// Events that had found the queue of the hub full, as of the last row about them.
     queue_before: u64,
     written: u64,
@@ -159,8 +162,9 @@ impl Stream<'_> {
         }
     }
 
-    /// Returns the row of an event that matches the filter.
-    fn resolve(&self, event: &Observed) -> Option<Box<EventRow>> {
+    /// Returns the row of an event that matches the filter. Counts an event whose session has gone
+    /// before the filter could be evaluated.
+    fn resolve(&mut self, event: &Observed) -> Option<Box<EventRow>> {
         let engine = &self.appliance.data_path.shared.engine;
         let now = Instant::now();
         let mut facts = Facts::of(event);
@@ -169,6 +173,10 @@ impl Stream<'_> {
         }
         if facts.need_session() {
             let detail = facts.session.and_then(|id| engine.inspect(id, now));
+            if detail.is_none() && self.filter.needs_session(&facts) {
+                self.session_gone += 1;
+                return None;
+            }
             facts = facts.with_session(detail.as_ref().map(|detail| &detail.record));
             if !self.filter.matches(&facts) {
                 return None;
@@ -197,6 +205,11 @@ impl Stream<'_> {
             .counters
             .client_rate
             .fetch_add(own, Ordering::Relaxed);
+        let gone = std::mem::take(&mut self.session_gone);
+        observers
+            .counters
+            .session_gone
+            .fetch_add(gone, Ordering::Relaxed);
         // They may have been of any client.
         let queue_now = observers.counts().hub_queue;
         let queued = queue_now.saturating_sub(std::mem::replace(&mut self.queue_before, queue_now));
@@ -205,6 +218,7 @@ impl Stream<'_> {
         let counts = [
             (LeftOutCause::Rate, own + take(rate)),
             (LeftOutCause::Queue, queued + take(queue)),
+            (LeftOutCause::SessionGone, gone),
         ];
         self.shares.renew();
         let now = Instant::now();

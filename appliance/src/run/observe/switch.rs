@@ -100,6 +100,8 @@ pub(crate) struct ObserveCounts {
     pub(crate) hub_queue: u64,
     /// Events that found the queue of a client full.
     pub(crate) client_queue: u64,
+    /// Events whose session had gone before a filter that depends on it was evaluated.
+    pub(crate) session_gone: u64,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,7 @@ pub(super) struct Counters {
     pub(super) client_rate: AtomicU64,
     hub_queue: AtomicU64,
     client_queue: AtomicU64,
+    pub(super) session_gone: AtomicU64,
 }
 
 /// Client as the hub knows it.
@@ -283,6 +286,7 @@ impl Observers {
             client_rate: value(&self.counters.client_rate),
             hub_queue: value(&self.counters.hub_queue),
             client_queue: value(&self.counters.client_queue),
+            session_gone: value(&self.counters.session_gone),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The stream of events over the control socket.
 
+use portcullis::SessionFilter;
 use portcullis::geneve::front::{Datagram, Queued, Scratch};
 use portcullis::geneve::{InnerProtocol, TunnelOption, encode};
 
@@ -209,6 +210,46 @@ fn a_filter_by_rule_follows_a_reload() {
     appliance.query(2, 0);
     appliance.connection(2, 2_000);
     assert_eq!(client.next().sport, Some(2_000));
+    drop(client);
+    appliance.finish();
+}
+
+#[test]
+fn a_filter_by_rule_finds_resets_and_counts_packets_of_sessions_that_have_gone() {
+    let appliance = TestAppliance::start(GWLB);
+    let shared = &appliance.shared;
+    appliance.connection(1, 1_000);
+    let filter = vec![
+        condition(Field::Rule, "web", false),
+        condition(Field::Event, "reset", false),
+        condition(Field::Event, "rejected", false),
+    ];
+    let mut client = Observing::start(&appliance, follow(filter));
+    let mut sink = EventSink::new(shared);
+    let all = SessionFilter::default();
+    assert_eq!(
+        shared.engine.end_sessions(&all, Instant::now(), &mut sink),
+        1
+    );
+    let EventSink { resets, tap, .. } = &mut sink;
+    assert_eq!(resets.len(), 2);
+    for reset in resets {
+        tap.reset(reset, true);
+        let row = client.next();
+        assert_eq!(
+            (row.event.as_str(), row.rule.as_deref()),
+            ("reset", Some("web"))
+        );
+    }
+    drop(sink);
+    let [.., late] = handshake(1, 1_000);
+    through_the_front(&appliance, &late);
+    let row = client.next();
+    assert_eq!(row.event, EventRow::LEFT_OUT);
+    assert_eq!(
+        (row.reason.as_deref(), row.count),
+        (Some("session_gone"), Some(1))
+    );
     drop(client);
     appliance.finish();
 }

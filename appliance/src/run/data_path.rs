@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event_sink::EventSink;
 use super::inlet::Inlet;
+use super::observe::tap::{Tap, TapState};
 use super::outlet::Outlet;
 use super::overrides::Overrides;
 use super::settings::Settings;
@@ -32,6 +33,8 @@ pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
+    /// Budgets of the stream of events between two calls; `None` while a call uses them.
+    tap: Mutex<Option<TapState>>,
     /// Counters of `sender`.
     pub(crate) sent: WorkerStats,
 }
@@ -59,6 +62,7 @@ impl DataPath {
             shared,
             overrides,
             sender: None,
+            tap: Mutex::new(Some(TapState::new(Instant::now()))),
             sent: WorkerStats::default(),
         }
     }
@@ -98,7 +102,9 @@ impl DataPath {
     /// Lets `work` use the engine with a sink, and sends the RSTs that follow. With a store, also
     /// sends the datagrams that were held and wait no longer.
     pub(super) fn with_sink<R>(&self, work: impl FnOnce(&mut EventSink<'_>) -> R) -> R {
-        let mut sink = EventSink::new(&self.shared);
+        let observers = &self.shared.observers;
+        let tap = Tap::borrowed(observers, &self.tap, Instant::now());
+        let mut sink = EventSink::with_tap(&self.shared, tap);
         let done = work(&mut sink);
         let Some(sender) = &self.sender else {
             return done;

@@ -108,10 +108,15 @@ pub(crate) struct EventSink<'s> {
 impl<'s> EventSink<'s> {
     /// Returns a sink without RSTs.
     pub(crate) fn new(shared: &'s Shared) -> Self {
+        Self::with_tap(shared, Tap::new(&shared.observers, Instant::now()))
+    }
+
+    /// Returns a sink without RSTs that goes on with a tap.
+    pub(super) fn with_tap(shared: &'s Shared, tap: Tap<'s>) -> Self {
         Self {
             shared,
             log: EventSender::new(shared),
-            tap: Tap::new(&shared.observers, Instant::now()),
+            tap,
             resets: Vec::new(),
         }
     }

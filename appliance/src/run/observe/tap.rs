@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use portcullis::event::HelperNote;
 use portcullis::explain::Step;
 use portcullis::geneve::front::{Datagram, Decision};
@@ -30,7 +31,17 @@ const TRACES: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct Tap<'s> {
     observers: &'s Observers,
+    state: TapState,
+    /// Place to which the state returns.
+    home: Option<&'s Mutex<Option<TapState>>>,
+}
+
+/// State of a tap: the wishes, and what is used of the budgets of this period.
+#[derive(Debug)]
+pub(crate) struct TapState {
     epoch: u64,
+    /// Whether all budgets are 0: another tap uses those of this caller.
+    is_spent: bool,
     clients: Vec<TapClient>,
     /// Whether a client receives packets that were forwarded.
     wants_forwarded: bool,
@@ -54,22 +65,69 @@ struct TapClient {
     left_out: u64,
 }
 
-impl<'s> Tap<'s> {
-    /// Returns a tap with the wishes of now.
-    pub(crate) fn new(observers: &'s Observers, now: Instant) -> Self {
-        let mut tap = Self {
-            observers,
+impl TapState {
+    /// Returns a state without clients, of whose budgets nothing is used.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self::with_ring(RING_BUDGET, now)
+    }
+
+    /// Returns a state without budgets: every event is left out and counted.
+    fn spent(now: Instant) -> Self {
+        Self {
+            is_spent: true,
+            ..Self::with_ring(0, now)
+        }
+    }
+
+    fn with_ring(budget: u32, now: Instant) -> Self {
+        Self {
             epoch: 0,
+            is_spent: false,
             clients: Vec::new(),
             wants_forwarded: false,
             traces: 0,
             explains: false,
-            ring: Shares::new(RING_BUDGET),
-            period_ends: now + PERIOD,
+            ring: Shares::new(budget),
+            period_ends: now,
             ring_left_out: 0,
             queue_left_out: 0,
             denied: None,
             now,
+        }
+    }
+
+    /// Returns whether a client asks for traces, and there is a budget for them.
+    const fn may_trace(&self) -> bool {
+        self.explains && !self.is_spent
+    }
+}
+
+impl<'s> Tap<'s> {
+    /// Returns a tap with the wishes of now.
+    pub(crate) fn new(observers: &'s Observers, now: Instant) -> Self {
+        Self::with_state(observers, TapState::new(now), now)
+    }
+
+    /// Returns a tap that goes on with the budgets of `home`, to which they return when the tap is
+    /// dropped. While another tap has them, all events are left out.
+    pub(crate) fn borrowed(
+        observers: &'s Observers,
+        home: &'s Mutex<Option<TapState>>,
+        now: Instant,
+    ) -> Self {
+        let Some(state) = home.lock().take() else {
+            return Self::with_state(observers, TapState::spent(now), now);
+        };
+        let mut tap = Self::with_state(observers, state, now);
+        tap.home = Some(home);
+        tap
+    }
+
+    fn with_state(observers: &'s Observers, state: TapState, now: Instant) -> Self {
+        let mut tap = Self {
+            observers,
+            state,
+            home: None,
         };
         tap.refresh(now);
         tap
@@ -79,11 +137,11 @@ impl<'s> Tap<'s> {
     /// packets.
     #[inline]
     pub(crate) fn refresh(&mut self, now: Instant) {
-        self.now = now;
-        if self.observers.epoch() != self.epoch {
+        self.state.now = now;
+        if self.observers.epoch() != self.state.epoch {
             self.take_wishes();
         }
-        if now >= self.period_ends {
+        if now >= self.state.period_ends {
             self.begin_period();
         }
     }
@@ -92,39 +150,44 @@ impl<'s> Tap<'s> {
     fn take_wishes(&mut self) {
         self.count();
         // Read first: wishes that change in between are taken over again.
-        self.epoch = self.observers.epoch();
+        self.state.epoch = self.observers.epoch();
+        let is_spent = self.state.is_spent;
+        // The client's thread bounds the rate. A budget of a few would leave no share for rare
+        // classes here.
+        let budget = |rate: u32| match is_spent {
+            true => 0,
+            false => (rate / PERIODS).max(MIN_BUDGET),
+        };
         let client = |wish: &Wish| TapClient {
             wish: wish.clone(),
-            // The client's thread bounds the rate. A budget of a few would leave no share for
-            // rare classes here.
-            shares: Shares::new((wish.rate / PERIODS).max(MIN_BUDGET)),
+            shares: Shares::new(budget(wish.rate)),
             left_out: 0,
         };
-        self.clients = self.observers.wishes().iter().map(client).collect();
-        let mut clients = self.clients.iter();
-        self.wants_forwarded =
+        self.state.clients = self.observers.wishes().iter().map(client).collect();
+        let mut clients = self.state.clients.iter();
+        self.state.wants_forwarded =
             clients.any(|each| each.wish.filter.kinds.has(Kind::Forwarded) && !each.wish.explain);
-        self.explains = self.clients.iter().any(|each| each.wish.explain);
-        self.traces = if self.explains { TRACES } else { 0 };
+        self.state.explains = self.state.clients.iter().any(|each| each.wish.explain);
+        self.state.traces = if self.state.may_trace() { TRACES } else { 0 };
     }
 
     #[cold]
     fn begin_period(&mut self) {
         self.count();
-        self.period_ends = self.now + PERIOD;
-        self.ring.renew();
-        for client in &mut self.clients {
+        self.state.period_ends = self.state.now + PERIOD;
+        self.state.ring.renew();
+        for client in &mut self.state.clients {
             client.shares.renew();
         }
-        self.traces = if self.explains { TRACES } else { 0 };
+        self.state.traces = if self.state.may_trace() { TRACES } else { 0 };
     }
 
     /// Adds what was left out to the shared counters.
     fn count(&mut self) {
-        let ring = std::mem::take(&mut self.ring_left_out);
-        let queue = std::mem::take(&mut self.queue_left_out);
+        let ring = std::mem::take(&mut self.state.ring_left_out);
+        let queue = std::mem::take(&mut self.state.queue_left_out);
         self.observers.count_left_out(ring, queue);
-        for client in &mut self.clients {
+        for client in &mut self.state.clients {
             let left_out = std::mem::take(&mut client.left_out);
             if left_out > 0 {
                 client
@@ -141,19 +204,19 @@ impl<'s> Tap<'s> {
     /// Returns whether a client asks for traces, so that packets are decided one by one.
     #[inline]
     pub(crate) const fn explains(&self) -> bool {
-        self.explains
+        self.state.explains
     }
 
     /// Returns whether the decision on a datagram is to be traced, and takes one of the traces that
     /// the period allows.
     pub(crate) fn traces(&mut self, datagram: &Datagram<'_>) -> bool {
-        if self.traces == 0 {
+        if self.state.traces == 0 {
             return false;
         }
         let flow = inner(datagram).and_then(Flow::of);
-        let mut clients = self.clients.iter().filter(|each| each.wish.explain);
+        let mut clients = self.state.clients.iter().filter(|each| each.wish.explain);
         let is_traced = clients.any(|each| each.wish.filter.may_match(flow));
-        self.traces -= u32::from(is_traced);
+        self.state.traces -= u32::from(is_traced);
         is_traced
     }
 
@@ -166,13 +229,13 @@ impl<'s> Tap<'s> {
     /// Reports that a session has ended.
     #[inline]
     pub(crate) fn ended(&mut self, session: &SessionRecord, reason: EndReason) {
-        self.offer(Raw::Ended(session, reason, self.now));
+        self.offer(Raw::Ended(session, reason, self.state.now));
     }
 
     /// Notes the rule that has denied or audited a packet, which is reported next.
     #[inline]
     pub(crate) fn denied(&mut self, denied: &DeniedSession) {
-        self.denied = Some((denied.rule, denied.action));
+        self.state.denied = Some((denied.rule, denied.action));
     }
 
     /// Reports that a limit was reached.
@@ -190,14 +253,14 @@ impl<'s> Tap<'s> {
         self.offer(Raw::Reset(RawReset {
             reset,
             is_sent,
-            at: self.now,
+            at: self.state.now,
         }));
     }
 
     /// Reports the decision on a datagram.
     #[inline]
     pub(crate) fn packet(&mut self, datagram: &Datagram<'_>, decision: &Decision<'_>) {
-        if decision.is_forwarded() && !self.wants_forwarded {
+        if decision.is_forwarded() && !self.state.wants_forwarded {
             let is_tolerated = decision
                 .verdict
                 .is_some_and(|verdict| verdict.tracked().tolerated.is_some());
@@ -225,14 +288,14 @@ impl<'s> Tap<'s> {
         decision: &Decision<'_>,
         steps: Option<Box<[Step]>>,
     ) {
-        let decided = self.denied.take();
+        let decided = self.state.denied.take();
         self.offer(Raw::Packet(RawPacket {
             judged: Judged::of(decision),
             datagram,
             decision,
             decided,
             steps,
-            at: self.now,
+            at: self.state.now,
         }));
     }
 
@@ -241,19 +304,19 @@ impl<'s> Tap<'s> {
     fn offer(&mut self, raw: Raw<'_>) {
         let mut to = Receivers::default();
         if !matches!(raw.kind(), Kind::Held | Kind::Forwarded) {
-            if self.ring.take(raw.class()) {
+            if self.state.ring.take(raw.class()) {
                 to.add_ring();
             } else {
-                self.ring_left_out += 1;
+                self.state.ring_left_out += 1;
             }
         }
-        if !self.clients.is_empty() {
+        if !self.state.clients.is_empty() {
             self.offer_to_clients(&raw, &mut to);
         }
         if !to.is_empty() {
             let event = raw.into_event();
             if !self.observers.send(Sent { to, event }) {
-                self.queue_left_out += 1;
+                self.state.queue_left_out += 1;
             }
         }
     }
@@ -261,7 +324,7 @@ impl<'s> Tap<'s> {
     fn offer_to_clients(&mut self, raw: &Raw<'_>, to: &mut Receivers) {
         let (class, kind) = (raw.class(), raw.kind());
         let mut facts = None;
-        for client in &mut self.clients {
+        for client in &mut self.state.clients {
             let filter = &client.wish.filter;
             // A client of traces receives nothing but packets.
             let is_wanted = filter.kinds.has(kind) && (!client.wish.explain || raw.is_packet());
@@ -285,5 +348,10 @@ impl<'s> Tap<'s> {
 impl Drop for Tap<'_> {
     fn drop(&mut self) {
         self.count();
+        if let Some(home) = self.home {
+            self.state.denied = None;
+            let unused = TapState::new(self.state.now);
+            *home.lock() = Some(std::mem::replace(&mut self.state, unused));
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
+use parking_lot::Mutex;
 use portcullis::geneve::front::{Answer, Datagram, DecidedPacket, Decision, NotSent, Refusal};
 use portcullis::policy::PortRange;
 use portcullis::{Class, DropReason, Tracked, TunnelRef, Verdict, Zone};
@@ -17,7 +18,7 @@ use super::filter::{Condition, Facts, Filter};
 use super::kind::Kind;
 use super::ring::Ring;
 use super::switch::{MAX_OBSERVERS, Observers, Sent, Subscription};
-use super::tap::Tap;
+use super::tap::{Tap, TapState};
 
 const PERIOD: Duration = Duration::from_millis(100);
 
@@ -150,6 +151,40 @@ fn without_observers_a_flood_costs_a_share_and_hides_no_other_reason() {
     drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
     assert_eq!(bench.taken().len(), 1);
     assert_eq!(bench.observers.counts().ring_share, 10_000 - 16);
+}
+
+#[test]
+fn short_lived_taps_share_the_budgets_of_a_period() {
+    let bench = Bench::new();
+    let home = Mutex::new(Some(TapState::new(bench.now)));
+    let _client = bench
+        .observers
+        .subscribe(subscription(Filter::everything(), 400))
+        .unwrap();
+    let count = |sent: &[Sent], is_counted: fn(&Sent) -> bool| {
+        let counted = sent.iter().filter(|sent| is_counted(sent));
+        counted.count()
+    };
+    for _ in 0..1_000 {
+        let mut tap = Tap::borrowed(&bench.observers, &home, bench.now);
+        drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    }
+    let sent = bench.taken();
+    assert_eq!(count(&sent, |sent| sent.to.has_ring()), 16);
+    assert_eq!(count(&sent, |sent| sent.to.has(0)), 20);
+    assert_eq!(bench.observers.counts().ring_share, 1_000 - 16);
+    // While a tap has the budgets, another one leaves all out, and counts it.
+    let now = bench.now + PERIOD;
+    let mut first = Tap::borrowed(&bench.observers, &home, now);
+    let mut second = Tap::borrowed(&bench.observers, &home, now);
+    drop_udp(&mut second, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    drop(second);
+    assert!(bench.taken().is_empty());
+    assert_eq!(bench.observers.counts().ring_share, 1_000 - 16 + 1);
+    drop_udp(&mut first, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    assert_eq!(bench.taken().len(), 1, "the next period has a budget");
+    drop(first);
+    assert!(home.lock().is_some());
 }
 
 #[test]

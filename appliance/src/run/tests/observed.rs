@@ -1,7 +1,7 @@
 //! The stream of events over the control socket.
 
 use portcullis::SessionFilter;
-use portcullis::geneve::front::{Datagram, Queued, Scratch};
+use portcullis::geneve::front::{Answer, Datagram, Decision, NotSent, Queued, Refusal, Scratch};
 use portcullis::geneve::{InnerProtocol, TunnelOption, encode};
 
 use super::*;
@@ -251,5 +251,34 @@ fn a_filter_by_rule_finds_resets_and_counts_packets_of_sessions_that_have_gone()
         (Some("session_gone"), Some(1))
     );
     drop(client);
+    appliance.finish();
+}
+
+#[test]
+fn calls_beside_the_packet_path_share_one_budget_of_the_past() {
+    let appliance = TestAppliance::start("");
+    let shared = &appliance.shared;
+    let data_path = DataPath::silent(Arc::clone(shared), Overrides::default());
+    let refused = Decision {
+        answer: Answer::Nothing(NotSent::Refused(Refusal::Ethernet)),
+        verdict: None,
+        packet: None,
+        is_too_large: false,
+    };
+    let datagram = Datagram {
+        source: [10, 1, 0, 1].into(),
+        source_port: 60_001,
+        destination: [10, 1, 0, 2].into(),
+        destination_port: 6081,
+        payload: b"no GENEVE",
+    };
+    let begin = Instant::now();
+    for _ in 0..1_000 {
+        data_path.with_sink(|sink| sink.tap.packet(&datagram, &refused));
+    }
+    // One reason has half of the 32 events of each period of 100 ms that was begun.
+    let periods = begin.elapsed().as_millis() as u64 / 100 + 2;
+    let left_out = shared.observers.counts().ring_share;
+    assert!(left_out + 16 * periods >= 1_000, "{left_out}, {periods}");
     appliance.finish();
 }

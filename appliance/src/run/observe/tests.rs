@@ -188,6 +188,24 @@ fn short_lived_taps_share_the_budgets_of_a_period() {
 }
 
 #[test]
+fn a_flood_leaves_a_slow_client_the_first_event_of_another_reason() {
+    let bench = Bench::new();
+    let _client = bench
+        .observers
+        .subscribe(subscription(Filter::everything(), 10))
+        .unwrap();
+    let mut tap = bench.tap();
+    for _ in 0..1_000 {
+        drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
+    }
+    drop_udp(&mut tap, DropReason::TtlZero, [192, 0, 2, 2], 7);
+    let sent = bench.taken();
+    let rare = sent.last().unwrap();
+    assert_eq!(Facts::of(&rare.event).reason, Some("ttl_zero"));
+    assert!(rare.to.has(0));
+}
+
+#[test]
 fn forwarded_packets_are_no_events_unless_a_client_asks() {
     let bench = Bench::new();
     let mut tap = bench.tap();

@@ -61,6 +61,9 @@ impl Packets {
 fn comment(row: &EventRow) -> String {
     let number = row.session.map(|session| session.to_string());
     let time = format!("{:.6}", row.time);
+    let replied = row
+        .replied
+        .map(|replied| if replied { "yes" } else { "no" });
     let fields = [
         ("event", Some(row.event.as_str())),
         ("verdict", row.verdict.as_deref()),
@@ -71,6 +74,7 @@ fn comment(row: &EventRow) -> String {
         ("direction", row.direction.as_deref()),
         ("class", row.class.as_deref()),
         ("reply", row.reply.as_deref()),
+        ("replied", replied),
         ("time", Some(time.as_str())),
     ];
     let fields = fields
@@ -125,6 +129,20 @@ mod tests {
         assert_eq!(frame.time, Duration::from_millis(1_700_000_000_500));
         assert_eq!(frame.cut(), 1497);
         assert!(reader.next().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_comment_states_whether_the_reply_was_sent() {
+        for (replied, expected) in [(true, "yes"), (false, "no")] {
+            let row = EventRow {
+                event: "denied".to_owned(),
+                reply: Some("tcp_reset".to_owned()),
+                replied: Some(replied),
+                ..EventRow::default()
+            };
+            let expected = format!("event=denied reply=tcp_reset replied={expected} time=0.000000");
+            assert_eq!(comment(&row), expected);
+        }
     }
 
     #[test]

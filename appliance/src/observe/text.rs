@@ -84,6 +84,9 @@ pub(super) fn details(row: &EventRow) -> String {
         let count = grouped(row.count.unwrap_or_default());
         return match row.reason.as_deref() {
             Some("queue") => format!("{count} events left out: a queue was full"),
+            Some("unexamined") => {
+                format!("{count} forwarded packets were not compared with the filter")
+            }
             Some("session_gone") => format!("{count} events left out: their sessions had gone"),
             _ => format!("{count} events left out: rate"),
         };

@@ -317,8 +317,9 @@ impl Readings {
             Family::new(
                 "portcullis_observe_left_out_events",
                 "Events left out of `portcullis observe`, by cause: beyond the share of their \
-                 reason among the past events or beyond the rate of a client, a queue was full, or \
-                 the session had gone before a filter that depends on it was evaluated",
+                 reason among the past events or beyond the rate of a client, a queue was full, \
+                 the session had gone before a filter that depends on it was evaluated, or \
+                 packets were not compared with the filters of `--explain`",
             ),
             [
                 ("client_queue", counts.client_queue),
@@ -326,6 +327,7 @@ impl Readings {
                 ("past_share", counts.ring_share),
                 ("queue", counts.hub_queue),
                 ("session_gone", counts.session_gone),
+                ("unexamined", counts.unexamined),
             ]
             .map(|(cause, count)| ([("cause", cause)], count)),
         )

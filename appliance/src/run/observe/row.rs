@@ -105,6 +105,8 @@ pub(crate) enum LeftOutCause {
     Queue,
     /// The session had gone before a filter that depends on it was evaluated.
     SessionGone,
+    /// Forwarded packets were not compared with the filter of a client of traces.
+    Unexamined,
 }
 
 impl EventRow {
@@ -117,6 +119,7 @@ impl EventRow {
             LeftOutCause::Rate => "rate",
             LeftOutCause::Queue => "queue",
             LeftOutCause::SessionGone => "session_gone",
+            LeftOutCause::Unexamined => "unexamined",
         };
         Self {
             event: Self::LEFT_OUT.to_owned(),

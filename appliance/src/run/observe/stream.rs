@@ -214,11 +214,16 @@ impl Stream<'_> {
         let queue_now = observers.counts().hub_queue;
         let queued = queue_now.saturating_sub(std::mem::replace(&mut self.queue_before, queue_now));
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        let LeftOut { rate, queue } = &*subscribed.left_out;
+        let LeftOut {
+            rate,
+            queue,
+            unexamined,
+        } = &*subscribed.left_out;
         let counts = [
             (LeftOutCause::Rate, own + take(rate)),
             (LeftOutCause::Queue, queued + take(queue)),
             (LeftOutCause::SessionGone, gone),
+            (LeftOutCause::Unexamined, take(unexamined)),
         ];
         self.shares.renew();
         let now = Instant::now();

@@ -81,6 +81,8 @@ pub(crate) struct LeftOut {
     pub(crate) rate: AtomicU64,
     /// Events that found a queue full.
     pub(crate) queue: AtomicU64,
+    /// Forwarded packets that were not compared with the filter of a client of traces.
+    pub(crate) unexamined: AtomicU64,
 }
 
 /// Counters of the stream.
@@ -102,6 +104,8 @@ pub(crate) struct ObserveCounts {
     pub(crate) client_queue: u64,
     /// Events whose session had gone before a filter that depends on it was evaluated.
     pub(crate) session_gone: u64,
+    /// Forwarded packets that were not compared with the filters of clients of traces.
+    pub(crate) unexamined: u64,
 }
 
 #[derive(Debug, Default)]
@@ -112,6 +116,7 @@ pub(super) struct Counters {
     hub_queue: AtomicU64,
     client_queue: AtomicU64,
     pub(super) session_gone: AtomicU64,
+    pub(super) unexamined: AtomicU64,
 }
 
 /// Client as the hub knows it.
@@ -287,6 +292,7 @@ impl Observers {
             hub_queue: value(&self.counters.hub_queue),
             client_queue: value(&self.counters.client_queue),
             session_gone: value(&self.counters.session_gone),
+            unexamined: value(&self.counters.unexamined),
         }
     }
 }

@@ -26,6 +26,8 @@ const RING_BUDGET: u32 = 32;
 const MIN_BUDGET: u32 = 16;
 /// Traced decisions of a tap in a period, whether they match or not.
 const TRACES: u32 = 20;
+/// Packets of a period that a tap compares with the filters of clients that ask for traces.
+const LOOKS: u32 = 2_000;
 
 /// Sampling of one worker's events. Nothing is copied or sent for an event without a receiver.
 #[derive(Debug)]
@@ -47,14 +49,32 @@ pub(crate) struct TapState {
     wants_forwarded: bool,
     /// Traces that are left in this period; 0 without a client that asks for them.
     traces: u32,
+    /// Packets that may still be compared with the filters of traces in this period.
+    looks: u32,
     explains: bool,
+    /// Result of [`Tap::traces`] for the packet that is reported next.
+    looked: Looked,
     ring: Shares,
     period_ends: Instant,
     ring_left_out: u64,
     queue_left_out: u64,
+    /// Forwarded packets that were not compared with the filters of traces.
+    unexamined: u64,
     /// Session that the policy has denied or audited, until its packet is reported.
     denied: Option<(RuleId, Action)>,
     now: Instant,
+}
+
+/// Comparison of a packet with the filters of clients that ask for traces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Looked {
+    /// The packet does not match, is traced, or no client asks for traces.
+    #[default]
+    Settled,
+    /// The packet may match, and no trace is left.
+    Untraced,
+    /// The packet was not compared: no look is left.
+    Unexamined,
 }
 
 /// Client as a tap knows it.
@@ -86,19 +106,24 @@ impl TapState {
             clients: Vec::new(),
             wants_forwarded: false,
             traces: 0,
+            looks: 0,
             explains: false,
+            looked: Looked::Settled,
             ring: Shares::new(budget),
             period_ends: now,
             ring_left_out: 0,
             queue_left_out: 0,
+            unexamined: 0,
             denied: None,
             now,
         }
     }
 
-    /// Returns whether a client asks for traces, and there is a budget for them.
-    const fn may_trace(&self) -> bool {
-        self.explains && !self.is_spent
+    /// Begins the budgets of traces and looks, if a client asks for traces.
+    fn renew_traces(&mut self) {
+        let may_trace = self.explains && !self.is_spent;
+        self.traces = if may_trace { TRACES } else { 0 };
+        self.looks = if may_trace { LOOKS } else { 0 };
     }
 }
 
@@ -168,7 +193,7 @@ impl<'s> Tap<'s> {
         self.state.wants_forwarded =
             clients.any(|each| each.wish.filter.kinds.has(Kind::Forwarded) && !each.wish.explain);
         self.state.explains = self.state.clients.iter().any(|each| each.wish.explain);
-        self.state.traces = if self.state.may_trace() { TRACES } else { 0 };
+        self.state.renew_traces();
     }
 
     #[cold]
@@ -179,7 +204,7 @@ impl<'s> Tap<'s> {
         for client in &mut self.state.clients {
             client.shares.renew();
         }
-        self.state.traces = if self.state.may_trace() { TRACES } else { 0 };
+        self.state.renew_traces();
     }
 
     /// Adds what was left out to the shared counters.
@@ -187,6 +212,8 @@ impl<'s> Tap<'s> {
         let ring = std::mem::take(&mut self.state.ring_left_out);
         let queue = std::mem::take(&mut self.state.queue_left_out);
         self.observers.count_left_out(ring, queue);
+        let unexamined = std::mem::take(&mut self.state.unexamined);
+        self.count_unexamined(unexamined);
         for client in &mut self.state.clients {
             let left_out = std::mem::take(&mut client.left_out);
             if left_out > 0 {
@@ -201,6 +228,20 @@ impl<'s> Tap<'s> {
         }
     }
 
+    /// Adds packets that were not compared to the counters of each client that asks for traces.
+    fn count_unexamined(&self, count: u64) {
+        if count == 0 {
+            return;
+        }
+        let clients = self.state.clients.iter();
+        for client in clients.filter(|each| each.wish.explain) {
+            let counter = &client.wish.left_out.unexamined;
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+        let total = &self.observers.counters.unexamined;
+        total.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Returns whether a client asks for traces, so that packets are decided one by one.
     #[inline]
     pub(crate) const fn explains(&self) -> bool {
@@ -210,13 +251,21 @@ impl<'s> Tap<'s> {
     /// Returns whether the decision on a datagram is to be traced, and takes one of the traces that
     /// the period allows.
     pub(crate) fn traces(&mut self, datagram: &Datagram<'_>) -> bool {
-        if self.state.traces == 0 {
+        let state = &mut self.state;
+        if state.looks == 0 {
+            state.looked = Looked::Unexamined;
             return false;
         }
+        state.looks -= 1;
         let flow = inner(datagram).and_then(Flow::of);
-        let mut clients = self.state.clients.iter().filter(|each| each.wish.explain);
-        let is_traced = clients.any(|each| each.wish.filter.may_match(flow));
-        self.state.traces -= u32::from(is_traced);
+        let mut clients = state.clients.iter().filter(|each| each.wish.explain);
+        let may_match = clients.any(|each| each.wish.filter.may_match(flow));
+        let is_traced = may_match && state.traces > 0;
+        state.traces -= u32::from(is_traced);
+        state.looked = match may_match && !is_traced {
+            true => Looked::Untraced,
+            false => Looked::Settled,
+        };
         is_traced
     }
 
@@ -260,11 +309,15 @@ impl<'s> Tap<'s> {
     /// Reports the decision on a datagram.
     #[inline]
     pub(crate) fn packet(&mut self, datagram: &Datagram<'_>, decision: &Decision<'_>) {
+        let looked = std::mem::take(&mut self.state.looked);
         if decision.is_forwarded() && !self.state.wants_forwarded {
             let is_tolerated = decision
                 .verdict
                 .is_some_and(|verdict| verdict.tracked().tolerated.is_some());
-            if !is_tolerated {
+            if !is_tolerated && looked != Looked::Untraced {
+                if looked == Looked::Unexamined {
+                    self.state.unexamined += 1;
+                }
                 return;
             }
         }

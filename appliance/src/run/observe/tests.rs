@@ -2,13 +2,14 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use parking_lot::Mutex;
 use portcullis::geneve::front::{Answer, Datagram, DecidedPacket, Decision, NotSent, Refusal};
+use portcullis::geneve::{InnerProtocol, encode};
 use portcullis::policy::PortRange;
 use portcullis::{Class, DropReason, Tracked, TunnelRef, Verdict, Zone};
 use proptest::prelude::*;
@@ -114,6 +115,33 @@ fn subscription(filter: Filter, rate: u32) -> Subscription {
         explain: false,
         follow: true,
     }
+}
+
+/// Returns the wish of a client of traces.
+fn explaining(mut filter: Filter) -> Subscription {
+    filter.add_packets();
+    Subscription {
+        explain: true,
+        ..subscription(filter, 1_000)
+    }
+}
+
+/// Lets a tap decide on a trace of a packet, reports the packet as forwarded if it is not traced,
+/// and returns whether it is.
+fn explain_udp(tap: &mut Tap<'_>, source: [u8; 4]) -> bool {
+    let packet = udp(source, 7);
+    let mut payload = vec![0; 8];
+    assert_eq!(
+        encode(InnerProtocol::Ipv4, 0, &[], &mut payload),
+        Some(payload.len())
+    );
+    payload.extend(&packet);
+    let is_traced = tap.traces(&datagram(&payload));
+    if !is_traced {
+        let forward = decision(Verdict::Forward(tracked(None)), &packet);
+        tap.packet(&datagram(&payload), &forward);
+    }
+    is_traced
 }
 
 fn filter(conditions: impl IntoIterator<Item = (Condition, bool)>) -> Filter {
@@ -257,6 +285,28 @@ fn a_narrow_filter_is_applied_before_the_share() {
     // Half of the 100 events of a period, of which one was used.
     assert_eq!(left_out, 10_000 - 49, "only what matches is left out");
     assert_eq!(bench.observers.counts().client_rate, left_out);
+}
+
+#[test]
+fn traces_and_looks_of_a_period_are_bounded_and_the_rest_is_counted() {
+    let bench = Bench::new();
+    let narrow = filter([(address("192.0.2.9"), false)]);
+    let client = bench.observers.subscribe(explaining(narrow)).unwrap();
+    let mut tap = bench.tap();
+    let traced = (0..25).filter(|_| explain_udp(&mut tap, [192, 0, 2, 9]));
+    assert_eq!(traced.count(), 20);
+    for _ in 0..10_000 {
+        assert!(!explain_udp(&mut tap, [192, 0, 2, 1]));
+    }
+    assert!(!explain_udp(&mut tap, [192, 0, 2, 9]), "no look is left");
+    tap.refresh(bench.now + PERIOD);
+    assert!(explain_udp(&mut tap, [192, 0, 2, 9]));
+    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    assert_eq!(value(&client.left_out.rate), 5);
+    let unexamined = 25 + 10_000 + 1 - 2_000;
+    assert_eq!(value(&client.left_out.unexamined), unexamined);
+    assert_eq!(bench.observers.counts().unexamined, unexamined);
+    assert!(bench.taken().is_empty(), "only traces are events");
 }
 
 #[test]

@@ -63,7 +63,8 @@ macro_rules! with_head {
 
 /// Writes a value, unless there is a newer one: of a connection that began later, or else of a
 /// higher epoch, or of the same epoch and another owner. Returns 1, or 2 if it has replaced a
-/// foreign value, or the newer value.
+/// foreign value, or the newer value. A value of a later version stays as well: the answer is 3,
+/// since its owner and epoch cannot be read.
 ///
 /// Epochs of two connections say nothing about each other: a value of an earlier connection gives
 /// way, whatever its epoch. [`Claim::is_of_later_connection`] is the same comparison, with the same
@@ -81,6 +82,9 @@ if epoch then
   if is_later or (is_above and not is_earlier) then
     return redis.call('GETRANGE', KEYS[1], 0, ARGV[5])
   end
+elseif type(head) == 'string' and string.sub(head, 1, 2) == 'PC'
+  and #head > 2 and string.byte(head, 3) > 2 then
+  return 3
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
 if not epoch and head ~= '' then return 2 end
@@ -89,6 +93,9 @@ return 1"
 
 /// Answer of [`PUT`] if it has replaced a foreign value.
 pub(super) const REPLACED: i64 = 2;
+
+/// Answer of [`PUT`] if a value of a later version stays.
+pub(super) const LATER_VERSION: i64 = 3;
 
 /// Writes a value in place of another one that is still there: the beginning of the old value, the
 /// new one, its time to live, and the length of the beginning. Returns 1, or 0.

@@ -311,6 +311,10 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             } => {
                 let newer = match reply {
                     Reply::Bytes(newer) => newer,
+                    Reply::Number(scripts::LATER_VERSION) => {
+                        counters.add(Counted::Foreign);
+                        return None;
+                    }
                     Reply::Number(replaced) => {
                         counters.add(Counted::Written);
                         if replaced == scripts::REPLACED {

@@ -188,6 +188,26 @@ fn values_of_others_are_counted_and_give_way() {
 }
 
 #[test]
+fn a_value_of_a_later_version_is_counted_and_stays() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let mut later = one.envelope.seal(Kind::Session, &one.key(7), 1, b"record");
+    later[2] += 1;
+    run(&server, &[b"SET", &one.key(7), &later]);
+    one.put(7, 5, "earlier version");
+    one.await_count(Counted::Foreign, 1);
+    one.delete(7, 5);
+    // The answer comes after the deletion.
+    one.put(8, 0, "other");
+    one.await_count(Counted::Written, 1);
+    assert_eq!(one.count(Counted::Deleted), 0);
+    let stays = run(&server, &[b"GET", &one.key(7)]);
+    assert_eq!(stays, redis::Value::BulkString(later));
+}
+
+#[test]
 fn an_announced_session_is_found_once() {
     let Some(server) = Server::start(&[]) else {
         return;

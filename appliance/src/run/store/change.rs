@@ -1,6 +1,6 @@
 //! Changes of the store that wait to be written.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Change of the store. `T` is what the appliance calls the session.
 #[derive(Debug)]
@@ -18,7 +18,9 @@ pub(crate) enum Change<T> {
     Announce {
         key: Vec<u8>,
         value: Vec<u8>,
+        /// Time after `since` at which the store forgets it.
         ttl: Duration,
+        since: Instant,
     },
     /// Deletes the record of a session that has ended here, if it is still of this appliance.
     Delete { key: Vec<u8>, epoch: u64 },
@@ -26,4 +28,9 @@ pub(crate) enum Change<T> {
     Notify { key: Vec<u8>, value: Vec<u8> },
     /// Deletes an announced session.
     Withdraw { key: Vec<u8> },
+}
+
+/// Returns what is left at `now` of a time to live that has begun at `since`.
+pub(super) fn time_left(ttl: Duration, since: Instant, now: Instant) -> Duration {
+    ttl.saturating_sub(now.saturating_duration_since(since))
 }

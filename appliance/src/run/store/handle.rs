@@ -192,6 +192,7 @@ impl StoreHandle {
             value: self.envelope.seal(kind, &key, 0, &record),
             key,
             ttl: stored.time_left().max(std::time::Duration::from_secs(1)),
+            since: Instant::now(),
         });
     }
 

@@ -1,8 +1,9 @@
 //! Changes that no sweep repeats, kept while the store cannot be reached.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
-use super::change::Change;
+use super::change::{Change, time_left};
 
 /// Most changes that are kept: some 4 MB.
 pub(super) const MAX_KEPT: usize = 16_384;
@@ -34,6 +35,16 @@ impl<T> Kept<T> {
         has_room
     }
 
+    /// Forgets announcements whose time is over, and returns their number.
+    pub(super) fn forget_over(&mut self, now: Instant) -> u64 {
+        let before = self.0.len();
+        self.0.retain(|change| match change {
+            Change::Announce { ttl, since, .. } => !time_left(*ttl, *since, now).is_zero(),
+            _ => true,
+        });
+        before.saturating_sub(self.0.len()) as u64
+    }
+
     /// Moves up to `most` changes to a batch.
     pub(super) fn take(&mut self, most: usize, batch: &mut Vec<Change<T>>) {
         let most = most.min(self.0.len());
@@ -50,12 +61,41 @@ impl<T> Kept<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn withdraw(name: u32) -> Change<u32> {
         Change::Withdraw {
             key: name.to_be_bytes().to_vec(),
         }
+    }
+
+    #[test]
+    fn an_announcement_is_kept_while_its_time_lasts() {
+        let mut kept = Kept::default();
+        let since = Instant::now();
+        for seconds in [1, 3] {
+            let added = kept.add(Change::Announce {
+                key: vec![seconds],
+                value: Vec::new(),
+                ttl: Duration::from_secs(seconds.into()),
+                since,
+            });
+            assert!(added);
+        }
+        assert!(kept.add(withdraw(7)));
+        assert_eq!(kept.forget_over(since), 0);
+        assert_eq!(kept.forget_over(since + Duration::from_secs(1)), 1);
+        let mut batch = Vec::new();
+        kept.take(MAX_KEPT, &mut batch);
+        let [Change::Announce { key, .. }, Change::Withdraw { .. }] = batch.as_slice() else {
+            panic!("{batch:?}");
+        };
+        assert_eq!(key, &[3]);
+        let later = since + Duration::from_secs(2);
+        let left = time_left(Duration::from_secs(3), since, later);
+        assert_eq!(left, Duration::from_secs(1));
     }
 
     #[test]

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis::continuity::Claim;
 use redis::Cmd;
 
-use super::change::Change;
+use super::change::{Change, time_left};
 use super::connecting::{Commands, Connecting};
 use super::envelope::{Envelope, Kind, MAX_NUMBER, MAX_VALUE, Unusable};
 use super::kept::Kept;
@@ -185,6 +185,8 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
 
     /// Writes changes that were kept, until none is left or the connection breaks.
     fn write_kept(&mut self, batch: &mut Vec<Change<T>>) {
+        let over = self.kept.forget_over(Instant::now());
+        self.state.counters.add_many(Counted::Unreachable, over);
         while !self.kept.is_empty() {
             self.kept.take(self.pipeline, batch);
             if !self.write(batch) {
@@ -265,9 +267,15 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                 command.arg(self.envelope.owner().0.as_slice());
                 command.arg(millis(*ttl)).arg(MAX_VALUE);
             }
-            Change::Announce { key, value, ttl } => {
+            Change::Announce {
+                key,
+                value,
+                ttl,
+                since,
+            } => {
+                let left = time_left(*ttl, *since, Instant::now());
                 command = redis::cmd("SET");
-                command.arg(key).arg(value).arg("PX").arg(millis(*ttl));
+                command.arg(key).arg(value).arg("PX").arg(millis(left));
             }
             Change::Delete { key, epoch } => {
                 command = self.delete.invoke(key);

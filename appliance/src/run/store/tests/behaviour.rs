@@ -220,6 +220,7 @@ fn an_announced_session_is_found_once() {
             key: key.clone(),
             value,
             ttl: TTL,
+            since: Instant::now(),
         });
         key
     };

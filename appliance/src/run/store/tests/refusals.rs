@@ -90,6 +90,7 @@ fn a_command_without_permission_is_counted_and_breaks_nothing() {
         key: key.clone(),
         value: one.envelope.seal(Kind::Session, &key, 0, b"data"),
         ttl: Duration::from_secs(60),
+        since: Instant::now(),
     });
     one.changes.push(Change::Withdraw { key });
     one.delete(7, 0);

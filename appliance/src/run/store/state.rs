@@ -157,6 +157,8 @@ pub(crate) struct StoreState {
     pub(crate) troubles: Troubles,
     /// Whether the store lacks records that were handed out, so that each must be written again.
     incomplete: AtomicBool,
+    /// Records of sessions that the store has not taken, for whatever reason.
+    lost: AtomicU64,
     /// Changes in the queue.
     pub(super) waiting: AtomicUsize,
     /// Bytes of records that the store has taken.
@@ -198,6 +200,7 @@ impl StoreState {
             questions: Mutex::new(LinkState::Down(now, None)),
             troubles: Troubles::default(),
             incomplete: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             written_bytes: AtomicU64::new(0),
             answer_us: AtomicU64::new(0),
@@ -258,6 +261,16 @@ impl StoreState {
     /// Returns whether the store lacks records, and forgets that it does.
     pub(super) fn take_lack(&self) -> bool {
         self.incomplete.swap(false, Ordering::Relaxed)
+    }
+
+    /// Notes that the store has not taken records of sessions.
+    pub(super) fn has_lost(&self, records: u64) {
+        self.lost.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Returns the number of records of sessions that the store has not taken.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Returns the number of changes in the queue.

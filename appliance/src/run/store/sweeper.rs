@@ -193,7 +193,7 @@ impl Sweeper {
         let mut when = self.when.clone();
         when.everything = true;
         when.min_age = Duration::ZERO;
-        let before = lost(store);
+        let before = store.state.lost();
         let mut cursor = SweepCursor::default();
         while !stop.load(Ordering::Relaxed) {
             if !store.changes.has_room_for_sweep() {
@@ -205,28 +205,10 @@ impl Sweeper {
         while store.state.waiting() > 0 && !stop.load(Ordering::Relaxed) {
             thread::sleep(Duration::from_millis(1));
         }
-        let lost = lost(store).saturating_sub(before);
+        let lost = store.state.lost().saturating_sub(before);
         self.hand_over.lost.store(lost, Ordering::Relaxed);
         self.hand_over.done.store(true, Ordering::Release);
     }
-}
-
-/// Returns the number of records that the store has not taken.
-fn lost(store: &StoreHandle) -> u64 {
-    let causes = [
-        Counted::Unreachable,
-        Counted::StoreFull,
-        Counted::QueueFull,
-        Counted::Foreign,
-        Counted::RefusedPermission,
-        Counted::RefusedBusy,
-        Counted::RefusedWrite,
-        Counted::RefusedOther,
-    ];
-    causes
-        .map(|what| store.state.counters.of(what))
-        .iter()
-        .sum()
 }
 
 #[cfg(test)]

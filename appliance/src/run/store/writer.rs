@@ -79,7 +79,10 @@ impl<T> Changes<T> {
         self.state.waiting.fetch_add(1, Ordering::Relaxed);
         match self.sender.try_send(change) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+            Err(TrySendError::Full(change) | TrySendError::Disconnected(change)) => {
+                if matches!(change, Change::Put { .. }) {
+                    self.state.has_lost(1);
+                }
                 self.state.waiting.fetch_sub(1, Ordering::Relaxed);
                 self.state.counters.add(Counted::QueueFull);
                 self.state.lacks_records();
@@ -201,7 +204,10 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         let counters = &self.state.counters;
         for change in batch.drain(..) {
             match change {
-                Change::Put { .. } => counters.add(Counted::Unreachable),
+                Change::Put { .. } => {
+                    counters.add(Counted::Unreachable);
+                    self.state.has_lost(1);
+                }
                 change => {
                     let is_deletion = matches!(change, Change::Delete { .. });
                     if !self.kept.add(change) {
@@ -237,6 +243,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         let Some(replies) = self.connecting.send(replacements) else {
             let lost = replacements.len() as u64;
             self.state.counters.add_many(Counted::Unreachable, lost);
+            self.state.has_lost(lost);
             self.state.lacks_records();
             return;
         };
@@ -245,9 +252,11 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                 Reply::Number(1) => self.state.counters.add(Counted::Written),
                 Reply::Refused(refused) => {
                     self.state.counters.add(refused.kind.counted());
+                    self.state.has_lost(1);
                     self.state.lacks_records();
                 }
-                _ => {}
+                // The value has changed meanwhile, and this one is not written.
+                _ => self.state.has_lost(1),
             }
         }
     }
@@ -303,7 +312,10 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         if let Reply::Refused(refused) = &reply {
             counters.add(refused.kind.counted());
             match change {
-                Change::Put { .. } => self.state.lacks_records(),
+                Change::Put { .. } => {
+                    self.state.has_lost(1);
+                    self.state.lacks_records();
+                }
                 Change::Delete { .. } => counters.add(Counted::DeletionsLost),
                 Change::Announce { .. } | Change::Notify { .. } | Change::Withdraw { .. } => {}
             }
@@ -321,6 +333,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                     Reply::Bytes(newer) => newer,
                     Reply::Number(scripts::LATER_VERSION) => {
                         counters.add(Counted::Foreign);
+                        self.state.has_lost(1);
                         return None;
                     }
                     Reply::Number(replaced) => {
@@ -334,6 +347,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                     }
                     Reply::Many(_) | Reply::Foreign | Reply::Refused(_) => {
                         counters.add(Counted::Foreign);
+                        self.state.has_lost(1);
                         return None;
                     }
                 };

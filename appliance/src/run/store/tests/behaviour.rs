@@ -182,6 +182,7 @@ fn values_of_others_are_counted_and_give_way() {
         6,
         "counted when they are replaced, too"
     );
+    assert_eq!(one.state.lost(), 0, "each is written");
     assert_eq!(one.count(Counted::Superseded), 0);
     assert!(one.moved.try_recv().is_err());
     assert_eq!(one.count(Counted::Failed), 0);
@@ -198,6 +199,7 @@ fn a_value_of_a_later_version_is_counted_and_stays() {
     run(&server, &[b"SET", &one.key(7), &later]);
     one.put(7, 5, "earlier version");
     one.await_count(Counted::Foreign, 1);
+    assert_eq!(one.state.lost(), 1);
     one.delete(7, 5);
     // The answer comes after the deletion.
     one.put(8, 0, "other");

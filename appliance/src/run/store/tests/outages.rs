@@ -30,6 +30,7 @@ fn a_killed_store_costs_records_and_no_memory_and_is_found_again() {
     }
     let lost = one.count(Counted::QueueFull) + one.count(Counted::Unreachable);
     assert_eq!(lost, 10_000);
+    assert_eq!(one.state.lost(), 10_000);
     assert!(!one.state.take_incomplete(), "it is not there");
     server.run();
     assert_eq!(one.await_answer(1), Found::Nothing, "it is empty");
@@ -69,6 +70,7 @@ fn a_full_store_is_counted_and_is_no_broken_connection() {
     let one = Threads::start(&server.url(), 1);
     one.put(1, 0, "record");
     one.await_count(Counted::StoreFull, 1);
+    assert_eq!(one.state.lost(), 1);
     assert_eq!(one.await_answer(1), Found::Nothing);
     assert!(one.state.take_incomplete());
     let mut more = redis::cmd("CONFIG");

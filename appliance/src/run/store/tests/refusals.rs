@@ -107,6 +107,34 @@ fn a_command_without_permission_is_counted_and_breaks_nothing() {
 }
 
 #[test]
+fn records_that_a_store_refuses_since_it_cannot_save_are_lost() {
+    // No file can be made in this directory, so the save fails.
+    let options = ["--dir", "/proc", "--save", "3600 1"];
+    let Some(server) = Server::start(&options) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    one.put(7, 0, "record");
+    one.await_count(Counted::Written, 1);
+    run(&server, &["BGSAVE"]);
+    let has_failed = || {
+        let info = run(&server, &["INFO", "persistence"]);
+        let info: String = redis::from_redis_value(info).unwrap();
+        info.contains("rdb_last_bgsave_status:err")
+    };
+    wait_for("the failed save", has_failed);
+    for session in 0..3 {
+        one.put(session, 0, "record");
+    }
+    // Neither the deletion nor a look for sessions that have moved is a record of a session.
+    one.delete(7, 0);
+    one.await_count(Counted::DeletionsLost, 1);
+    assert_eq!(one.state.lost(), 3);
+    assert!(one.count(Counted::RefusedWrite) >= 4);
+    assert_eq!(one.count(Counted::Written), 1);
+}
+
+#[test]
 fn a_list_of_another_type_costs_its_own_change_alone() {
     let Some(server) = Server::start(&[]) else {
         return;

@@ -38,6 +38,10 @@ const MAX_OWNERS: u32 = 4_096;
 /// The time for which the end of a session waits for the answer to a question of its owner.
 pub(super) const OWNER_MICROS: u64 = 1_000_000;
 
+/// The time past its deadline after which a question that is being answered is given up: the thread
+/// that had its answer has failed.
+const ANSWER_MICROS: u64 = 1_000_000;
+
 /// The bit of a question's number that says that it is in the ring of owners.
 const OWNERS: u32 = 1 << 15;
 
@@ -108,6 +112,12 @@ impl Entry {
     /// Returns what the question holds.
     fn load(&self) -> Load {
         Load::new(1, self.packets.into(), self.bytes)
+    }
+
+    /// Returns whether a question that holds packets is to be given up.
+    fn is_over(&self, now: Micros) -> bool {
+        let more = u64::from(self.state == State::Answering) * ANSWER_MICROS;
+        self.deadline.0.saturating_add(more) <= now.0
     }
 }
 
@@ -184,10 +194,8 @@ impl Ring {
                 return;
             }
             let place = self.place(self.oldest);
-            if let Some(entry) = self.at(place)
-                && entry.state == State::Open
-            {
-                if entry.deadline > now {
+            if let Some(entry) = self.at(place).filter(|entry| entry.state.holds()) {
+                if !entry.is_over(now) {
                     return;
                 }
                 each(entry);
@@ -400,10 +408,8 @@ impl Questions {
         asking: &Asking,
         zones: usize,
     ) -> Result<Asked, Unasked> {
-        if let Some(entry) = ring.at(place).copied()
-            && entry.state == State::Open
-            && entry.deadline <= asking.now
-        {
+        let entry = ring.at(place).copied();
+        if let Some(entry) = entry.filter(|entry| entry.is_over(asking.now)) {
             self.give_up(&entry, asking.now);
             ring.close(place, State::GivenUp);
             return Err(Unasked::Nothing);
@@ -588,5 +594,73 @@ impl Questions {
         owners
             .check_invariants()
             .map_err(|what| format!("questions of owners: {what}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Variant;
+
+    const HOLD: u64 = 50_000;
+
+    fn questions() -> Questions {
+        let config = ContinuityConfig {
+            max_questions: 2,
+            hold: std::time::Duration::from_micros(HOLD),
+            ..ContinuityConfig::default()
+        };
+        Questions::new(&config, &ahash::RandomState::with_seeds(1, 2, 3, 4)).unwrap()
+    }
+
+    /// Returns a question about the flow of a port; each has a source of its own.
+    fn asking(port: u16, now: u64) -> Asking {
+        let end = |host| std::net::SocketAddr::from(([10, 0, 0, host], port));
+        let flow = FlowKey::between(Zone::DEFAULT, 6, end(1), end(2), Variant::Plain);
+        let (flow, sender) = flow.unwrap();
+        Asking {
+            kind: QuestionKind::Session,
+            flow,
+            sender,
+            cause: HoldCause::Tcp,
+            bytes: 100,
+            source: port.into(),
+            now: Micros(now),
+        }
+    }
+
+    #[test]
+    fn an_answer_whose_thread_has_failed_stops_no_questions() {
+        let questions = questions();
+        let first = questions.ask(&asking(1, 0), &[]).unwrap();
+        let failed = questions.begin_answer(first.id).unwrap();
+        let second = questions.ask(&asking(2, 1), &[]).unwrap();
+        let pending = questions.begin_answer(second.id).unwrap();
+        questions.end_answer(second.id, &pending, Answered::Nothing, Micros(2));
+        // The next place is that of the first question.
+        let last = HOLD + ANSWER_MICROS - 1;
+        questions.expire(Micros(last), GIVEN_UP);
+        let third = questions.ask(&asking(3, last), &[]);
+        assert_eq!(third.unwrap_err(), Unasked::Questions);
+        assert_eq!(questions.open(), 1);
+        questions.expire(Micros(last + 1), GIVEN_UP);
+        assert_eq!((questions.open(), questions.stats().timed_out), (0, 1));
+        let third = questions.ask(&asking(3, last + 1), &[]).unwrap();
+        // The thread was slow and has not failed.
+        questions.end_answer(first.id, &failed, Answered::Resumed, Micros(last + 2));
+        assert!(questions.holds(third.id));
+        questions.check_invariants().unwrap();
+    }
+
+    #[test]
+    fn the_owner_of_a_session_is_asked_for_again_after_a_failed_answer() {
+        let questions = questions();
+        let flow = asking(1, 0).flow;
+        let id = questions.ask_owner(&flow, Micros(0)).unwrap();
+        questions.begin_answer(id).unwrap();
+        let over = OWNER_MICROS + ANSWER_MICROS;
+        assert!(questions.ask_owner(&flow, Micros(over - 1)).is_none());
+        assert!(questions.ask_owner(&flow, Micros(over)).is_some());
+        questions.check_invariants().unwrap();
     }
 }

@@ -9,14 +9,23 @@ const RESOLVE: Duration = Duration::from_secs(60);
 /// Time after a failure to open the socket until the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Socket that is connected to a receiver, and opened again from time to time: the address of a
-/// name may change.
+/// Socket that is connected to a receiver. The name of the receiver is resolved again from time to
+/// time; the socket and its source port are kept as long as the addresses are.
 #[derive(Debug)]
 pub(super) struct Datagrams {
     address: String,
     socket: Option<UdpSocket>,
-    /// Time at which the socket is opened again.
+    /// Time at which the name is resolved again.
     renewal: Option<Instant>,
+}
+
+/// State of the socket before a batch is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    /// The socket of the previous batch.
+    Kept,
+    /// A socket that has sent nothing, with a source port of its own.
+    Opened,
 }
 
 impl Datagrams {
@@ -29,46 +38,72 @@ impl Datagrams {
         }
     }
 
+    /// Opens the socket, or resolves the name of the receiver again if that is due. Called once
+    /// before each batch: a slow resolver must not delay every datagram.
+    ///
+    /// # Errors
+    /// Returns an error if there is no socket. A name that cannot be resolved again leaves the
+    /// socket as it is.
+    pub(super) fn prepare(&mut self) -> io::Result<Transport> {
+        if self.renewal.is_some_and(|due| Instant::now() < due) {
+            return match self.socket {
+                Some(_) => Ok(Transport::Kept),
+                None => Err(io::ErrorKind::NotConnected.into()),
+            };
+        }
+        let renewed = self.renew();
+        let result = match (renewed, &self.socket) {
+            (Err(_), Some(_)) => Ok(Transport::Kept),
+            (renewed, _) => renewed,
+        };
+        // The time starts after the resolver, which may be slow.
+        let pause = if result.is_ok() { RESOLVE } else { RETRY };
+        self.renewal = Some(Instant::now() + pause);
+        result
+    }
+
     /// Sends a datagram.
     ///
     /// # Errors
-    /// Returns an error if the name cannot be resolved, or the system refuses the datagram. UDP
-    /// reports a receiver that is not there with the next datagram, if at all.
-    pub(super) fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        if self.renewal.is_none_or(|renewal| renewal <= Instant::now()) {
-            let renewed = self.renew();
-            // The resolver may have taken long. A receiver that was found once stays in use while
-            // its name cannot be resolved.
-            let pause = if self.socket.is_some() {
-                RESOLVE
-            } else {
-                RETRY
-            };
-            self.renewal = Some(Instant::now() + pause);
-            if self.socket.is_none() {
-                renewed?;
-            }
-        }
+    /// Returns an error if there is no socket, or the system refuses the datagram. UDP reports a
+    /// receiver that is not there with the next datagram, if at all.
+    pub(super) fn send(&self, message: &[u8]) -> io::Result<()> {
         match &self.socket {
             Some(socket) => socket.send(message).map(|_| ()),
             None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
-    /// Resolves the name, and opens a socket if the receiver has another address than before: a
-    /// collector knows an exporter by its port.
-    fn renew(&mut self) -> io::Result<()> {
-        let receiver = self.address.to_socket_addrs()?.next();
-        let receiver = receiver.ok_or(io::ErrorKind::NotFound)?;
-        let socket = self.socket.as_ref();
-        if socket.is_none_or(|socket| socket.peer_addr().ok() != Some(receiver)) {
-            self.socket = Some(open(receiver)?);
+    /// Resolves the name, and replaces the socket if a new one would have other addresses: those of
+    /// the receiver and of this host may change.
+    fn renew(&mut self) -> io::Result<Transport> {
+        let receivers: Vec<SocketAddr> = self.address.to_socket_addrs()?.collect();
+        let current = self.socket.as_ref().and_then(|open| open.peer_addr().ok());
+        let receiver = current
+            .filter(|current| receivers.contains(current))
+            .or_else(|| receivers.first().copied())
+            .ok_or(io::ErrorKind::NotFound)?;
+        let opened = open(receiver)?;
+        let addresses = |socket: &UdpSocket| {
+            let own = socket.local_addr().ok()?.ip();
+            Some((own, socket.peer_addr().ok()?))
+        };
+        let kept = self.socket.as_ref().and_then(addresses);
+        if kept.is_some() && kept == addresses(&opened) {
+            return Ok(Transport::Kept);
         }
-        Ok(())
+        self.socket = Some(opened);
+        Ok(Transport::Opened)
+    }
+
+    /// Changes the address, as if the name of the receiver had another one now.
+    #[cfg(test)]
+    pub(super) fn redirect(&mut self, address: &str) {
+        address.clone_into(&mut self.address);
+        self.renewal = None;
     }
 }
 
-/// Opens a socket that is connected to a receiver.
 fn open(receiver: SocketAddr) -> io::Result<UdpSocket> {
     let own: SocketAddr = match receiver {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -86,25 +121,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_is_kept_while_the_receiver_stays_or_is_not_found() {
-        let receiver = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mut datagrams = Datagrams::new(&receiver.local_addr().unwrap().to_string());
-        datagrams.send(b"first").unwrap();
-        let port = |datagrams: &Datagrams| datagrams.socket.as_ref().unwrap().local_addr().unwrap();
-        let first = port(&datagrams);
-        // The second address has no port, so it is not found.
-        for address in [
-            receiver.local_addr().unwrap().to_string(),
-            "127.0.0.1".to_owned(),
-        ] {
-            datagrams.address = address;
-            datagrams.renewal = Some(Instant::now());
-            datagrams.send(b"next").unwrap();
-            assert_eq!(port(&datagrams), first);
-            assert!(datagrams.renewal > Some(Instant::now() + RETRY));
+    fn the_socket_is_kept_until_its_receiver_has_another_address() {
+        let receivers = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [first, second] = receivers
+            .each_ref()
+            .map(|receiver| receiver.local_addr().unwrap().to_string());
+        let mut datagrams = Datagrams::new(&first);
+        assert_eq!(datagrams.prepare().unwrap(), Transport::Opened);
+        assert_eq!(datagrams.prepare().unwrap(), Transport::Kept);
+        datagrams.redirect(&first);
+        assert_eq!(datagrams.prepare().unwrap(), Transport::Kept);
+        // An address without a port cannot be resolved.
+        datagrams.redirect("nowhere");
+        assert_eq!(datagrams.prepare().unwrap(), Transport::Kept);
+        datagrams.send(b"one").unwrap();
+        datagrams.redirect(&second);
+        assert_eq!(datagrams.prepare().unwrap(), Transport::Opened);
+        datagrams.send(b"two").unwrap();
+        for (receiver, sent) in receivers.iter().zip([b"one", b"two"]) {
+            let mut message = [0; 3];
+            receiver.recv(&mut message).unwrap();
+            assert_eq!(&message, sent);
         }
-        let mut unknown = Datagrams::new("127.0.0.1");
-        assert!(unknown.send(b"lost").is_err());
-        assert!(unknown.renewal > Some(Instant::now()));
+    }
+
+    #[test]
+    fn a_name_that_is_not_resolved_is_an_error_only_without_a_socket() {
+        let mut datagrams = Datagrams::new("nowhere");
+        let error = datagrams.prepare().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(datagrams.renewal.is_some());
+        datagrams.send(b"lost").unwrap_err();
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::batch::Batch;
 use super::counters::LogCounters;
-use super::datagrams::Datagrams;
+use super::datagrams::{Datagrams, Transport};
 use super::formats::ipfix::{self, RECORD_TEMPLATE_LEN};
 
 /// Longest message in bytes: it fits the MTU of Ethernet with IPv6.
@@ -25,7 +25,7 @@ const VERSION: u16 = 10;
 #[derive(Debug)]
 pub(crate) struct Exporter {
     datagrams: Datagrams,
-    /// Number of data records that were sent, modulo 2^32.
+    /// Number of data records that the socket was to send, modulo 2^32.
     sequence: u32,
     /// Time at which the templates are due.
     templates: Option<Instant>,
@@ -110,6 +110,18 @@ impl Exporter {
     /// Returns an error if records were dropped.
     pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
         let mut result = Ok(());
+        match self.datagrams.prepare() {
+            Ok(Transport::Kept) => {}
+            // Templates and sequence belong to a transport session (RFC 7011, sections 3.1 and 8).
+            Ok(Transport::Opened) => {
+                self.sequence = 0;
+                self.templates = None;
+            }
+            Err(error) => {
+                counters.add_dropped(batch.len() as u64);
+                return Err(error);
+            }
+        }
         let now = Instant::now();
         self.message.clear();
         if batch.len() > 0 && self.templates.is_none_or(|due| due <= now) {
@@ -148,5 +160,52 @@ impl Exporter {
             }
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    /// Receives a message, and returns its sequence and whether it has templates.
+    fn receive(collector: &UdpSocket) -> (u32, bool) {
+        let mut message = [0; 2_048];
+        collector.recv(&mut message).unwrap();
+        let sequence = u32::from_be_bytes(message[8..12].try_into().unwrap());
+        (sequence, message[16..18] == [0, 2])
+    }
+
+    #[test]
+    fn templates_and_sequence_begin_anew_with_another_socket() {
+        let counters = LogCounters::default();
+        let collectors = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        let [first, second] = collectors
+            .each_ref()
+            .map(|collector| collector.local_addr().unwrap().to_string());
+        let mut exporter = Exporter::new(&first);
+        let mut batch = Batch::default();
+        batch.put(&[1, 0, 7], b"");
+        for address in [&first, &first, &second] {
+            exporter.datagrams.redirect(address);
+            exporter.write(&batch, &counters).unwrap();
+        }
+        assert_eq!(receive(&collectors[0]), (0, true));
+        assert_eq!(receive(&collectors[0]), (1, false));
+        assert_eq!(receive(&collectors[1]), (0, true));
+        assert_eq!(counters.values().written, 3);
+    }
+
+    #[test]
+    fn records_without_a_socket_are_counted_as_dropped() {
+        let counters = LogCounters::default();
+        let mut exporter = Exporter::new("nowhere");
+        let mut batch = Batch::default();
+        batch.put(&[1, 0, 7], b"");
+        for _ in 0..2 {
+            exporter.write(&batch, &counters).unwrap_err();
+        }
+        assert_eq!(counters.values().dropped, 2);
     }
 }

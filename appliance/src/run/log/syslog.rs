@@ -60,6 +60,10 @@ impl Syslog {
         let head = format!("<{PRIORITY}>1 {time} {}", self.head);
         match &mut self.carrier {
             Carrier::Datagrams(datagrams) => {
+                if let Err(error) = datagrams.prepare() {
+                    counters.add_dropped(batch.len() as u64);
+                    return Err(error);
+                }
                 let mut result = Ok(());
                 for line in batch.items() {
                     self.message.clear();

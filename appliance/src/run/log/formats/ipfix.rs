@@ -5,25 +5,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portcullis::event::Traffic;
-use portcullis::policy::Action;
+use portcullis::policy::{Action, Protocol};
 use portcullis::session::history::Letter;
-use portcullis::{Direction, EndReason};
+use portcullis::{Direction, EndReason, SessionRecord};
 
 use super::eve::flow_id;
 use super::facts::{Facts, Outcome};
-use super::vpc::flags_by;
 use crate::five_tuple::Endpoint;
-
-/// Returns the bits of `tcpControlBits` of a segment (RFC 7125): FIN 1, SYN 2, RST 4, ACK 16.
-const fn control_bits(letter: Letter) -> u8 {
-    match letter {
-        Letter::Syn => 0x02,
-        Letter::Handshake => 0x12,
-        Letter::Fin => 0x11,
-        Letter::Reset => 0x04,
-        Letter::Ack | Letter::Data | Letter::Retransmission | Letter::ZeroWindow => 0x10,
-    }
-}
 
 /// Bytes before each record: the number of its template.
 pub(in super::super) const RECORD_TEMPLATE_LEN: usize = 2;
@@ -134,6 +122,24 @@ fn milliseconds(time: Duration) -> [u8; 8] {
         .to_be_bytes()
 }
 
+/// Returns the flags of the TCP header that a direction has sent, as far as the history shows them.
+fn control_bits(session: &SessionRecord, direction: Direction) -> u16 {
+    let letters = session.history.letters();
+    letters
+        .filter(|(_, from)| *from == direction)
+        .fold(0, |bits, (letter, _)| {
+            bits | match letter {
+                Letter::Syn => 0x02,
+                Letter::Handshake => 0x12,
+                Letter::Fin => 0x11,
+                Letter::Reset => 0x04,
+                Letter::Ack | Letter::Data => 0x10,
+                // A SYN without ACK may have these too; other segments also have a letter above.
+                Letter::Retransmission | Letter::ZeroWindow => 0,
+            }
+        })
+}
+
 impl Record<'_> {
     fn write(&self) -> Vec<u8> {
         let facts = self.facts;
@@ -163,10 +169,11 @@ impl Record<'_> {
         record.push(facts.flow.protocol.0);
         record.extend(self.traffic.bytes.to_be_bytes());
         record.extend(u64::from(self.traffic.packets).to_be_bytes());
-        let flags = facts
+        let bits = facts
             .session
-            .map_or(0, |session| flags_by(session, self.direction, control_bits));
-        record.extend(u16::from(flags).to_be_bytes());
+            .filter(|_| facts.flow.protocol == Protocol::TCP)
+            .map_or(0, |session| control_bits(session, self.direction));
+        record.extend(bits.to_be_bytes());
         record.push(self.end_reason());
         record.extend(match facts.session {
             // The flow was deleted; it was forwarded.

@@ -464,6 +464,39 @@ fn a_session_has_an_ipfix_record_for_each_direction_of_its_templates_length() {
     }
 }
 
+#[test]
+fn control_bits_of_ipfix_have_a_plain_ack_and_only_of_tcp() {
+    let (a, b) = ([10, 0, 0, 1], [192, 0, 2, 1]);
+    let (mut syn, mut answer, mut ack, mut datagram) = (vec![], vec![], vec![], vec![]);
+    let from_a = |seq, window| PacketBuilder::ipv4(a, b, 64).tcp(1_000, 80, seq, window);
+    from_a(100, 0).syn().write(&mut syn, b"").unwrap();
+    PacketBuilder::ipv4(b, a, 64)
+        .tcp(80, 1_000, 500, 8_192)
+        .syn()
+        .ack(101)
+        .write(&mut answer, b"")
+        .unwrap();
+    from_a(101, 8_192).ack(501).write(&mut ack, b"").unwrap();
+    PacketBuilder::ipv4(a, b, 64)
+        .udp(1_000, 53)
+        .write(&mut datagram, b"query")
+        .unwrap();
+    for (packets, wanted) in [
+        (vec![syn.clone()], vec![0x02]),
+        (vec![syn, answer, ack], vec![0x12, 0x12]),
+        (vec![datagram], vec![0]),
+    ] {
+        let record = session(&packets);
+        let facts = ended(&record, EndReason::Timeout);
+        // Template, addresses, times, ports, protocol, bytes and packets come first.
+        let place = 2 + 8 + 16 + 5 + 16;
+        let bits: Vec<u16> = ipfix::records(&facts)
+            .map(|record| u16::from_be_bytes([record[place], record[place + 1]]))
+            .collect();
+        assert_eq!(bits, wanted);
+    }
+}
+
 /// Schemas of the objects of JSON: `UPDATE=1` writes them.
 #[test]
 fn the_schemas_are_up_to_date_with_the_objects_like_every_page() {

@@ -61,26 +61,21 @@ pub(super) fn records(facts: &Facts<'_>) -> impl Iterator<Item = FlowRecord> {
 }
 
 /// Returns TCP's flags of a direction as AWS counts them: FIN 1, SYN 2, RST 4, SYN-ACK 18.
-fn flags(session: &SessionRecord, direction: Direction) -> u8 {
-    flags_by(session, direction, |letter| match letter {
-        Letter::Fin => 1,
-        Letter::Syn => 2,
-        Letter::Reset => 4,
-        Letter::Handshake => 18,
-        _ => 0,
+pub(super) fn flags(session: &SessionRecord, direction: Direction) -> u8 {
+    let of_direction = session
+        .history
+        .letters()
+        .filter(|(_, from)| *from == direction);
+    of_direction.fold(0, |flags, (letter, _)| {
+        flags
+            | match letter {
+                Letter::Fin => 1,
+                Letter::Syn => 2,
+                Letter::Reset => 4,
+                Letter::Handshake => 18,
+                _ => 0,
+            }
     })
-}
-
-/// Returns TCP's flags of a direction, from those that each letter of the history stands for.
-pub(super) fn flags_by(
-    session: &SessionRecord,
-    direction: Direction,
-    of: impl Fn(Letter) -> u8,
-) -> u8 {
-    let letters = session.history.letters();
-    letters
-        .filter(|(_, from)| *from == direction)
-        .fold(0, |flags, (letter, _)| flags | of(letter))
 }
 
 impl FlowRecord {

@@ -37,6 +37,7 @@ pub(super) struct Stream {
 }
 
 struct Connection {
+    opened: Instant,
     socket: TcpStream,
     tls: Option<Box<ClientConnection>>,
 }
@@ -107,7 +108,7 @@ impl Stream {
                 false => Err(ErrorKind::TimedOut.into()),
             };
             if let Err(error) = result {
-                self.fail();
+                self.lose(&connection);
                 return Written {
                     items,
                     result: Err(error),
@@ -118,32 +119,50 @@ impl Stream {
         let result = connection.flush();
         match result {
             Ok(()) => {
-                self.pause = FIRST_PAUSE;
+                if connection.has_lasted() {
+                    self.pause = FIRST_PAUSE;
+                }
                 self.connection = Some(connection);
             }
-            Err(_) => self.fail(),
+            Err(_) => self.lose(&connection),
         }
         Written { items, result }
     }
 
-    fn fail(&mut self) {
-        self.retry = Some(Instant::now() + self.pause);
+    /// Takes a pause after a connection that broke. Only a connection that lasted resets the pause:
+    /// a receiver that accepts and closes would be called all the time otherwise.
+    fn lose(&mut self, connection: &Connection) {
+        if connection.has_lasted() {
+            self.pause = FIRST_PAUSE;
+        }
+        self.fail(Instant::now());
+    }
+
+    /// Sets the time of the next attempt: a pause after `since`.
+    fn fail(&mut self, since: Instant) {
+        self.retry = Some(since + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     /// Takes the open connection, or opens one.
     fn connected(&mut self) -> io::Result<Connection> {
-        if let Some(mut open) = self.connection.take()
-            && !open.is_closed()
-        {
-            return Ok(open);
+        if let Some(mut open) = self.connection.take() {
+            if !open.is_closed() {
+                return Ok(open);
+            }
+            // A connection that lasted is opened again without a pause. The pause of another one
+            // starts with its opening: lines that come later than that are not lost.
+            match open.has_lasted() {
+                true => self.pause = FIRST_PAUSE,
+                false => self.fail(open.opened),
+            }
         }
         if self.retry.is_some_and(|retry| Instant::now() < retry) {
             return Err(ErrorKind::NotConnected.into());
         }
         let opened = self.connect();
         if opened.is_err() {
-            self.fail();
+            self.fail(Instant::now());
         }
         opened
     }
@@ -159,7 +178,11 @@ impl Stream {
         let socket = result?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        let mut connection = Connection { socket, tls: None };
+        let mut connection = Connection {
+            opened: Instant::now(),
+            socket,
+            tls: None,
+        };
         if let Some(config) = &self.tls {
             let (host, _) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
             let host = host.trim_matches(['[', ']']).to_owned();
@@ -177,6 +200,11 @@ impl Stream {
 }
 
 impl Connection {
+    /// Returns whether the connection has lived for the longest pause.
+    fn has_lasted(&self) -> bool {
+        self.opened.elapsed() >= LONGEST_PAUSE
+    }
+
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.tls {
             Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.socket).write_all(bytes),
@@ -217,5 +245,63 @@ impl Connection {
             }
         };
         is_closed || self.socket.set_nonblocking(false).is_err()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        batch.put(b"line", b"");
+        batch
+    }
+
+    /// Accepts a connection, closes it, and waits until the other end has noticed.
+    fn accept_and_close(listener: &TcpListener, stream: &mut Stream) {
+        drop(listener.accept().unwrap());
+        while !stream.connection.as_mut().unwrap().is_closed() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_accepts_and_closes_is_called_after_pauses_that_grow() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = Stream::plain(&listener.local_addr().unwrap().to_string());
+        assert_eq!(stream.write(&batch()).items, 1);
+        accept_and_close(&listener, &mut stream);
+        // The pause after the opening is over.
+        let earlier = Instant::now().checked_sub(FIRST_PAUSE).unwrap();
+        stream.connection.as_mut().unwrap().opened = earlier;
+        assert_eq!(stream.write(&batch()).items, 1);
+        assert_eq!(stream.pause, FIRST_PAUSE * 2);
+        accept_and_close(&listener, &mut stream);
+        // The pause after the opening is not over.
+        stream.connection.as_mut().unwrap().opened = Instant::now() + LONGEST_PAUSE * 60;
+        for _ in 0..2 {
+            let written = stream.write(&batch());
+            assert_eq!(written.items, 0);
+            let error = written.result.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotConnected);
+            assert_eq!(stream.pause, FIRST_PAUSE * 4);
+        }
+    }
+
+    #[test]
+    fn a_connection_that_lasted_is_opened_again_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = Stream::plain(&listener.local_addr().unwrap().to_string());
+        stream.pause = LONGEST_PAUSE;
+        assert_eq!(stream.write(&batch()).items, 1);
+        assert_eq!(stream.pause, LONGEST_PAUSE);
+        accept_and_close(&listener, &mut stream);
+        let earlier = Instant::now().checked_sub(LONGEST_PAUSE).unwrap();
+        stream.connection.as_mut().unwrap().opened = earlier;
+        assert_eq!(stream.write(&batch()).items, 1);
+        assert_eq!(stream.pause, FIRST_PAUSE);
     }
 }

@@ -12,8 +12,10 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::batch::Batch;
 
-/// Longest time to connect, and to write a batch.
+/// Longest time to connect to an address, for a handshake of TLS, and to write a batch.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The most reads of what a receiver sends, before a batch.
+const MAX_READS: u32 = 64;
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause.
@@ -190,9 +192,15 @@ impl Stream {
             let client = ClientConnection::new(Arc::clone(config), name);
             let mut client = client.map_err(io::Error::other)?;
             // The certificate is verified before a line counts as written.
+            let mut bounded = Bounded {
+                socket: &connection.socket,
+                until: Instant::now() + PATIENCE,
+            };
             while client.is_handshaking() {
-                client.complete_io(&mut connection.socket)?;
+                client.complete_io(&mut bounded)?;
             }
+            connection.socket.set_write_timeout(Some(PATIENCE))?;
+            connection.socket.set_read_timeout(Some(PATIENCE))?;
             connection.tls = Some(Box::new(client));
         }
         Ok(connection)
@@ -219,32 +227,81 @@ impl Connection {
         }
     }
 
-    /// Returns whether the receiver has closed the connection. What it sends is read and ignored.
+    /// Returns whether the receiver has closed the connection. What it sends is read and ignored;
+    /// the rest of more than [`MAX_READS`] waits for the next batch.
     fn is_closed(&mut self) -> bool {
         if self.socket.set_nonblocking(true).is_err() {
             return true;
         }
-        let is_closed = loop {
-            let mut bytes = [0; 512];
-            let read = match &mut self.tls {
-                Some(tls) => tls.read_tls(&mut self.socket),
-                None => self.socket.read(&mut bytes),
-            };
-            match read {
-                Ok(0) => break true,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => break true,
-            }
-            if let Some(tls) = &mut self.tls {
-                match tls.process_new_packets() {
-                    Ok(state) if !state.peer_has_closed() => {}
-                    _ => break true,
+        let mut is_closed = false;
+        for _ in 0..MAX_READS {
+            match self.read_ignored() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    is_closed = error.kind() != ErrorKind::WouldBlock;
+                    break;
                 }
             }
-        };
+        }
         is_closed || self.socket.set_nonblocking(false).is_err()
+    }
+
+    /// Reads once, and drops what was read.
+    ///
+    /// # Errors
+    /// Returns `WouldBlock` if there is nothing to read, and another error if the connection is
+    /// closed or broken.
+    fn read_ignored(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 512];
+        let Some(tls) = &mut self.tls else {
+            return match self.socket.read(&mut bytes)? {
+                0 => Err(ErrorKind::UnexpectedEof.into()),
+                _ => Ok(()),
+            };
+        };
+        let read = tls.read_tls(&mut self.socket)?;
+        let state = tls.process_new_packets().map_err(io::Error::other)?;
+        // Plaintext that stays would fill the buffer, and the next read would fail.
+        while matches!(tls.reader().read(&mut bytes), Ok(1..)) {}
+        match read == 0 || state.peer_has_closed() {
+            true => Err(ErrorKind::UnexpectedEof.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Socket whose reads and writes end at one time in all.
+struct Bounded<'s> {
+    socket: &'s TcpStream,
+    until: Instant,
+}
+
+impl Bounded<'_> {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(ErrorKind::TimedOut.into()),
+            false => Ok(left),
+        }
+    }
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(Some(self.left()?))?;
+        self.socket.read(bytes)
+    }
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(Some(self.left()?))?;
+        self.socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
     }
 }
 
@@ -303,5 +360,40 @@ mod tests {
         stream.connection.as_mut().unwrap().opened = earlier;
         assert_eq!(stream.write(&batch()).items, 1);
         assert_eq!(stream.pause, FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_bounded_socket_neither_reads_nor_writes_after_its_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(b"early").unwrap();
+        let mut bounded = Bounded {
+            socket: &socket,
+            until: Instant::now() + Duration::from_secs(600),
+        };
+        assert_eq!(bounded.read(&mut [0]).unwrap(), 1);
+        bounded.write_all(b"early").unwrap();
+        bounded.until = Instant::now();
+        let late = [bounded.read(&mut [0]), bounded.write(b"late")];
+        for result in late {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::TimedOut);
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_never_stops_sending_does_not_hold_the_log() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = Stream::plain(&listener.local_addr().unwrap().to_string());
+        assert_eq!(stream.write(&batch()).items, 1);
+        let (mut peer, _) = listener.accept().unwrap();
+        // More than is read before a batch; all of it is in the buffers of the sockets.
+        let sent = MAX_READS as usize * 512 * 2;
+        peer.write_all(&vec![0; sent]).unwrap();
+        let connection = stream.connection.as_mut().unwrap();
+        assert!(!connection.is_closed());
+        connection.socket.set_nonblocking(true).unwrap();
+        let mut rest = vec![0; sent];
+        assert!(connection.socket.read(&mut rest).unwrap() > 0);
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Formatter {
 /// The beginning of each file of a format.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Header {
-    /// None.
+    /// None: lines are objects of JSON.
     Nothing,
     /// A line.
     Line(String),
@@ -45,6 +45,24 @@ impl Header {
             Self::Nothing => Vec::new(),
             Self::Line(line) => format!("{line}\n").into_bytes(),
             Self::Zeek => zeek::header(SystemTime::now()).into_bytes(),
+        }
+    }
+
+    /// Returns how many bytes of a file [`begins`](Self::begins) compares.
+    pub(super) fn compared_len(&self) -> usize {
+        self.bytes().len().max(1)
+    }
+
+    /// Returns whether `start`, the first bytes of a file, begins a file of the format, at any time
+    /// of opening. A format without a header has objects of JSON.
+    pub(super) fn begins(&self, start: &[u8]) -> bool {
+        fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+            let lines = bytes.split(|byte| *byte == b'\n');
+            lines.filter(|line| !line.starts_with(zeek::OPENED.as_bytes()))
+        }
+        match self {
+            Self::Nothing => start.first() == Some(&b'{'),
+            Self::Line(_) | Self::Zeek => lines(start).eq(lines(&self.bytes())),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use super::formats::Header;
 
 /// Opens a file.
 ///
-/// A regular file, or one that does not exist yet, is rotated. Everything else is written to in
+/// A regular file, or one that does not exist yet, is rotated; immediately, if its beginning is not
+/// that of the format: the settings have changed. Everything else is written to in
 /// place: standard output, devices, pipes, and links with any target.
 ///
 /// # Errors
@@ -44,6 +45,9 @@ pub(super) fn open(path: &Path, settings: &LogSettings, header: Header) -> io::R
                 keep: u32::from(settings.keep),
             });
             output.reopen()?;
+            if !output.continues()? {
+                output.rotate()?;
+            }
             Ok(output)
         }
     }
@@ -241,6 +245,17 @@ impl Output {
             rotation.shift()?;
         }
         self.reopen()
+    }
+
+    /// Returns whether the file is empty, or begins as a file of the format does.
+    fn continues(&self) -> io::Result<bool> {
+        let Some(file) = self.file.as_ref().filter(|_| self.len > 0) else {
+            return Ok(true);
+        };
+        let mut start = Vec::new();
+        file.take(self.header.compared_len() as u64)
+            .read_to_end(&mut start)?;
+        Ok(self.header.begins(&start))
     }
 
     /// Opens the file that is rotated, at its end.

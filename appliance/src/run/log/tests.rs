@@ -180,12 +180,54 @@ fn fewer_old_files_than_before_are_kept_if_the_setting_says_so() {
 #[test]
 fn a_line_that_an_earlier_run_has_left_torn_ends_before_the_next() {
     let directory = LogDirectory::new(1_000, 2);
-    fs::write(directory.at("log"), "whole\nto").unwrap();
+    fs::write(directory.at("log"), "{whole}\n{to").unwrap();
     directory
         .open()
         .write(b"line\n", &directory.counters)
         .unwrap();
-    assert_eq!(directory.text("log"), "whole\nto\nline\n");
+    assert_eq!(directory.text("log"), "{whole}\n{to\nline\n");
+}
+
+#[test]
+fn a_file_of_another_format_or_of_other_fields_is_rotated_at_the_start() {
+    let mut directory = LogDirectory::new(10_000, 9);
+    let version = LogSettings::default().fields;
+    let other = "${srcaddr} ${dstaddr}".to_owned();
+    let mut begun = Vec::new();
+    for (format, fields) in [
+        (LogFormat::Json, &version),
+        (LogFormat::AwsVpcFlow, &version),
+        (LogFormat::AwsVpcFlow, &other),
+        (LogFormat::Zeek, &version),
+        (LogFormat::Eve, &version),
+    ] {
+        directory.settings.format = format;
+        directory.settings.fields.clone_from(fields);
+        // The second opening goes on with the file of the first.
+        for line in ["{1}\n", "{2}\n"] {
+            let mut output = directory.open();
+            output.write(line.as_bytes(), &directory.counters).unwrap();
+        }
+        let text = directory.text("log");
+        assert!(text.ends_with("{1}\n{2}\n"), "{text}");
+        begun.push(text);
+        assert_eq!(directory.names().len(), begun.len());
+    }
+    for (number, text) in (1..).zip(begun.iter().rev().skip(1)) {
+        assert_eq!(&directory.text(&format!("log.{number}")), text);
+    }
+}
+
+#[test]
+fn a_header_of_zeek_of_another_time_is_one_of_the_format() {
+    let ours = String::from_utf8(Header::Zeek.bytes()).unwrap();
+    let opened = ours.lines().find(|line| line.starts_with("#open")).unwrap();
+    let earlier = ours.replace(opened, "#open\t2001-01-01-00-00-00");
+    assert!(Header::Zeek.begins(earlier.as_bytes()));
+    let other = ours.replace("#path\tconn", "#path\tdnsx");
+    assert!(!Header::Zeek.begins(other.as_bytes()));
+    let (torn, _) = ours.split_at(ours.len() - 1);
+    assert!(!Header::Zeek.begins(torn.as_bytes()));
 }
 
 /// A pipe that does not wait, and holds one page.

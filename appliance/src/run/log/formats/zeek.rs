@@ -123,6 +123,9 @@ fn protocol(facts: &Facts<'_>) -> &'static str {
     }
 }
 
+/// Beginning of the header's line that has the time of opening.
+pub(super) const OPENED: &str = "#open";
+
 /// Returns the lines at the beginning of a file that is opened at a time.
 pub(super) fn header(opened: SystemTime) -> String {
     let opened = humantime::format_rfc3339_seconds(opened).to_string();
@@ -134,7 +137,7 @@ pub(super) fn header(opened: SystemTime) -> String {
     let list = |of: fn(&Column) -> &'static str| COLUMNS.each_ref().map(of).join("\t");
     format!(
         "#separator \\x09\n#set_separator\t,\n#empty_field\t(empty)\n#unset_field\t-\n\
-         #path\tconn\n#open\t{opened}\n#fields\t{}\n#types\t{}\n",
+         #path\tconn\n{OPENED}\t{opened}\n#fields\t{}\n#types\t{}\n",
         list(|column| column.name),
         list(|column| column.kind)
     )

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 
@@ -13,8 +14,8 @@ use super::settings::{LogSettings, Logged, LoggedDenied};
 pub(crate) enum SessionEvent {
     /// An admitted packet has opened a session.
     Opened(SessionRecord),
-    /// A session goes on for longer than the interval of interim lines.
-    Updated(SessionRecord),
+    /// A session was live at this time, for longer than the interval of interim lines.
+    Updated(SessionRecord, Instant),
     /// A session has ended.
     Ended(SessionRecord, EndReason),
     /// The policy has denied or rejected a session, or admitted it for audit.
@@ -78,21 +79,21 @@ impl EventQueue {
     pub(crate) fn took(&self, event: &SessionEvent) {
         match event {
             SessionEvent::Denied(_) => self.denied_waiting.fetch_sub(1, Ordering::Relaxed),
-            SessionEvent::Updated(_) => self.updates_waiting.fetch_sub(1, Ordering::Relaxed),
+            SessionEvent::Updated(..) => self.updates_waiting.fetch_sub(1, Ordering::Relaxed),
             _ => 0,
         };
     }
 
     /// Puts a live session into the queue, if a quarter of it has room for such sessions. One
     /// thread alone calls this, and waits if it returns `false`.
-    pub(super) fn send_update(&self, session: &SessionRecord) -> bool {
+    pub(super) fn send_update(&self, session: &SessionRecord, at: Instant) -> bool {
         if self.updates_waiting.load(Ordering::Relaxed) >= (self.denied_max / 2).max(1) {
             return false;
         }
         self.updates_waiting.fetch_add(1, Ordering::Relaxed);
         let sent = self
             .sender
-            .try_send(SessionEvent::Updated(*session))
+            .try_send(SessionEvent::Updated(*session, at))
             .is_ok();
         if !sent {
             self.updates_waiting.fetch_sub(1, Ordering::Relaxed);

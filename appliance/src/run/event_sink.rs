@@ -53,10 +53,11 @@ impl<'s> EventSender<'s> {
         }
     }
 
-    /// Records that a session goes on. Returns `false` if the queue has no room for it now.
-    pub(crate) fn updated(&self, session: &SessionRecord) -> bool {
+    /// Records that a session was live at `at`. Returns `false` if the queue has no room for it
+    /// now.
+    pub(crate) fn updated(&self, session: &SessionRecord, at: Instant) -> bool {
         match self.queue {
-            Some(queue) if self.records(session) => queue.send_update(session),
+            Some(queue) if self.records(session) => queue.send_update(session, at),
             _ => true,
         }
     }

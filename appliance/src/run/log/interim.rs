@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use portcullis::SessionRecord;
+use portcullis::{SessionId, SessionRecord};
 
 use super::super::data_path::DataPath;
 use super::super::event_sink::EventSender;
@@ -74,10 +74,21 @@ impl Interim {
                 thread::sleep(PAUSE);
             }
             if is_old(session) {
-                while !stop.load(Ordering::Relaxed) && !sender.updated(session) {
-                    thread::sleep(PAUSE);
-                }
+                self.update(session.id, &sender, stop);
             }
         });
+    }
+
+    /// Puts a session into the queue, as it is after any wait for room. A session that has ended
+    /// meanwhile is skipped: its last line is already in the queue.
+    fn update(&self, id: SessionId, sender: &EventSender<'_>, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let found = self.data_path.shared.engine.inspect(id, now);
+            if found.is_none_or(|found| sender.updated(&found.record, now)) {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
     }
 }

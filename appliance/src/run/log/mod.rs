@@ -100,7 +100,11 @@ impl SessionLog {
             zones: &self.zones,
             policy: &policy,
             clock: WallClock::now(),
-            now: Instant::now(),
+            now: match event {
+                // The row is of that time, and a session that ended since has a later line.
+                SessionEvent::Updated(_, at) => *at,
+                _ => Instant::now(),
+            },
         };
         if formatter
             .put(&viewer, event, |item| lines.put(item))

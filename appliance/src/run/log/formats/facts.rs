@@ -45,7 +45,9 @@ impl<'a> Facts<'a> {
     pub(super) fn new(event: &'a SessionEvent, viewer: &Viewer<'a>) -> Option<Self> {
         Some(match event {
             SessionEvent::Opened(session) => Self::of_session(session, Outcome::Opened, viewer),
-            SessionEvent::Updated(session) => Self::of_session(session, Outcome::Updated, viewer),
+            SessionEvent::Updated(session, _) => {
+                Self::of_session(session, Outcome::Updated, viewer)
+            }
             SessionEvent::Ended(session, reason) => {
                 Self::of_session(session, Outcome::Ended(*reason), viewer)
             }

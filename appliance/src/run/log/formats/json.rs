@@ -35,7 +35,7 @@ pub(super) fn line(
             let start = viewer.clock.seconds(session.start);
             line("opened", start).with(SessionRow::new(session, None, viewer))
         }
-        SessionEvent::Updated(session) => {
+        SessionEvent::Updated(session, _) => {
             line("update", now).with(SessionRow::new(session, None, viewer))
         }
         SessionEvent::Ended(session, reason) => {
@@ -64,7 +64,8 @@ pub(super) struct Head<'a> {
     schema: u32,
     event: &'static str,
     /// Time of the event in seconds since the Unix epoch: of the first packet for `opened`, of the
-    /// packet for `denied`, `audited` and `limit`, and of the line for `update` and `ended`.
+    /// packet for `denied`, `audited` and `limit`, of the counts for `update`, and of the line for
+    /// `ended`.
     event_time: f64,
     /// Name of the appliance.
     host: &'a str,

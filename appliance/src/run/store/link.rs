@@ -120,8 +120,9 @@ impl Servers {
                 let mut connection = client.get_connection_with_timeout(CONNECT)?;
                 connection.set_read_timeout(Some(patience))?;
                 connection.set_write_timeout(Some(patience))?;
-                // A frozen server accepts connections to its socket.
-                redis::cmd("PING").exec(&mut connection)?;
+                // A frozen server accepts connections to its socket. One that cannot save refuses
+                // this command as well as writes, but takes reads.
+                answer(redis::cmd("PING").query(&mut connection))?;
                 Ok(Link::One(Box::new(connection)))
             }
             Self::Cluster(client) => {

@@ -132,6 +132,9 @@ fn records_that_a_store_refuses_since_it_cannot_save_are_lost() {
     assert_eq!(one.state.lost(), 3);
     assert!(one.count(Counted::RefusedWrite) >= 4);
     assert_eq!(one.count(Counted::Written), 1);
+    // The store refuses `PING` to whoever connects now, but takes reads.
+    let two = Threads::start(&server.url(), 2);
+    assert_eq!(two.await_answer(7), record(1, 0, "record"));
 }
 
 #[test]

@@ -84,6 +84,7 @@ pub(super) fn details(row: &EventRow) -> String {
         let count = grouped(row.count.unwrap_or_default());
         return match row.reason.as_deref() {
             Some("queue") => format!("{count} events left out: a queue was full"),
+            Some("past") => format!("{count} events of that time were not kept, or were lost"),
             Some("unexamined") => {
                 format!("{count} forwarded packets were not compared with the filter")
             }

@@ -25,6 +25,8 @@ pub(crate) struct Ring {
 #[derive(Debug)]
 struct Numbered {
     number: u64,
+    /// Events that the ring had missed before this one.
+    missed: u64,
     event: Arc<Observed>,
 }
 
@@ -45,8 +47,8 @@ impl Ring {
         }
     }
 
-    /// Adds an event.
-    pub(super) fn push(&mut self, event: Arc<Observed>) {
+    /// Adds an event, before which `missed` events did not reach the ring.
+    pub(super) fn push(&mut self, event: Arc<Observed>, missed: u64) {
         if self.held >= self.room
             && let Some(largest) = self.classes.iter_mut().max_by_key(|class| class.len())
             && largest.pop_front().is_some()
@@ -56,6 +58,7 @@ impl Ring {
         if let Some(class) = self.classes.get_mut(event.class().index()) {
             class.push_back(Numbered {
                 number: self.next,
+                missed,
                 event,
             });
             self.next += 1;
@@ -66,6 +69,14 @@ impl Ring {
     /// Returns the number of events that were ever added.
     pub(super) const fn received(&self) -> u64 {
         self.next
+    }
+
+    /// Returns the number of events that did not reach the ring before its oldest event; `None` if it
+    /// is empty.
+    pub(super) fn missed_before_oldest(&self) -> Option<u64> {
+        let oldest = self.classes.iter().filter_map(VecDeque::front);
+        let oldest = oldest.min_by_key(|each| each.number);
+        oldest.map(|each| each.missed)
     }
 
     /// Returns all events, the oldest first.

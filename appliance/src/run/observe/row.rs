@@ -103,6 +103,8 @@ pub(crate) enum LeftOutCause {
     Rate,
     /// A queue was full.
     Queue,
+    /// The memory of past events has not received them, whether they match or not.
+    Past,
     /// The session had gone before a filter that depends on it was evaluated.
     SessionGone,
     /// Forwarded packets were not compared with the filter of a client of traces.
@@ -118,6 +120,7 @@ impl EventRow {
         let cause = match cause {
             LeftOutCause::Rate => "rate",
             LeftOutCause::Queue => "queue",
+            LeftOutCause::Past => "past",
             LeftOutCause::SessionGone => "session_gone",
             LeftOutCause::Unexamined => "unexamined",
         };

@@ -82,7 +82,6 @@ pub(crate) fn run(
         shares: Shares::new(rate),
         rate_left_out: 0,
         session_gone: 0,
-        queue_before: shared.observers.counts().hub_queue,
         written: 0,
         put,
     };
@@ -102,8 +101,6 @@ struct Stream<'s> {
     rate_left_out: u64,
     /// Events of this second whose session had gone before the filter was evaluated.
     session_gone: u64,
-    /// Events that had found the queue of the hub full, as of the last row about them.
-    queue_before: u64,
     written: u64,
     put: &'s mut dyn FnMut(Line) -> io::Result<()>,
 }
@@ -113,8 +110,12 @@ impl Stream<'_> {
         let past = std::mem::take(&mut subscribed.past);
         self.past(&past)?;
         drop(past);
+        let ring = std::mem::take(&mut subscribed.past_left_out);
+        if self.spec.last.is_some() && ring > 0 {
+            self.put_left_out(&[(LeftOutCause::Past, ring)])?;
+        }
         if !self.spec.follow {
-            return Ok(());
+            return self.report(&subscribed);
         }
         let shared = &self.appliance.data_path.shared;
         let mut second_ends = Instant::now() + SECOND;
@@ -130,7 +131,7 @@ impl Stream<'_> {
                 self.end_second(&subscribed)?;
             }
         }
-        Ok(())
+        self.report(&subscribed)
     }
 
     /// Writes the newest of the past events that match, the oldest first.
@@ -199,44 +200,45 @@ impl Stream<'_> {
 
     /// Begins a new second: reports what was left out, and follows a reload.
     fn end_second(&mut self, subscribed: &Subscribed<'_>) -> io::Result<()> {
-        let observers = &self.appliance.data_path.shared.observers;
+        self.report(subscribed)?;
+        self.shares.renew();
+        (self.put)(Line::Pulse)?;
+        let policy = self.appliance.data_path.shared.engine.policy();
+        if !Arc::ptr_eq(&policy, &self.policy) {
+            self.follow_reload(policy, subscribed);
+        }
+        Ok(())
+    }
+
+    /// Reports what was left out since the last report.
+    fn report(&mut self, subscribed: &Subscribed<'_>) -> io::Result<()> {
+        let counters = &self.appliance.data_path.shared.observers.counters;
         let own = std::mem::take(&mut self.rate_left_out);
-        observers
-            .counters
-            .client_rate
-            .fetch_add(own, Ordering::Relaxed);
+        counters.client_rate.fetch_add(own, Ordering::Relaxed);
         let gone = std::mem::take(&mut self.session_gone);
-        observers
-            .counters
-            .session_gone
-            .fetch_add(gone, Ordering::Relaxed);
-        // They may have been of any client.
-        let queue_now = observers.counts().hub_queue;
-        let queued = queue_now.saturating_sub(std::mem::replace(&mut self.queue_before, queue_now));
+        counters.session_gone.fetch_add(gone, Ordering::Relaxed);
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         let LeftOut {
             rate,
             queue,
             unexamined,
         } = &*subscribed.left_out;
-        let counts = [
+        self.put_left_out(&[
             (LeftOutCause::Rate, own + take(rate)),
-            (LeftOutCause::Queue, queued + take(queue)),
+            (LeftOutCause::Queue, take(queue)),
             (LeftOutCause::SessionGone, gone),
             (LeftOutCause::Unexamined, take(unexamined)),
-        ];
-        self.shares.renew();
+        ])
+    }
+
+    /// Writes a row for each cause by which events were left out.
+    fn put_left_out(&mut self, counts: &[(LeftOutCause, u64)]) -> io::Result<()> {
         let now = Instant::now();
-        let policy = self.appliance.data_path.shared.engine.policy();
-        let time = self.appliance.viewer(&policy, now).clock.seconds(now);
-        for (cause, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
-            (self.put)(Line::Event(Box::new(EventRow::left_out(
-                cause, count, time,
-            ))))?;
-        }
-        (self.put)(Line::Pulse)?;
-        if !Arc::ptr_eq(&policy, &self.policy) {
-            self.follow_reload(policy, subscribed);
+        let viewer = self.appliance.viewer(&self.policy, now);
+        let time = viewer.clock.seconds(now);
+        for (cause, count) in counts.iter().filter(|(_, count)| *count > 0) {
+            let row = EventRow::left_out(*cause, *count, time);
+            (self.put)(Line::Event(Box::new(row)))?;
         }
         Ok(())
     }

@@ -182,6 +182,8 @@ pub(crate) struct Subscribed<'o> {
     pub(crate) events: Receiver<Arc<Observed>>,
     /// Events of the ring, the oldest first.
     pub(crate) past: Vec<Arc<Observed>>,
+    /// Events since the oldest of them that the ring has not received.
+    pub(crate) past_left_out: u64,
     pub(crate) left_out: Arc<LeftOut>,
 }
 
@@ -239,6 +241,10 @@ impl Observers {
             left_out: Arc::clone(&left_out),
         });
         let past = hub.ring.events();
+        let past_left_out = hub
+            .ring
+            .missed_before_oldest()
+            .map_or(0, |before| self.missed_by_ring().saturating_sub(before));
         drop(hub);
         if subscription.follow {
             let wish = Wish {
@@ -255,6 +261,7 @@ impl Observers {
             slot,
             events,
             past,
+            past_left_out,
             left_out,
         })
     }
@@ -265,7 +272,7 @@ impl Observers {
         let event = Arc::new(event);
         let mut hub = self.hub.lock();
         if to.has_ring() {
-            hub.ring.push(Arc::clone(&event));
+            hub.ring.push(Arc::clone(&event), self.missed_by_ring());
         }
         let receivers = hub.listeners.iter().filter(|each| to.has(each.slot));
         for listener in receivers {
@@ -274,6 +281,13 @@ impl Observers {
                 self.counters.client_queue.fetch_add(1, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Returns the number of events that the ring has not received since the start. Events that
+    /// found the queue of the hub full may have been of clients alone.
+    fn missed_by_ring(&self) -> u64 {
+        let shares = self.counters.ring_share.load(Ordering::Relaxed);
+        shares.saturating_add(self.counters.hub_queue.load(Ordering::Relaxed))
     }
 
     /// Returns the counters.

@@ -24,7 +24,7 @@ const PERIODS: u32 = 10;
 const RING_BUDGET: u32 = 32;
 /// Least budget of a client in a period: its classes share it.
 const MIN_BUDGET: u32 = 16;
-/// Traced decisions of a tap in a period, whether they match or not.
+/// Traced decisions of a tap for each client in a period, whether they match or not.
 const TRACES: u32 = 20;
 /// Packets of a period that a tap compares with the filters of clients that ask for traces.
 const LOOKS: u32 = 2_000;
@@ -47,8 +47,6 @@ pub(crate) struct TapState {
     clients: Vec<TapClient>,
     /// Whether a client receives packets that were forwarded.
     wants_forwarded: bool,
-    /// Traces that are left in this period; 0 without a client that asks for them.
-    traces: u32,
     /// Packets that may still be compared with the filters of traces in this period.
     looks: u32,
     explains: bool,
@@ -82,7 +80,11 @@ enum Looked {
 struct TapClient {
     wish: Wish,
     shares: Shares,
+    /// Traces that are left in this period: one client cannot use those of another.
+    traces: u32,
     left_out: u64,
+    /// Events for this client that found the queue of the hub full.
+    queue_left_out: u64,
 }
 
 impl TapState {
@@ -105,7 +107,6 @@ impl TapState {
             is_spent: false,
             clients: Vec::new(),
             wants_forwarded: false,
-            traces: 0,
             looks: 0,
             explains: false,
             looked: Looked::Settled,
@@ -122,7 +123,9 @@ impl TapState {
     /// Begins the budgets of traces and looks, if a client asks for traces.
     fn renew_traces(&mut self) {
         let may_trace = self.explains && !self.is_spent;
-        self.traces = if may_trace { TRACES } else { 0 };
+        for client in &mut self.clients {
+            client.traces = if may_trace { TRACES } else { 0 };
+        }
         self.looks = if may_trace { LOOKS } else { 0 };
     }
 }
@@ -186,7 +189,9 @@ impl<'s> Tap<'s> {
         let client = |wish: &Wish| TapClient {
             wish: wish.clone(),
             shares: Shares::new(budget(wish.rate)),
+            traces: 0,
             left_out: 0,
+            queue_left_out: 0,
         };
         self.state.clients = self.observers.wishes().iter().map(client).collect();
         let mut clients = self.state.clients.iter();
@@ -215,6 +220,11 @@ impl<'s> Tap<'s> {
         let unexamined = std::mem::take(&mut self.state.unexamined);
         self.count_unexamined(unexamined);
         for client in &mut self.state.clients {
+            let queued = std::mem::take(&mut client.queue_left_out);
+            if queued > 0 {
+                let counter = &client.wish.left_out.queue;
+                counter.fetch_add(queued, Ordering::Relaxed);
+            }
             let left_out = std::mem::take(&mut client.left_out);
             if left_out > 0 {
                 client
@@ -249,7 +259,7 @@ impl<'s> Tap<'s> {
     }
 
     /// Returns whether the decision on a datagram is to be traced, and takes one of the traces that
-    /// the period allows.
+    /// the period allows each client whose filter it may match.
     pub(crate) fn traces(&mut self, datagram: &Datagram<'_>) -> bool {
         let state = &mut self.state;
         if state.looks == 0 {
@@ -258,10 +268,14 @@ impl<'s> Tap<'s> {
         }
         state.looks -= 1;
         let flow = inner(datagram).and_then(Flow::of);
-        let mut clients = state.clients.iter().filter(|each| each.wish.explain);
-        let may_match = clients.any(|each| each.wish.filter.may_match(flow));
-        let is_traced = may_match && state.traces > 0;
-        state.traces -= u32::from(is_traced);
+        let (mut may_match, mut is_traced) = (false, false);
+        for client in state.clients.iter_mut().filter(|each| each.wish.explain) {
+            if client.wish.filter.may_match(flow) {
+                may_match = true;
+                is_traced |= client.traces > 0;
+                client.traces = client.traces.saturating_sub(1);
+            }
+        }
         state.looked = match may_match && !is_traced {
             true => Looked::Untraced,
             false => Looked::Settled,
@@ -370,6 +384,10 @@ impl<'s> Tap<'s> {
             let event = raw.into_event();
             if !self.observers.send(Sent { to, event }) {
                 self.state.queue_left_out += 1;
+                let clients = self.state.clients.iter_mut();
+                for client in clients.filter(|each| to.has(each.wish.slot)) {
+                    client.queue_left_out += 1;
+                }
             }
         }
     }

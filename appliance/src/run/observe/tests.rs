@@ -310,13 +310,27 @@ fn traces_and_looks_of_a_period_are_bounded_and_the_rest_is_counted() {
 }
 
 #[test]
-fn a_full_queue_loses_events_and_counts_them() {
+fn a_wide_client_of_traces_leaves_those_of_a_narrow_one() {
     let bench = Bench::new();
-    let everything = Filter::everything();
-    let _client = bench
-        .observers
-        .subscribe(subscription(everything, 20_000))
-        .unwrap();
+    let wide = filter([(Condition::Address("192.0.2.0/24".parse().unwrap()), false)]);
+    let narrow = filter([(address("192.0.2.9"), false)]);
+    let clients = [wide, narrow].map(|filter| bench.observers.subscribe(explaining(filter)));
+    assert!(clients.iter().all(Option::is_some));
+    let mut tap = bench.tap();
+    let traced = (0..100).filter(|_| explain_udp(&mut tap, [192, 0, 2, 1]));
+    assert_eq!(traced.count(), 20);
+    let traced = (0..100).filter(|_| explain_udp(&mut tap, [192, 0, 2, 9]));
+    assert_eq!(traced.count(), 20, "those of the narrow one");
+}
+
+#[test]
+fn a_full_queue_loses_events_and_counts_them_for_their_clients() {
+    let bench = Bench::new();
+    let elsewhere = filter([(address("198.51.100.1"), false)]);
+    let clients = [Filter::everything(), elsewhere].map(|filter| {
+        let client = bench.observers.subscribe(subscription(filter, 20_000));
+        client.unwrap()
+    });
     let mut sent = 0;
     for turn in 0..5u32 {
         let mut tap = Tap::new(&bench.observers, bench.now + PERIOD * turn);
@@ -329,6 +343,8 @@ fn a_full_queue_loses_events_and_counts_them() {
     let counts = bench.observers.counts();
     assert_eq!(taken, 1024);
     assert_eq!(counts.hub_queue, sent - taken);
+    let lost = clients.map(|client| client.left_out.queue.load(Ordering::Relaxed));
+    assert_eq!(lost, [sent - taken, 0]);
 }
 
 #[test]
@@ -476,10 +492,12 @@ proptest! {
         let mut ring = Ring::new(room);
         let rare = Arc::new(event(DropReason::TtlZero, [192, 0, 2, 1], 1));
         let common = Arc::new(event(DropReason::TcpNoSession, [192, 0, 2, 1], 1));
-        ring.push(Arc::clone(&rare));
-        for _ in 0..floods {
-            ring.push(Arc::clone(&common));
+        prop_assert_eq!(ring.missed_before_oldest(), None);
+        ring.push(Arc::clone(&rare), 3);
+        for missed in 0..floods {
+            ring.push(Arc::clone(&common), 4 + missed as u64);
         }
+        prop_assert_eq!(ring.missed_before_oldest(), Some(3));
         let events = ring.events();
         prop_assert_eq!(events.len(), room.min(floods + 1));
         prop_assert!(Arc::ptr_eq(&events[0], &rare), "the oldest, and still there");

@@ -326,7 +326,7 @@ fn a_wide_client_of_traces_leaves_those_of_a_narrow_one() {
 #[test]
 fn a_full_queue_loses_events_and_counts_them_for_their_clients() {
     let bench = Bench::new();
-    let elsewhere = filter([(address("198.51.100.1"), false)]);
+    let elsewhere = filter([(address("203.0.113.1"), false)]);
     let clients = [Filter::everything(), elsewhere].map(|filter| {
         let client = bench.observers.subscribe(subscription(filter, 20_000));
         client.unwrap()

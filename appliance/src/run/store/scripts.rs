@@ -115,11 +115,14 @@ return 0"
 );
 
 /// Takes a value, so that it is found once: its beginning, up to a place. A value of another type
-/// is deleted.
+/// is deleted. A value of a later version stays for the appliances that can read it.
 pub(super) const TAKE: &str = "local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
 if type(value) == 'table' then
   if not string.find(value.err, 'WRONGTYPE') then return value end
   redis.call('DEL', KEYS[1])
+  return redis.status_reply('FOREIGN')
+end
+if #value > 2 and string.sub(value, 1, 2) == 'PC' and string.byte(value, 3) > 2 then
   return redis.status_reply('FOREIGN')
 end
 if #value > 0 then redis.call('DEL', KEYS[1]) end

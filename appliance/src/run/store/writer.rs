@@ -6,7 +6,7 @@
 //! in the store shows whether it was emptied meanwhile ([`Marks`]).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
@@ -177,7 +177,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             // The store has answered when this ends: who waits for an empty queue waits for this
             // batch, too.
             let _taken = Taken {
-                waiting: &state.waiting,
+                state: &state,
                 count: batch.len(),
             };
             if !ready || !self.write(&mut batch) {
@@ -382,15 +382,19 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
     }
 }
 
-/// Changes that were taken from the queue; they wait until this is dropped, even by a failure.
+/// Changes that were taken from the queue; they wait until this is dropped, even by a failure. A
+/// failure may have lost each of them.
 struct Taken<'s> {
-    waiting: &'s AtomicUsize,
+    state: &'s StoreState,
     count: usize,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.count, Ordering::Release);
+        if std::thread::panicking() {
+            self.state.has_lost(self.count as u64);
+        }
+        self.state.waiting.fetch_sub(self.count, Ordering::Release);
     }
 }
 

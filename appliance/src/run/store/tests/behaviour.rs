@@ -210,6 +210,24 @@ fn a_value_of_a_later_version_is_counted_and_stays() {
 }
 
 #[test]
+fn an_announcement_of_a_later_version_stays_for_those_who_can_read_it() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let key = one.envelope.key(Kind::Expectation, &7_u32.to_be_bytes());
+    let mut later = one.envelope.seal(Kind::Expectation, &key, 0, b"data");
+    later[2] += 1;
+    run(&server, &[b"SET", &key, &later]);
+    one.await_answer(1);
+    let found = one.ask_for(7, Kind::Expectation, true);
+    assert_eq!(found, Found::Nothing);
+    assert_eq!(one.count(Counted::Foreign), 1);
+    let stays = run(&server, &[b"GET", &key]);
+    assert_eq!(stays, redis::Value::BulkString(later));
+}
+
+#[test]
 fn an_announced_session_is_found_once() {
     let Some(server) = Server::start(&[]) else {
         return;

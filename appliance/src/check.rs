@@ -80,7 +80,7 @@ impl Report {
         let memory = compiled.memory();
         Ok(Self {
             values: values(&config, &settings),
-            warnings: warnings(&config, &memory),
+            warnings: warnings(&config, &settings, &memory),
             rules: compiled.policy.len(),
             config,
             memory,
@@ -121,8 +121,8 @@ fn values(config: &Config, settings: &Settings) -> Vec<EffectiveValue> {
     values
 }
 
-fn warnings(config: &Config, memory: &Memory) -> Vec<String> {
-    let mut warnings = settings::warnings(config);
+fn warnings(config: &Config, settings: &Settings, memory: &Memory) -> Vec<String> {
+    let mut warnings = settings::warnings(config, settings);
     warnings.extend(memory::warning(memory));
     warnings
 }

@@ -398,7 +398,7 @@ fn announcement(config: &Config, settings: &Settings, without_file: bool) -> Vec
         lines.extend(values.map(|value| value.to_string()));
     }
     // That of `policy.default` and that of the sources come last: these two are never left out.
-    let warnings = settings::warnings(config);
+    let warnings = settings::warnings(config, settings);
     let left_out = warnings.len().saturating_sub(MAX_WARNINGS);
     if left_out > 0 {
         lines.push(format!(

@@ -378,11 +378,23 @@ impl LogSettings {
 }
 
 /// Returns all warnings about a configuration, except for those about memory.
-pub(crate) fn warnings(config: &Config) -> Vec<String> {
+pub(crate) fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = config.warnings().iter().map(ToString::to_string).collect();
+    warnings.extend(stored_rules_warning(config, &settings.store));
     warnings.extend(default_warnings(config));
     warnings.extend(sources_warning(config));
     warnings
+}
+
+/// Returns a warning if the store has the sessions of resilient rules, and no rule is one.
+fn stored_rules_warning(config: &Config, store: &StoreSettings) -> Option<String> {
+    let is_empty = store.is_on()
+        && store.rules == StoredRules::Resilient
+        && !config.policy.rules.iter().any(|rule| rule.resilient);
+    is_empty.then(|| {
+        "store.rules is \"resilient\" and no rule has `resilient = true`: no session is stored"
+            .to_owned()
+    })
 }
 
 /// Returns a warning if `geneve.sources` is not narrowed down to the subnets of the load balancer.

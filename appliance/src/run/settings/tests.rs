@@ -214,6 +214,22 @@ fn a_store_needs_a_key_and_urls_that_it_can_use() {
 }
 
 #[test]
+fn a_store_of_resilient_rules_without_one_is_a_warning() {
+    let warning = |rules: &str, rule: &str| {
+        let text = format!(
+            "[store]\nurl = \"redis://a\"\ngroup_key_file = \"k\"\nrules = \"{rules}\"\n\
+             [[policy.rule]]\nname = \"a\"\naction = \"allow\"\n{rule}"
+        );
+        let (config, settings) = crate::config_file::parse(&text, "f").unwrap();
+        stored_rules_warning(&config, &settings.store)
+    };
+    let told = warning("resilient", "").unwrap();
+    assert!(told.contains("no session is stored"), "{told}");
+    assert_eq!(warning("resilient", "resilient = true"), None);
+    assert_eq!(warning("all", ""), None);
+}
+
+#[test]
 fn a_password_is_never_shown() {
     let settings = read("store.password = \"hunter2\"").unwrap();
     let shown = format!("{settings:?} {:?}", settings.lines_of());

@@ -30,6 +30,13 @@ pub(crate) enum Change<T> {
     Withdraw { key: Vec<u8> },
 }
 
+impl<T> Change<T> {
+    /// Returns whether this is the record of a session, which a later sweep repeats.
+    pub(super) const fn is_record(&self) -> bool {
+        matches!(self, Self::Put { .. })
+    }
+}
+
 /// Returns what is left at `now` of a time to live that has begun at `since`.
 pub(super) fn time_left(ttl: Duration, since: Instant, now: Instant) -> Duration {
     ttl.saturating_sub(now.saturating_duration_since(since))

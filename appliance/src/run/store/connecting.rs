@@ -81,12 +81,13 @@ impl Connecting {
             let mut link = self.servers.connect(self.patience)?;
             link.load(&self.scripts)?;
             // A replica, for one, takes everything but writes: then this is no connection.
-            link.send(
-                std::slice::from_ref(&self.trial),
-                &self.scripts,
-                Times::Twice,
-            )?;
-            Ok(link)
+            let trial = std::slice::from_ref(&self.trial);
+            let replies = link.send(trial, &self.scripts, Times::Twice)?;
+            let refused = replies.first().and_then(Reply::refused_writes);
+            match refused.filter(|_| self.name == LinkName::Writes) {
+                Some(why) => Err(LinkError::of_refused_writes(why)),
+                None => Ok(link),
+            }
         };
         match connect() {
             Ok(link) => {
@@ -158,6 +159,12 @@ impl Connecting {
                 "warning: store: {name}: the store refuses commands: {why}"
             ));
         }
+    }
+
+    /// Gives the connection up, since the store takes no writes. What the caller keeps is written
+    /// once it does.
+    pub(super) fn give_up_writes(&mut self, why: &str) {
+        self.fail(LinkError::of_refused_writes(why));
     }
 
     /// Gives the connection up, since its thread has failed amid an exchange.

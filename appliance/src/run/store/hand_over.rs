@@ -32,7 +32,7 @@ impl HandOver {
         }
         match self.lost.load(Ordering::Relaxed) {
             0 => "all sessions are handed over".to_owned(),
-            lost => format!("warning: {lost} sessions could not be handed over"),
+            lost => format!("warning: {lost} records of sessions could not be written"),
         }
     }
 }

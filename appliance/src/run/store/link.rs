@@ -28,6 +28,11 @@ impl LinkError {
     pub(super) fn of_failed_thread() -> Self {
         Self("the thread has failed".to_owned())
     }
+
+    /// Returns the reason why a connection is given up on which the store takes no writes.
+    pub(super) fn of_refused_writes(why: &str) -> Self {
+        Self(why.to_owned())
+    }
 }
 
 impl From<RedisError> for LinkError {
@@ -55,6 +60,16 @@ pub(super) enum Reply {
     Refused(Refused),
     /// The key holds something other than a value, or the answer is none that the command has.
     Foreign,
+}
+
+impl Reply {
+    /// Returns the store's reason if it takes no writes at the moment.
+    pub(super) fn refused_writes(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refused) if refused.kind == Refusal::Write => Some(&refused.why),
+            _ => None,
+        }
+    }
 }
 
 /// Client of the servers of a store.

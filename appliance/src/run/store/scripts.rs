@@ -39,6 +39,23 @@ impl StoreScript {
     }
 }
 
+/// Defines a function that returns whether the value of the first key is one of a later version.
+/// Every version gives its values a time to live; a value without one, or with one of more than 30
+/// days, is foreign and gives way.
+macro_rules! is_later_version {
+    () => {
+        concat!(
+            "local function is_later_version(value)\n",
+            "  if #value < 3 or string.sub(value, 1, 2) ~= 'PC' or string.byte(value, 3) < 3 then\n",
+            "    return false\n",
+            "  end\n",
+            "  local left = redis.call('PTTL', KEYS[1])\n",
+            "  return left > 0 and left < 2592000000\n",
+            "end\n",
+        )
+    };
+}
+
 /// Reads the value of the first key to `head` (its beginning), `epoch` and `owner`; both are `nil`
 /// if the value is foreign or missing. `number` reads 8 bytes of a head.
 macro_rules! with_head {
@@ -50,6 +67,7 @@ macro_rules! with_head {
             "  for i = first, first + 7 do n = n * 256 + string.byte(bytes, i) end\n",
             "  return n\n",
             "end\n",
+            is_later_version!(),
             "local epoch, owner\n",
             "if type(head) == 'string' and #head == 37\n",
             "  and string.sub(head, 1, 3) == 'PC\\2' then\n",
@@ -63,8 +81,8 @@ macro_rules! with_head {
 
 /// Writes a value, unless there is a newer one: of a connection that began later, or else of a
 /// higher epoch, or of the same epoch and another owner. Returns 1, or 2 if it has replaced a
-/// foreign value, or the newer value. A value of a later version stays as well: the answer is 3,
-/// since its owner and epoch cannot be read.
+/// foreign value, or the newer value. A value of a later version stays as well, until its time to
+/// live is over: the answer is 3, since its owner and epoch cannot be read.
 ///
 /// Epochs of two connections say nothing about each other: a value of an earlier connection gives
 /// way, whatever its epoch. [`Claim::is_of_later_connection`] is the same comparison, with the same
@@ -82,8 +100,7 @@ if epoch then
   if is_later or (is_above and not is_earlier) then
     return redis.call('GETRANGE', KEYS[1], 0, ARGV[5])
   end
-elseif type(head) == 'string' and string.sub(head, 1, 2) == 'PC'
-  and #head > 2 and string.byte(head, 3) > 2 then
+elseif type(head) == 'string' and is_later_version(head) then
   return 3
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
@@ -116,17 +133,20 @@ return 0"
 
 /// Takes a value, so that it is found once: its beginning, up to a place. A value of another type
 /// is deleted. A value of a later version stays for the appliances that can read it.
-pub(super) const TAKE: &str = "local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
+pub(super) const TAKE: &str = concat!(
+    is_later_version!(),
+    "local value = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[1])
 if type(value) == 'table' then
   if not string.find(value.err, 'WRONGTYPE') then return value end
   redis.call('DEL', KEYS[1])
   return redis.status_reply('FOREIGN')
 end
-if #value > 2 and string.sub(value, 1, 2) == 'PC' and string.byte(value, 3) > 2 then
+if is_later_version(value) then
   return redis.status_reply('FOREIGN')
 end
 if #value > 0 then redis.call('DEL', KEYS[1]) end
-return value";
+return value"
+);
 
 /// Takes values from the beginning of a list: the most of them, and the length from which they are
 /// foreign. An empty value stands for a foreign one. A list of another type is deleted.

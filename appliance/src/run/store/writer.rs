@@ -80,7 +80,7 @@ impl<T> Changes<T> {
         match self.sender.try_send(change) {
             Ok(()) => {}
             Err(TrySendError::Full(change) | TrySendError::Disconnected(change)) => {
-                if matches!(change, Change::Put { .. }) {
+                if change.is_record() {
                     self.state.has_lost(1);
                 }
                 self.state.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -179,6 +179,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
             let _taken = Taken {
                 state: &state,
                 count: batch.len(),
+                records: batch.iter().filter(|each| each.is_record()).count(),
             };
             if !ready || !self.write(&mut batch) {
                 self.keep(&mut batch);
@@ -202,6 +203,8 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
     /// Keeps those changes of a batch that no sweep repeats. The others are lost for now.
     fn keep(&mut self, batch: &mut Vec<Change<T>>) {
         let counters = &self.state.counters;
+        let over = self.kept.forget_over(Instant::now());
+        counters.add_many(Counted::Unreachable, over);
         for change in batch.drain(..) {
             match change {
                 Change::Put { .. } => {
@@ -222,20 +225,34 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
         self.state.lacks_records();
     }
 
-    /// Writes a batch. Returns false if the connection has broken; the batch is whole then.
+    /// Writes a batch. Returns false if the connection has broken, or the store takes no writes at
+    /// the moment; the batch holds what is to be written later then.
     fn write(&mut self, batch: &mut Vec<Change<T>>) -> bool {
         let commands: Vec<Cmd> = batch.iter().map(|change| self.command(change)).collect();
         let Some(replies) = self.connecting.send(&commands) else {
             return false;
         };
-        let mut replacements = Vec::new();
+        let (mut replacements, mut later, mut refused) = (Vec::new(), Vec::new(), None);
         for (change, reply) in batch.drain(..).zip(replies) {
+            if let Some(why) = reply.refused_writes() {
+                refused.get_or_insert_with(|| why.to_owned());
+                if !change.is_record() {
+                    self.state.counters.add(Counted::RefusedWrite);
+                    later.push(change);
+                    continue;
+                }
+            }
             replacements.extend(self.settle(change, reply));
         }
         if !replacements.is_empty() {
             self.replace(&replacements);
         }
-        true
+        *batch = later;
+        let Some(why) = refused else {
+            return true;
+        };
+        self.connecting.give_up_writes(&why);
+        false
     }
 
     /// Writes values in place of those that nobody of the group has written.
@@ -256,7 +273,10 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
                     self.state.lacks_records();
                 }
                 // The value has changed meanwhile, and this one is not written.
-                _ => self.state.has_lost(1),
+                _ => {
+                    self.state.has_lost(1);
+                    self.state.lacks_records();
+                }
             }
         }
     }
@@ -383,16 +403,18 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
 }
 
 /// Changes that were taken from the queue; they wait until this is dropped, even by a failure. A
-/// failure may have lost each of them.
+/// failure may have lost each record among them.
 struct Taken<'s> {
     state: &'s StoreState,
     count: usize,
+    /// Those that are records of sessions.
+    records: usize,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.state.has_lost(self.count as u64);
+            self.state.has_lost(self.records as u64);
         }
         self.state.waiting.fetch_sub(self.count, Ordering::Release);
     }

@@ -196,7 +196,7 @@ fn a_value_of_a_later_version_is_counted_and_stays() {
     let one = Threads::start(&server.url(), 1);
     let mut later = one.envelope.seal(Kind::Session, &one.key(7), 1, b"record");
     later[2] += 1;
-    run(&server, &[b"SET", &one.key(7), &later]);
+    run(&server, &[b"SET", &one.key(7), &later, b"EX", b"600"]);
     one.put(7, 5, "earlier version");
     one.await_count(Counted::Foreign, 1);
     assert_eq!(one.state.lost(), 1);
@@ -210,6 +210,25 @@ fn a_value_of_a_later_version_is_counted_and_stays() {
 }
 
 #[test]
+fn a_value_of_a_later_version_without_a_time_to_live_is_foreign() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let one = Threads::start(&server.url(), 1);
+    let forever: [&[&[u8]]; 2] = [&[], &[b"EX", b"99999999"]];
+    for (session, lasting) in (7..).zip(forever) {
+        let key = one.key(session);
+        let mut set: Vec<&[u8]> = vec![b"SET", &key, b"PC\x03"];
+        set.extend(lasting);
+        run(&server, &set);
+        one.put(session, 5, "record");
+    }
+    one.await_count(Counted::Written, 2);
+    assert_eq!(one.count(Counted::Foreign), 2);
+    assert_eq!(one.ask(8), record(1, 5, "record"));
+}
+
+#[test]
 fn an_announcement_of_a_later_version_stays_for_those_who_can_read_it() {
     let Some(server) = Server::start(&[]) else {
         return;
@@ -218,7 +237,7 @@ fn an_announcement_of_a_later_version_stays_for_those_who_can_read_it() {
     let key = one.envelope.key(Kind::Expectation, &7_u32.to_be_bytes());
     let mut later = one.envelope.seal(Kind::Expectation, &key, 0, b"data");
     later[2] += 1;
-    run(&server, &[b"SET", &key, &later]);
+    run(&server, &[b"SET", &key, &later, b"EX", b"600"]);
     one.await_answer(1);
     let found = one.ask_for(7, Kind::Expectation, true);
     assert_eq!(found, Found::Nothing);

@@ -107,7 +107,7 @@ fn a_command_without_permission_is_counted_and_breaks_nothing() {
 }
 
 #[test]
-fn records_that_a_store_refuses_since_it_cannot_save_are_lost() {
+fn records_that_a_store_refuses_since_it_cannot_save_are_lost_and_deletions_wait() {
     // No file can be made in this directory, so the save fails.
     let options = ["--dir", "/proc", "--save", "3600 1"];
     let Some(server) = Server::start(&options) else {
@@ -128,13 +128,22 @@ fn records_that_a_store_refuses_since_it_cannot_save_are_lost() {
     }
     // Neither the deletion nor a look for sessions that have moved is a record of a session.
     one.delete(7, 0);
-    one.await_count(Counted::DeletionsLost, 1);
+    wait_for("an empty queue", || one.state.waiting() == 0);
+    wait_for("the outage", || !one.state.state(LinkName::Writes).is_up());
     assert_eq!(one.state.lost(), 3);
-    assert!(one.count(Counted::RefusedWrite) >= 4);
+    assert!(one.count(Counted::RefusedWrite) >= 1);
     assert_eq!(one.count(Counted::Written), 1);
     // The store refuses `PING` to whoever connects now, but takes reads.
     let two = Threads::start(&server.url(), 2);
     assert_eq!(two.await_answer(7), record(1, 0, "record"));
+    assert!(!two.state.state(LinkName::Writes).is_up());
+    run(
+        &server,
+        &["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"],
+    );
+    one.await_count(Counted::Deleted, 1);
+    assert_eq!(one.count(Counted::DeletionsLost), 0);
+    assert!(one.state.take_incomplete(), "the records are due again");
 }
 
 #[test]

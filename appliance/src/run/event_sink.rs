@@ -90,7 +90,8 @@ impl<'s> EventSender<'s> {
         }
     }
 
-    fn records(&self, session: &SessionRecord) -> bool {
+    /// Returns whether lines are made of a session.
+    pub(super) fn records(&self, session: &SessionRecord) -> bool {
         let policy = self.policy.as_ref();
         policy.is_none_or(|policy| policy.logs(session.rule))
     }

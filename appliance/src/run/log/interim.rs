@@ -73,7 +73,7 @@ impl Interim {
             if visited.is_multiple_of(PORTION) {
                 thread::sleep(PAUSE);
             }
-            if is_old(session) {
+            if is_old(session) && sender.records(session) {
                 self.update(session.id, &sender, stop);
             }
         });

@@ -16,6 +16,7 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use super::super::settings::LogSettings;
 use super::counters::LogCounters;
 use super::formats::Header;
+use crate::output::notice;
 
 /// Opens a file.
 ///
@@ -46,7 +47,7 @@ pub(super) fn open(path: &Path, settings: &LogSettings, header: Header) -> io::R
             });
             output.reopen()?;
             if !output.continues()? {
-                output.rotate()?;
+                output.set_aside();
             }
             Ok(output)
         }
@@ -239,6 +240,26 @@ impl Output {
     }
 
     /// Begins a new file.
+    /// Renames a file that begins as none of the format, and opens a new one. Without a right to do
+    /// so, the log goes on in the file.
+    fn set_aside(&mut self) {
+        let Some(rotation) = &self.rotation else {
+            return;
+        };
+        let aside = Rotation {
+            // A file that may be of another program is never deleted.
+            keep: rotation.keep.max(1),
+            path: rotation.path.clone(),
+            ..*rotation
+        };
+        let (path, done) = (rotation.path.display().to_string(), aside.shift());
+        if let Err(error) = done.and_then(|()| self.reopen()) {
+            notice(&format!(
+                "warning: the log goes on in {path}, which begins in another format: {error}"
+            ));
+        }
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         if let Some(rotation) = &self.rotation {

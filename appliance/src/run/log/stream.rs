@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_READS: u32 = 64;
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Least life of a connection that is opened again without a pause.
+const LASTING: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -121,7 +123,7 @@ impl Stream {
         let result = connection.flush();
         match result {
             Ok(()) => {
-                if connection.has_lasted() {
+                if connection.has_lasted(self.pause) {
                     self.pause = FIRST_PAUSE;
                 }
                 self.connection = Some(connection);
@@ -134,7 +136,7 @@ impl Stream {
     /// Takes a pause after a connection that broke. Only a connection that lasted resets the pause:
     /// a receiver that accepts and closes would be called all the time otherwise.
     fn lose(&mut self, connection: &Connection) {
-        if connection.has_lasted() {
+        if connection.has_lasted(self.pause) {
             self.pause = FIRST_PAUSE;
         }
         self.fail(Instant::now());
@@ -154,7 +156,7 @@ impl Stream {
             }
             // A connection that lasted is opened again without a pause. The pause of another one
             // starts with its opening: lines that come later than that are not lost.
-            match open.has_lasted() {
+            match open.has_lasted(self.pause) {
                 true => self.pause = FIRST_PAUSE,
                 false => self.fail(open.opened),
             }
@@ -208,9 +210,10 @@ impl Stream {
 }
 
 impl Connection {
-    /// Returns whether the connection has lived for the longest pause.
-    fn has_lasted(&self) -> bool {
-        self.opened.elapsed() >= LONGEST_PAUSE
+    /// Returns whether the connection has lived for longer than a second, and than the pause that
+    /// would follow.
+    fn has_lasted(&self, pause: Duration) -> bool {
+        self.opened.elapsed() >= pause.max(LASTING)
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

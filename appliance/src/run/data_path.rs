@@ -33,8 +33,9 @@ pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
-    /// Budgets of the stream of events between two calls; `None` while a call uses them.
-    tap: Mutex<Option<TapState>>,
+    /// Budgets of the stream of events between two calls; `None` while a call uses them. One for
+    /// each of the calls that may overlap: of the control socket, a reload, and the store's threads.
+    taps: [Mutex<Option<TapState>>; 5],
     /// Counters of `sender`.
     pub(crate) sent: WorkerStats,
 }
@@ -62,7 +63,7 @@ impl DataPath {
             shared,
             overrides,
             sender: None,
-            tap: Mutex::new(Some(TapState::new(Instant::now()))),
+            taps: std::array::from_fn(|_| Mutex::new(Some(TapState::new(Instant::now())))),
             sent: WorkerStats::default(),
         }
     }
@@ -103,7 +104,7 @@ impl DataPath {
     /// sends the datagrams that were held and wait no longer.
     pub(super) fn with_sink<R>(&self, work: impl FnOnce(&mut EventSink<'_>) -> R) -> R {
         let observers = &self.shared.observers;
-        let tap = Tap::borrowed(observers, &self.tap, Instant::now());
+        let tap = Tap::borrowed(observers, &self.taps, Instant::now());
         let mut sink = EventSink::with_tap(&self.shared, tap);
         let done = work(&mut sink);
         let Some(sender) = &self.sender else {

@@ -30,6 +30,14 @@ struct Numbered {
     event: Arc<Observed>,
 }
 
+/// Event of the ring.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(crate) event: Arc<Observed>,
+    /// Later events that the ring does not hold: they did not reach it, or were displaced.
+    pub(crate) missing: u64,
+}
+
 impl Default for Ring {
     fn default() -> Self {
         Self::new(RING)
@@ -71,19 +79,17 @@ impl Ring {
         self.next
     }
 
-    /// Returns the number of events that did not reach the ring before its oldest event; `None` if it
-    /// is empty.
-    pub(super) fn missed_before_oldest(&self) -> Option<u64> {
-        let oldest = self.classes.iter().filter_map(VecDeque::front);
-        let oldest = oldest.min_by_key(|each| each.number);
-        oldest.map(|each| each.missed)
-    }
-
-    /// Returns all events, the oldest first.
-    pub(super) fn events(&self) -> Vec<Arc<Observed>> {
+    /// Returns all events, the oldest first. `missed` events have not reached the ring until now.
+    pub(super) fn events(&self, missed: u64) -> Vec<Past> {
         let mut events: Vec<_> = self.classes.iter().flatten().collect();
         events.sort_unstable_by_key(|each| each.number);
-        let events = events.into_iter().map(|each| Arc::clone(&each.event));
-        events.collect()
+        let since = |(place, each): (usize, &Numbered)| {
+            let displaced = (self.next - each.number).saturating_sub((events.len() - place) as u64);
+            Past {
+                event: Arc::clone(&each.event),
+                missing: displaced + missed.saturating_sub(each.missed),
+            }
+        };
+        events.iter().copied().enumerate().map(since).collect()
     }
 }

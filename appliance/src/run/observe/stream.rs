@@ -11,6 +11,7 @@ use portcullis::policy::CompiledPolicy;
 use super::super::appliance::Appliance;
 use super::event::Observed;
 use super::filter::{Facts, Filter};
+use super::ring::Past;
 use super::row::{EventRow, LeftOutCause, Renderer};
 use super::shares::Shares;
 use super::spec::{Names, StreamSpec};
@@ -110,10 +111,6 @@ impl Stream<'_> {
         let past = std::mem::take(&mut subscribed.past);
         self.past(&past)?;
         drop(past);
-        let ring = std::mem::take(&mut subscribed.past_left_out);
-        if self.spec.last.is_some() && ring > 0 {
-            self.put_left_out(&[(LeftOutCause::Past, ring)])?;
-        }
         if !self.spec.follow {
             return self.report(&subscribed);
         }
@@ -134,18 +131,31 @@ impl Stream<'_> {
         self.report(&subscribed)
     }
 
-    /// Writes the newest of the past events that match, the oldest first.
-    fn past(&mut self, past: &[Arc<Observed>]) -> io::Result<()> {
+    /// Writes the newest of the past events that match, the oldest first, and how many events are
+    /// missing since the oldest of them.
+    fn past(&mut self, past: &[Past]) -> io::Result<()> {
         let Some(last) = self.spec.last else {
             return Ok(());
         };
-        let matching = past.iter().rev().filter_map(|event| self.resolve(event));
-        let mut rows: Vec<_> = matching.take(last).collect();
-        rows.reverse();
-        for row in rows {
+        let matching = past.iter().rev().filter_map(|each| {
+            let row = self.resolve(&each.event)?;
+            Some((row, each.missing))
+        });
+        let rows: Vec<_> = matching.take(last).collect();
+        // Fewer rows than asked for: the whole memory was searched.
+        let missing = match rows.len() < last {
+            true => past.first().map(|each| each.missing),
+            false => rows.last().map(|(_, missing)| *missing),
+        };
+        // Each look at the past finds these events again: they are not of the counter.
+        let gone = std::mem::take(&mut self.session_gone);
+        for (row, _) in rows.into_iter().rev() {
             self.put_row(row)?;
         }
-        Ok(())
+        self.put_left_out(&[
+            (LeftOutCause::Past, missing.unwrap_or(0)),
+            (LeftOutCause::SessionGone, gone),
+        ])
     }
 
     fn live(&mut self, event: &Observed) -> io::Result<()> {

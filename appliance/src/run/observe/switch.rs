@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::event::Observed;
 use super::filter::Filter;
-use super::ring::Ring;
+use super::ring::{Past, Ring};
 
 /// Clients at once.
 pub(crate) const MAX_OBSERVERS: usize = 8;
@@ -114,6 +114,8 @@ pub(super) struct Counters {
     ring_share: AtomicU64,
     pub(super) client_rate: AtomicU64,
     hub_queue: AtomicU64,
+    /// Events for the ring that it has not received: beyond a share, or of a full queue.
+    missed_by_ring: AtomicU64,
     client_queue: AtomicU64,
     pub(super) session_gone: AtomicU64,
     pub(super) unexamined: AtomicU64,
@@ -181,9 +183,7 @@ pub(crate) struct Subscribed<'o> {
     slot: usize,
     pub(crate) events: Receiver<Arc<Observed>>,
     /// Events of the ring, the oldest first.
-    pub(crate) past: Vec<Arc<Observed>>,
-    /// Events since the oldest of them that the ring has not received.
-    pub(crate) past_left_out: u64,
+    pub(crate) past: Vec<Past>,
     pub(crate) left_out: Arc<LeftOut>,
 }
 
@@ -240,11 +240,7 @@ impl Observers {
             sender,
             left_out: Arc::clone(&left_out),
         });
-        let past = hub.ring.events();
-        let past_left_out = hub
-            .ring
-            .missed_before_oldest()
-            .map_or(0, |before| self.missed_by_ring().saturating_sub(before));
+        let past = hub.ring.events(self.missed_by_ring());
         drop(hub);
         if subscription.follow {
             let wish = Wish {
@@ -261,7 +257,6 @@ impl Observers {
             slot,
             events,
             past,
-            past_left_out,
             left_out,
         })
     }
@@ -283,11 +278,17 @@ impl Observers {
         }
     }
 
-    /// Returns the number of events that the ring has not received since the start. Events that
-    /// found the queue of the hub full may have been of clients alone.
+    /// Counts events for the ring that a tap has not sent there.
+    pub(super) fn count_missed_by_ring(&self, events: u64) {
+        if events > 0 {
+            let counter = &self.counters.missed_by_ring;
+            counter.fetch_add(events, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of events for the ring that it has not received since the start.
     fn missed_by_ring(&self) -> u64 {
-        let shares = self.counters.ring_share.load(Ordering::Relaxed);
-        shares.saturating_add(self.counters.hub_queue.load(Ordering::Relaxed))
+        self.counters.missed_by_ring.load(Ordering::Relaxed)
     }
 
     /// Returns the counters.

@@ -56,6 +56,8 @@ pub(crate) struct TapState {
     period_ends: Instant,
     ring_left_out: u64,
     queue_left_out: u64,
+    /// Those of them that were for the ring.
+    ring_queue_left_out: u64,
     /// Forwarded packets that were not compared with the filters of traces.
     unexamined: u64,
     /// Session that the policy has denied or audited, until its packet is reported.
@@ -114,6 +116,7 @@ impl TapState {
             period_ends: now,
             ring_left_out: 0,
             queue_left_out: 0,
+            ring_queue_left_out: 0,
             unexamined: 0,
             denied: None,
             now,
@@ -136,14 +139,16 @@ impl<'s> Tap<'s> {
         Self::with_state(observers, TapState::new(now), now)
     }
 
-    /// Returns a tap that goes on with the budgets of `home`, to which they return when the tap is
-    /// dropped. While another tap has them, all events are left out.
+    /// Returns a tap that goes on with the budgets of one of `homes`, to which they return when the
+    /// tap is dropped. While other taps have them all, all events are left out.
     pub(crate) fn borrowed(
         observers: &'s Observers,
-        home: &'s Mutex<Option<TapState>>,
+        homes: &'s [Mutex<Option<TapState>>],
         now: Instant,
     ) -> Self {
-        let Some(state) = home.lock().take() else {
+        let mut homes = homes.iter();
+        let found = homes.find_map(|home| home.lock().take().map(|state| (home, state)));
+        let Some((home, state)) = found else {
             return Self::with_state(observers, TapState::spent(now), now);
         };
         let mut tap = Self::with_state(observers, state, now);
@@ -217,6 +222,8 @@ impl<'s> Tap<'s> {
         let ring = std::mem::take(&mut self.state.ring_left_out);
         let queue = std::mem::take(&mut self.state.queue_left_out);
         self.observers.count_left_out(ring, queue);
+        let ring_queue = std::mem::take(&mut self.state.ring_queue_left_out);
+        self.observers.count_missed_by_ring(ring + ring_queue);
         let unexamined = std::mem::take(&mut self.state.unexamined);
         self.count_unexamined(unexamined);
         for client in &mut self.state.clients {
@@ -384,6 +391,7 @@ impl<'s> Tap<'s> {
             let event = raw.into_event();
             if !self.observers.send(Sent { to, event }) {
                 self.state.queue_left_out += 1;
+                self.state.ring_queue_left_out += u64::from(to.has_ring());
                 let clients = self.state.clients.iter_mut();
                 for client in clients.filter(|each| to.has(each.wish.slot)) {
                     client.queue_left_out += 1;

@@ -184,7 +184,7 @@ fn without_observers_a_flood_costs_a_share_and_hides_no_other_reason() {
 #[test]
 fn short_lived_taps_share_the_budgets_of_a_period() {
     let bench = Bench::new();
-    let home = Mutex::new(Some(TapState::new(bench.now)));
+    let homes = &[Mutex::new(Some(TapState::new(bench.now)))];
     let _client = bench
         .observers
         .subscribe(subscription(Filter::everything(), 400))
@@ -194,7 +194,7 @@ fn short_lived_taps_share_the_budgets_of_a_period() {
         counted.count()
     };
     for _ in 0..1_000 {
-        let mut tap = Tap::borrowed(&bench.observers, &home, bench.now);
+        let mut tap = Tap::borrowed(&bench.observers, homes, bench.now);
         drop_udp(&mut tap, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
     }
     let sent = bench.taken();
@@ -203,8 +203,8 @@ fn short_lived_taps_share_the_budgets_of_a_period() {
     assert_eq!(bench.observers.counts().ring_share, 1_000 - 16);
     // While a tap has the budgets, another one leaves all out, and counts it.
     let now = bench.now + PERIOD;
-    let mut first = Tap::borrowed(&bench.observers, &home, now);
-    let mut second = Tap::borrowed(&bench.observers, &home, now);
+    let mut first = Tap::borrowed(&bench.observers, homes, now);
+    let mut second = Tap::borrowed(&bench.observers, homes, now);
     drop_udp(&mut second, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
     drop(second);
     assert!(bench.taken().is_empty());
@@ -212,7 +212,7 @@ fn short_lived_taps_share_the_budgets_of_a_period() {
     drop_udp(&mut first, DropReason::TcpNoSession, [192, 0, 2, 1], 7);
     assert_eq!(bench.taken().len(), 1, "the next period has a budget");
     drop(first);
-    assert!(home.lock().is_some());
+    assert!(homes[0].lock().is_some());
 }
 
 #[test]
@@ -492,15 +492,18 @@ proptest! {
         let mut ring = Ring::new(room);
         let rare = Arc::new(event(DropReason::TtlZero, [192, 0, 2, 1], 1));
         let common = Arc::new(event(DropReason::TcpNoSession, [192, 0, 2, 1], 1));
-        prop_assert_eq!(ring.missed_before_oldest(), None);
         ring.push(Arc::clone(&rare), 3);
         for missed in 0..floods {
             ring.push(Arc::clone(&common), 4 + missed as u64);
         }
-        prop_assert_eq!(ring.missed_before_oldest(), Some(3));
-        let events = ring.events();
-        prop_assert_eq!(events.len(), room.min(floods + 1));
-        prop_assert!(Arc::ptr_eq(&events[0], &rare), "the oldest, and still there");
+        let (held, missed) = (room.min(floods + 1), 9 + floods as u64);
+        let events = ring.events(missed);
+        prop_assert_eq!(events.len(), held);
+        prop_assert!(Arc::ptr_eq(&events[0].event, &rare), "the oldest, and still there");
+        let displaced = (floods + 1 - held) as u64;
+        prop_assert_eq!(events[0].missing, displaced + missed - 3);
+        // None after the newest one is displaced; 6 have not reached the ring since.
+        prop_assert_eq!(events[held - 1].missing, 6);
         prop_assert_eq!(ring.received(), floods as u64 + 1);
     }
 }

@@ -186,7 +186,7 @@ pub(crate) fn parse(text: &str, name: &str) -> Result<(Config, Settings), Config
     let mut document = Document::parse(text, name)?;
     let settings = Settings::take(&mut document);
     let mut config = document.finish()?;
-    // The engine remembers what of each session is in the store.
+    // The engine keeps what of each session is in the store.
     config.continuity.enabled |= settings.store.is_on();
     Ok((config, settings))
 }

@@ -250,7 +250,7 @@ struct Assignment {
 pub(super) struct TargetGroup {
     settings: GroupSettings,
     targets: Vec<Target>,
-    /// Targets of sticky keys; unused with five-tuples, whose flows remember their own.
+    /// Targets of sticky keys; unused with five-tuples, whose flows keep their own.
     sticky: LruCache<StickyKey, Assignment, RandomState>,
     hasher: RandomState,
     /// The earliest end of a draining.

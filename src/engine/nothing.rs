@@ -44,7 +44,7 @@ impl NothingMemory {
         self.places.get(hash as usize % self.places.len().max(1))
     }
 
-    /// Remembers that the store has nothing of a flow.
+    /// Records that the store has nothing of a flow.
     pub(super) fn remember(&self, flow: &FlowKey, kind: QuestionKind, now: Micros) {
         let millis = match kind {
             // A SYN is sent again after a second: its question is asked anew then.

@@ -392,7 +392,7 @@ impl Engine {
         }
     }
 
-    /// Forgets the state that a helper has of an older copy of a session.
+    /// Discards the state that a helper has of an older copy of a session.
     fn forget_copy(&self, shard: &Shard, place: KeyPlace, older: SlotId) {
         let slot = shard.slab.hot(older);
         let id = self.table.id(place.shard, older, slot.generation);

@@ -183,7 +183,7 @@ impl Graveyard {
         Some((part, (hash >> 32) as u32))
     }
 
-    /// Remembers a session. In a full part another tombstone is displaced; see the [module](self).
+    /// Adds a session. In a full part another tombstone is displaced; see the [module](self).
     /// If one conversation has two tombstones, the newer counts.
     pub(crate) fn bury(&self, tombstone: Tombstone) {
         let Some((part, hash)) = self.part(&tombstone.key) else {

@@ -56,7 +56,7 @@ pub(super) fn decompressed(mut source: Source) -> io::Result<(Source, Option<Com
     Ok((source, compression))
 }
 
-/// A reader that remembers whether its source has ended.
+/// Reader that records whether its source has ended.
 struct Watched<R> {
     source: R,
     ended: bool,

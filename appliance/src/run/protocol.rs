@@ -40,7 +40,7 @@ pub(crate) enum Request {
     Import {
         expectations: Vec<portcullis::event::Expectation>,
     },
-    /// The report of asymmetric paths; `clear` forgets it afterwards.
+    /// The report of asymmetric paths; `clear` discards it afterwards.
     Asymmetry {
         #[serde(default)]
         clear: bool,

@@ -230,7 +230,7 @@ impl Ftp {
         port == Some(called.port()) && (called.ip() == own || listed == Some(called.ip()))
     }
 
-    /// Forgets the announcements, whose expectations the caller has withdrawn.
+    /// Removes the announcements, whose expectations the caller has withdrawn.
     pub const fn forget_announced(&mut self) {
         self.active = None;
         self.passive = None;

@@ -198,7 +198,7 @@ impl Queue {
         self.0.iter().all(|waiting| waiting.is_optional())
     }
 
-    /// Forgets all commands, and keeps the memory for others.
+    /// Removes all commands, and keeps the memory for others.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

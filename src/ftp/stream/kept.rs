@@ -131,7 +131,7 @@ impl Stream {
         self.sent_from = 0;
     }
 
-    /// Forgets the sent bytes before `ack`. They are moved once half of them is free.
+    /// Discards the sent bytes before `ack`. They are moved once half of them is free.
     pub(super) fn drop_acknowledged(&mut self, ack: SeqNum) {
         let Some(next) = self.next.filter(|_| !self.sent.is_empty()) else {
             return;

@@ -207,7 +207,7 @@ impl Scratch {
         }
     }
 
-    /// Forgets all headers at intervals, so that they are looked up again.
+    /// Discards all headers at intervals, so that they are looked up again.
     #[inline]
     pub(super) fn lapse(&mut self, now: Instant) {
         if self.lapse.is_none_or(|lapse| lapse <= now) {

@@ -123,7 +123,7 @@ impl Track {
         Some(track)
     }
 
-    /// Forgets both ends and begins with a SYN: SYN_SENT.
+    /// Discards both ends and begins with a SYN: SYN_SENT.
     pub(super) fn begin_with(&mut self, syn: Syn) {
         self.stop_resuming();
         if self.is_unseen() {
@@ -322,7 +322,7 @@ impl Track {
         is_other
     }
 
-    /// Forgets the other SYN: the responder has refused it, or its sender has given it up.
+    /// Discards the other SYN: the responder has refused it, or its sender has given it up.
     pub(super) fn forget_other_syn(&mut self) {
         let current = self.current_syn();
         self.remember_syn(Direction::Original, current);

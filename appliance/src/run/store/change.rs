@@ -11,20 +11,20 @@ pub(crate) enum Change<T> {
         key: Vec<u8>,
         epoch: u64,
         value: Vec<u8>,
-        /// Time after which the store forgets it.
+        /// Time after which the store discards it.
         ttl: Duration,
     },
     /// Writes an announced session.
     Announce {
         key: Vec<u8>,
         value: Vec<u8>,
-        /// Time after `since` at which the store forgets it.
+        /// Time after `since` at which the store discards it.
         ttl: Duration,
         since: Instant,
     },
     /// Deletes the record of a session that has ended here, if it is still of this appliance.
     Delete { key: Vec<u8>, epoch: u64 },
-    /// Tells the former owner of a session that it has moved.
+    /// Notifies the former owner of a session that it has moved.
     Notify { key: Vec<u8>, value: Vec<u8> },
     /// Deletes an announced session.
     Withdraw { key: Vec<u8> },

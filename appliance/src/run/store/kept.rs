@@ -35,7 +35,7 @@ impl<T> Kept<T> {
         has_room
     }
 
-    /// Forgets announcements whose time is over, and returns their number.
+    /// Removes announcements whose time is over, and returns their number.
     pub(super) fn forget_over(&mut self, now: Instant) -> u64 {
         let before = self.0.len();
         self.0.retain(|change| match change {

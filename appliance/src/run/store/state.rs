@@ -253,12 +253,12 @@ impl StoreState {
         self.incomplete.store(true, Ordering::Relaxed);
     }
 
-    /// Returns whether the store lacks records and can take them again, and forgets that it does.
+    /// Returns whether the store lacks records and can take them again, and clears the mark.
     pub(crate) fn take_incomplete(&self) -> bool {
         self.state(LinkName::Writes).is_up() && self.take_lack()
     }
 
-    /// Returns whether the store lacks records, and forgets that it does.
+    /// Returns whether the store lacks records, and clears the mark.
     pub(super) fn take_lack(&self) -> bool {
         self.incomplete.swap(false, Ordering::Relaxed)
     }

@@ -380,6 +380,9 @@ drop_reasons! {
     /// The packet would open a session, and its worker is overloaded. Packets of sessions take
     /// precedence, and so do SYNs unless they are the flood.
     Overload = "overload",
+    /// The packet would open a session, and the session log cannot be written
+    /// (`log.fail_closed`). Packets of sessions are forwarded as always.
+    LogUnavailable = "log_unavailable",
 }
 
 impl DropReason {

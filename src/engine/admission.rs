@@ -107,7 +107,7 @@ impl Engine {
         if let Err(verdict) = denied {
             return verdict;
         }
-        if let Some(verdict) = self.bars(settings, candidate, &permit) {
+        if let Some(verdict) = self.bars(settings, candidate, &permit, trace) {
             return verdict;
         }
         // A session that replaces a finished one does not increase the count.
@@ -220,17 +220,26 @@ impl Engine {
     /// Returns the verdict on a packet that may not be the first of its session although the policy
     /// admits it.
     #[inline(always)]
-    fn bars(
+    fn bars<T: Trace>(
         &self,
         settings: &Settings,
         candidate: &Candidate<'_>,
         permit: &Permit<'_>,
+        trace: &mut T,
     ) -> Option<Verdict> {
-        if settings.bars_options(&candidate.parsed.ip, permit.rule) {
+        let barred = if settings.bars_options(&candidate.parsed.ip, permit.rule) {
+            Some(invalid(DropReason::IpOptions))
+        } else if self.log_gate.bars(&settings.policy, permit.rule) {
+            trace.step(|| Step::Note("the session log cannot be written: no new session"));
+            Some(Verdict::Drop(DropReason::LogUnavailable, permit.tracked))
+        } else {
+            None
+        };
+        if barred.is_some() {
             if let Some(announced) = &permit.announced {
                 self.helpers.give_back(announced, candidate.instant);
             }
-            return Some(invalid(DropReason::IpOptions));
+            return barred;
         }
         let is_whole = !candidate.bytes.is_empty();
         let bars = permit.announced.is_none()

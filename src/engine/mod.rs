@@ -30,6 +30,7 @@ mod inspect;
 mod invariants;
 mod judgment;
 mod live;
+mod log_gate;
 mod matched;
 mod memo;
 mod nothing;
@@ -94,6 +95,7 @@ pub use expiry::Expiry;
 pub use held::HeldPackets;
 pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
+pub use log_gate::{LogFault, LogGate};
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
 pub use store_answers::Answer;
@@ -281,6 +283,7 @@ pub struct Engine {
     asymmetry: Asymmetry,
     /// Open questions to the store that engines share, if there is one.
     questions: Option<questions::Questions>,
+    log_gate: LogGate,
     cut: one_way::CutHandshakes,
     /// Time until which connections are adopted midstream regardless of the settings, in
     /// microseconds.
@@ -379,6 +382,7 @@ impl Engine {
             challenges: challenge::Challenges::new(sources as usize, hasher, seed)?,
             asymmetry: Asymmetry::new(seed)?,
             questions,
+            log_gate: LogGate::default(),
             cut,
             adopts_until: AtomicU64::new(0),
             full_way_only: false,
@@ -513,6 +517,12 @@ impl Engine {
         let time = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let until = self.origin.micros(now).0.saturating_add(time);
         self.adopts_until.store(until, Ordering::Relaxed);
+    }
+
+    /// Returns the gate that keeps new sessions out while their log cannot be written.
+    #[must_use]
+    pub const fn log_gate(&self) -> &LogGate {
+        &self.log_gate
     }
 
     fn is_failing_over(&self, settings: &Settings, now: Micros) -> bool {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::packets::{ACK, Ends, FIN, Head, RST, SYN, tcp};
 use portcullis::event::{Expectation, HelperEvent};
 use portcullis::{
-    Class, Config, Direction, Discard, DropReason, Engine, Packet, SessionRecord, Verdict,
+    Class, Config, Direction, Discard, DropReason, Engine, LogFault, Packet, SessionRecord, Verdict,
 };
 
 const ONLY_21: &str = "[[policy.rule]]\nname = \"ftp\"\naction = \"allow\"\nprotocol = \"tcp\"\n\
@@ -463,6 +463,20 @@ fn an_announcement_whose_session_finds_no_room_may_come_again() {
     );
     control.passes(&segment(other, RST, 101, 501, b""));
     control.now += Duration::from_secs(11);
+    assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
+}
+
+#[test]
+fn an_announcement_whose_session_no_log_would_have_may_come_again() {
+    let mut control = Control::new(ONLY_21, false);
+    control.client("EPSV\r\n");
+    control.server("229 Entering (|||50000|)\r\n");
+    control.engine.log_gate().report(LogFault::WriterFails);
+    assert_eq!(
+        control.syn(1, 40_000, 2, 50_000).reason(),
+        Some(DropReason::LogUnavailable)
+    );
+    control.engine.log_gate().clear(LogFault::WriterFails);
     assert!(control.syn(1, 40_000, 2, 50_000).is_forward());
 }
 

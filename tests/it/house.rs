@@ -66,6 +66,7 @@ const FLOORS: &[&str] = &[
     "engine::effects",
     "engine::candidate",
     "engine::matched",
+    "engine::log_gate",
     "engine::live",
     "engine::record",
     "engine::challenge",

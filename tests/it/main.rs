@@ -95,6 +95,8 @@ mod floods;
 mod large_policies;
 /// Limits, shares of the table, eviction and adaptive lifetimes.
 mod limits;
+/// New sessions while no log can be written.
+mod log_gate;
 /// Packets that waited too long.
 mod overload;
 /// The policy language.

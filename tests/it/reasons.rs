@@ -14,8 +14,8 @@ use portcullis::config::{
 };
 use portcullis::policy::Action;
 use portcullis::{
-    ChallengeEvent, Class, Discard, DropReason, Engine, Malformed, Packet, Reply, SessionFilter,
-    Stats, Verdict, Zone,
+    ChallengeEvent, Class, Discard, DropReason, Engine, LogFault, Malformed, Packet, Reply,
+    SessionFilter, Stats, Verdict, Zone,
 };
 
 /// Scenario in which one reason occurs.
@@ -619,6 +619,13 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
                 udp(Ends::v4(4001, 80), b"question"),
             )
         },
+        DropReason::LogUnavailable => Scenario {
+            then: |engine, now| {
+                engine.log_gate().report(LogFault::RecordLost);
+                now
+            },
+            ..alone(udp(V4, b"question"))
+        },
         DropReason::TcpSynAckWithoutSyn => alone(segment(V4, SYN | ACK, 100, 501, &[])),
         DropReason::TcpAckWithoutSynAck => after(
             vec![segment(V4, SYN, 100, 0, &[])],
@@ -761,6 +768,7 @@ fn every_reason_has_a_packet_and_moves_its_own_counter_alone() {
                 | DropReason::LimitSourceShare
                 | DropReason::LimitZoneShare
                 | DropReason::Overload
+                | DropReason::LogUnavailable
                 | DropReason::SynChallenged
                 | DropReason::SynChallengeBudget
                 | DropReason::FragmentDuplicate

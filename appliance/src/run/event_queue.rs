@@ -31,6 +31,8 @@ pub(crate) struct EventQueue {
     opened: bool,
     sessions: Logged,
     denied: LoggedDenied,
+    /// A lost record of a session keeps new sessions out.
+    fail_closed: bool,
     /// Denied sessions in the queue.
     denied_waiting: AtomicUsize,
     /// Interim lines in the queue.
@@ -59,6 +61,7 @@ impl EventQueue {
             opened: settings.opened && settings.format.has_opened(),
             sessions: settings.sessions,
             denied: settings.denied,
+            fail_closed: settings.fail_closed,
             denied_waiting: AtomicUsize::new(0),
             updates_waiting: AtomicUsize::new(0),
             denied_max: settings.queue / 2,
@@ -123,11 +126,15 @@ impl EventQueue {
         }
     }
 
-    /// Puts an event into the queue, or counts it as lost if the queue is full.
-    pub(super) fn send(&self, event: SessionEvent) {
-        if self.sender.try_send(event).is_err() {
+    /// Puts an event into the queue, or counts it as lost if the queue is full. Returns whether new
+    /// sessions may be admitted after it.
+    #[must_use]
+    pub(super) fn send(&self, event: SessionEvent) -> bool {
+        let sent = self.sender.try_send(event);
+        if sent.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+        sent.is_ok() || !self.fail_closed
     }
 
     /// Puts a denied session into the queue, or counts it as lost if its half of the queue is full.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use portcullis::event::HelperNote;
 use portcullis::policy::CompiledPolicy;
 use portcullis::{
-    DeniedSession, EndReason, HoldId, LimitReached, Question, Reset, SessionRecord, Sink,
+    DeniedSession, EndReason, HoldId, LimitReached, LogFault, Question, Reset, SessionRecord, Sink,
 };
 
 use super::event_queue::{EventQueue, SessionEvent};
@@ -49,7 +49,7 @@ impl<'s> EventSender<'s> {
             && queue.records_opened()
             && self.records(session)
         {
-            queue.send(SessionEvent::Opened(*session));
+            self.send(queue, SessionEvent::Opened(*session));
         }
     }
 
@@ -68,7 +68,7 @@ impl<'s> EventSender<'s> {
         if let Some(queue) = self.queue
             && self.records(session)
         {
-            queue.send(SessionEvent::Ended(*session, reason));
+            self.send(queue, SessionEvent::Ended(*session, reason));
         }
     }
 
@@ -86,7 +86,17 @@ impl<'s> EventSender<'s> {
     /// events.
     pub(crate) fn limited(&self, reached: &LimitReached) {
         if let Some(queue) = self.queue {
-            queue.send(SessionEvent::Limited(*reached));
+            // No session is without a record if this one is lost.
+            let _ = queue.send(SessionEvent::Limited(*reached));
+        }
+    }
+
+    /// Puts an event of a session into the queue. If it is lost and the settings ask for that, no
+    /// new session is admitted until the queue has been empty.
+    #[inline]
+    fn send(&self, queue: &EventQueue, event: SessionEvent) {
+        if !queue.send(event) {
+            self.shared.engine.log_gate().report(LogFault::RecordLost);
         }
     }
 

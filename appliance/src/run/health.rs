@@ -53,16 +53,19 @@ pub(crate) enum Unhealthy {
     },
     /// New sessions find no room, at any fill.
     SessionsRefused(Refusals),
+    /// No new session is admitted, since the session log cannot be written.
+    LogUnavailable(Duration),
     /// The configuration file was rejected, and the settings make this a reason.
     FailedReload,
 }
 
 impl Unhealthy {
     /// All stable names, in alphabetical order.
-    pub(crate) const NAMES: [&'static str; 8] = [
+    pub(crate) const NAMES: [&'static str; 9] = [
         "destination_unknown",
         "draining",
         "failed_reload",
+        "log_unavailable",
         "receive_failing",
         "send_failing",
         "stalled_watch",
@@ -80,6 +83,7 @@ impl Unhealthy {
             Self::ReceiveFailing(_) => "receive_failing",
             Self::DestinationUnknown(_) => "destination_unknown",
             Self::TableFull { .. } | Self::SessionsRefused(_) => "table_full",
+            Self::LogUnavailable(_) => "log_unavailable",
             Self::FailedReload => "failed_reload",
         }
     }
@@ -125,6 +129,11 @@ impl fmt::Display for Unhealthy {
             Self::SessionsRefused(Refusals { refused, opened }) => {
                 write!(f, "{refused} new sessions refused in 5 s, {opened} opened")
             }
+            Self::LogUnavailable(time) => write!(
+                f,
+                "no new session for {} ms: the session log cannot be written",
+                time.as_millis()
+            ),
             Self::FailedReload => f.write_str("the configuration file was refused"),
         }
     }
@@ -176,6 +185,7 @@ impl Health {
         found.extend(judgment.sending.map(Unhealthy::SendFailing));
         found.extend(judgment.receiving.map(Unhealthy::ReceiveFailing));
         found.extend(judgment.addressing.map(Unhealthy::DestinationUnknown));
+        found.extend(judgment.log_closed.map(Unhealthy::LogUnavailable));
         found.extend(Self::full_table_of(
             &judgment,
             shared.engine.max_sessions(),

@@ -116,6 +116,7 @@ impl Metrics {
                 dropped: lines.dropped,
                 lost: self.data_path.shared.lost_events(),
                 is_running: self.log.is_running(),
+                is_closed: engine.log_gate().is_closed(),
             },
             observers: self.data_path.shared.observers.counts(),
             uptime_seconds: now.saturating_duration_since(self.started).as_secs_f64(),

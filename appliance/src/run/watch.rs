@@ -67,6 +67,8 @@ pub(crate) struct Reading {
     refused: u64,
     /// Sessions that no new one can evict; `None` if there are too few sessions to check.
     assured: Option<usize>,
+    /// No new session is admitted, since the session log cannot be written.
+    log_closed: bool,
 }
 
 impl Reading {
@@ -84,6 +86,7 @@ impl Reading {
             opened: openings.opened,
             refused: openings.refused,
             assured: may_be_full.then(|| shared.engine.assured_sessions()),
+            log_closed: shared.engine.log_gate().is_closed(),
         }
     }
 }
@@ -211,6 +214,8 @@ pub(crate) struct Judgment {
     pub(crate) refusals: Option<Refusals>,
     /// Sessions that no new one can evict, if there are many.
     pub(crate) assured: Option<usize>,
+    /// The time for which no new session was admitted, since the session log cannot be written.
+    pub(crate) log_closed: Option<Duration>,
 }
 
 impl Judgment {
@@ -223,6 +228,7 @@ impl Judgment {
             addressing: None,
             refusals: None,
             assured: None,
+            log_closed: None,
         }
     }
 }
@@ -233,6 +239,8 @@ pub(crate) struct Watch {
     last: Vec<WorkerReading>,
     troubles: Vec<Troubles>,
     openings: VecDeque<(Instant, Refusals)>,
+    /// The first of the readings in a row in which the log keeps new sessions out.
+    log_closed: Option<Instant>,
 }
 
 impl Watch {
@@ -247,6 +255,10 @@ impl Watch {
             self.troubles = vec![Troubles::default(); reading.workers.len()];
         }
         self.last.clone_from(&reading.workers);
+        self.log_closed = reading.log_closed.then(|| self.log_closed.unwrap_or(now));
+        let log_closed = self
+            .log_closed
+            .map(|since| now.saturating_duration_since(since));
         Judgment {
             at: now,
             sending: Failing::of(self.troubles.iter().map(|of| &of.sending)),
@@ -254,6 +266,7 @@ impl Watch {
             addressing: Failing::of(self.troubles.iter().map(|of| &of.addressing)),
             refusals: self.refusals(reading, now),
             assured: reading.assured,
+            log_closed: log_closed.filter(|time| *time >= PERSISTS),
         }
     }
 
@@ -338,6 +351,7 @@ mod tests {
                     opened: u64::MAX - 3,
                     refused: u64::MAX - 3,
                     assured: None,
+                    log_closed: false,
                 },
                 now: Instant::now(),
             };
@@ -479,6 +493,23 @@ mod tests {
             assert!(open(0, 0).is_some());
         }
         assert_eq!(open(0, 0), None);
+    }
+
+    #[test]
+    fn a_log_that_keeps_new_sessions_out_counts_after_two_seconds_and_until_it_opens() {
+        let mut scene = Scene::new();
+        let mut look = |log_closed| {
+            scene.now += INTERVAL;
+            scene.reading.log_closed = log_closed;
+            scene.look().log_closed
+        };
+        for _ in 0..2 * SECOND {
+            assert_eq!(look(true), None);
+        }
+        assert_eq!(look(true), Some(PERSISTS));
+        assert_eq!(look(true), Some(PERSISTS + INTERVAL));
+        assert_eq!(look(false), None);
+        assert_eq!(look(true), None, "all begins anew");
     }
 
     #[test]

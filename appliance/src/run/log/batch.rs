@@ -1,5 +1,9 @@
 //! Items that wait for the output: lines or records.
 
+use std::io;
+
+use super::counters::LogCounters;
+
 /// Complete items, one after the other.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
@@ -33,9 +37,73 @@ impl Batch {
         ranges.map(|(start, end)| self.bytes.get(*start..*end).unwrap_or_default())
     }
 
+    /// Removes the first `count` items.
+    pub(super) fn remove_first(&mut self, count: usize) {
+        let count = count.min(self.ends.len());
+        let taken = match count.checked_sub(1) {
+            Some(last) => self.ends.get(last).copied().unwrap_or_default(),
+            None => return,
+        };
+        self.bytes.drain(..taken);
+        self.ends.drain(..count);
+        for end in &mut self.ends {
+            *end -= taken;
+        }
+    }
+
     /// Removes all items.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+    }
+}
+
+/// Result of writing a batch.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Written {
+    /// The number of items that are done with, from the first on: they are counted, or a part of
+    /// the last one was written. The others are neither written nor counted.
+    pub(super) items: usize,
+    /// An error if items are left, or were dropped.
+    pub(super) result: io::Result<()>,
+}
+
+impl Written {
+    /// Returns the result for a batch of which no item was written.
+    pub(super) const fn nothing(error: io::Error) -> Self {
+        Self {
+            items: 0,
+            result: Err(error),
+        }
+    }
+
+    /// Counts the items that are left of `len` as dropped, and returns the result.
+    ///
+    /// # Errors
+    /// Returns an error if items were dropped.
+    pub(super) fn drop_rest(self, len: usize, counters: &LogCounters) -> io::Result<()> {
+        counters.add_dropped(len.saturating_sub(self.items) as u64);
+        self.result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_items_are_removed_and_the_others_stay_whole() {
+        let mut batch = Batch::default();
+        for item in [&b"one"[..], b"two", b"three"] {
+            batch.put(item, b"\n");
+        }
+        batch.remove_first(0);
+        batch.remove_first(2);
+        assert_eq!(batch.items().collect::<Vec<_>>(), [b"three\n"]);
+        batch.put(b"four", b"\n");
+        assert_eq!(batch.bytes(), b"three\nfour\n");
+        batch.remove_first(9);
+        assert_eq!((batch.len(), batch.bytes()), (0, &b""[..]));
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use portcullis::{LogFault, LogGate};
+
 /// Counters of lines that were written and of lines that were lost.
 #[derive(Debug, Default)]
 pub(crate) struct LogCounters {
@@ -41,18 +43,25 @@ impl LogCounters {
     }
 }
 
-/// Marks the thread of the log as running until the value is dropped.
-pub(super) struct Running<'c>(&'c LogCounters);
+/// Marks the thread of the log as running until the value is dropped. Without the thread, the gate
+/// is closed.
+pub(super) struct Running<'c> {
+    counters: &'c LogCounters,
+    gate: Option<&'c LogGate>,
+}
 
 impl<'c> Running<'c> {
-    pub(super) fn new(counters: &'c LogCounters) -> Self {
+    pub(super) fn new(counters: &'c LogCounters, gate: Option<&'c LogGate>) -> Self {
         counters.runs.store(true, Ordering::Relaxed);
-        Self(counters)
+        Self { counters, gate }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.runs.store(false, Ordering::Relaxed);
+        self.counters.runs.store(false, Ordering::Relaxed);
+        if let Some(gate) = self.gate {
+            gate.report(LogFault::WriterFails);
+        }
     }
 }

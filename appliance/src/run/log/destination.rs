@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::super::settings::{LogOutput, LogSettings};
-use super::batch::Batch;
+use super::batch::{Batch, Written};
 use super::counters::LogCounters;
 use super::formats::Formatter;
 use super::ipfix::Exporter;
@@ -50,18 +50,32 @@ impl Destination {
         }
     }
 
-    /// Writes items. Each is counted as written or as dropped, except for a line of which a part is
-    /// written: a later call counts it.
-    ///
-    /// # Errors
-    /// Returns an error if items were dropped.
-    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
+    /// Writes items, and counts those that it wrote or dropped. A line of which a part was written
+    /// is counted by a later call.
+    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> Written {
         match self {
             Self::File(output) => output.write(batch.bytes(), counters),
-            Self::Syslog(_) | Self::Ipfix(_) if batch.len() == 0 => Ok(()),
+            Self::Syslog(_) | Self::Ipfix(_) if batch.len() == 0 => Written {
+                items: 0,
+                result: Ok(()),
+            },
             Self::Syslog(syslog) => syslog.write(batch, counters),
             Self::Ipfix(exporter) => exporter.write(batch, counters),
         }
+    }
+
+    /// Opens what is not open, without anything to write.
+    ///
+    /// # Errors
+    /// Returns an error if nothing could be written now.
+    pub(super) fn probe(&mut self, counters: &LogCounters) -> io::Result<()> {
+        let nothing = Batch::default();
+        let written = match self {
+            Self::File(output) => output.write(nothing.bytes(), counters),
+            Self::Syslog(syslog) => syslog.write(&nothing, counters),
+            Self::Ipfix(exporter) => exporter.write(&nothing, counters),
+        };
+        written.result
     }
 
     /// Returns whether a part of a line was written.

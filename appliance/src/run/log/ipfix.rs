@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::batch::Batch;
+use super::batch::{Batch, Written};
 use super::counters::LogCounters;
 use super::datagrams::{Datagrams, Transport};
 use super::formats::ipfix::{self, RECORD_TEMPLATE_LEN};
@@ -105,10 +105,7 @@ impl Exporter {
 
     /// Sends the records of a batch. Those of a message that the system refuses are counted as
     /// dropped.
-    ///
-    /// # Errors
-    /// Returns an error if records were dropped.
-    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
+    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> Written {
         let mut result = Ok(());
         match self.datagrams.prepare() {
             Ok(Transport::Kept) => {}
@@ -117,10 +114,7 @@ impl Exporter {
                 self.sequence = 0;
                 self.templates = None;
             }
-            Err(error) => {
-                counters.add_dropped(batch.len() as u64);
-                return Err(error);
-            }
+            Err(error) => return Written::nothing(error),
         }
         let now = Instant::now();
         self.message.clear();
@@ -142,7 +136,10 @@ impl Exporter {
         if self.message.records > 0 {
             result = result.and(self.send(counters));
         }
-        result
+        Written {
+            items: batch.len(),
+            result,
+        }
     }
 
     fn send(&mut self, counters: &LogCounters) -> io::Result<()> {
@@ -189,7 +186,7 @@ mod tests {
         batch.put(&[1, 0, 7], b"");
         for address in [&first, &first, &second] {
             exporter.datagrams.redirect(address);
-            exporter.write(&batch, &counters).unwrap();
+            exporter.write(&batch, &counters).result.unwrap();
         }
         assert_eq!(receive(&collectors[0]), (0, true));
         assert_eq!(receive(&collectors[0]), (1, false));
@@ -204,7 +201,8 @@ mod tests {
         let mut batch = Batch::default();
         batch.put(&[1, 0, 7], b"");
         for _ in 0..2 {
-            exporter.write(&batch, &counters).unwrap_err();
+            let written = exporter.write(&batch, &counters);
+            written.drop_rest(batch.len(), &counters).unwrap_err();
         }
         assert_eq!(counters.values().dropped, 2);
     }

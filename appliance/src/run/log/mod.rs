@@ -21,11 +21,13 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use self::batch::Batch;
+use portcullis::{LogFault, LogGate};
+
+use self::batch::{Batch, Written};
 pub(crate) use self::counters::LogCounters;
 use self::counters::Running;
 pub(crate) use self::destination::{Destination, open};
@@ -33,7 +35,7 @@ use self::formats::Formatter;
 pub(crate) use self::interim::Interim;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
-use super::settings::LogSettings;
+use super::settings::{LogSettings, Logged};
 use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
 
@@ -66,17 +68,31 @@ impl SessionLog {
         output: Destination,
         stop: Arc<AtomicBool>,
     ) -> io::Result<JoinHandle<()>> {
+        if let Some(gate) = self.gate() {
+            gate.set_marked_only(self.settings.sessions == Logged::Marked);
+            // Until the output is known to be open.
+            gate.report(LogFault::WriterFails);
+        }
         thread::Builder::new()
             .name("session-log".to_owned())
             .spawn(move || self.run(&events, output, &stop))
     }
 
     fn run(&self, events: &Receiver<SessionEvent>, output: Destination, stop: &AtomicBool) {
-        let _running = Running::new(&self.counters);
+        let gate = self.gate();
+        let _running = Running::new(&self.counters, gate);
         let mut lines = Lines::new(output, &self.counters, stop);
+        lines.gate = gate;
         let formatter = Formatter::new(&self.settings);
         loop {
-            match events.recv_timeout(lines.wait(Instant::now())) {
+            if lines.are_stuck() {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                lines.flush();
+                continue;
+            }
+            match next(events, gate, lines.wait(Instant::now())) {
                 Ok(event) => self.put(&event, &formatter, &mut lines),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -90,6 +106,13 @@ impl SessionLog {
             self.put(&event, &formatter, &mut lines);
         }
         lines.finish();
+    }
+
+    /// Returns the gate that is closed while the log cannot be written, if the settings ask for
+    /// that.
+    fn gate(&self) -> Option<&LogGate> {
+        let gate = self.data_path.shared.engine.log_gate();
+        self.settings.fail_closed.then_some(gate)
     }
 
     fn put(&self, event: &SessionEvent, formatter: &Formatter, lines: &mut Lines<'_>) {
@@ -115,6 +138,22 @@ impl SessionLog {
     }
 }
 
+/// Waits for an event. A queue that is found empty has room again for what was lost.
+fn next<E>(
+    events: &Receiver<E>,
+    gate: Option<&LogGate>,
+    wait: Duration,
+) -> Result<E, RecvTimeoutError> {
+    if let Some(gate) = gate.filter(|gate| gate.has(LogFault::RecordLost)) {
+        match events.try_recv() {
+            Ok(event) => return Ok(event),
+            Err(TryRecvError::Empty) => gate.clear(LogFault::RecordLost),
+            Err(TryRecvError::Disconnected) => {}
+        }
+    }
+    events.recv_timeout(wait)
+}
+
 /// Complete lines for an output that may fail.
 struct Lines<'a> {
     output: Destination,
@@ -122,6 +161,9 @@ struct Lines<'a> {
     /// Time at which the buffer must be written.
     due: Option<Instant>,
     counters: &'a LogCounters,
+    /// Gate that is closed while lines cannot be written; they are kept until they can. Without a
+    /// gate, they are lost.
+    gate: Option<&'a LogGate>,
     /// Set when the appliance ends.
     stop: &'a AtomicBool,
     /// Whether a failure was reported, and nothing was written since.
@@ -138,6 +180,7 @@ impl<'a> Lines<'a> {
             // A header is written immediately.
             due: Some(Instant::now()),
             counters,
+            gate: None,
             stop,
             fails: false,
             reported: None,
@@ -159,12 +202,37 @@ impl<'a> Lines<'a> {
         self.due.get_or_insert_with(|| Instant::now() + PATIENCE);
     }
 
+    /// Returns whether lines are kept that could not be written. No others are taken meanwhile: the
+    /// queue bounds them.
+    fn are_stuck(&self) -> bool {
+        self.batch.len() > 0
+            && self
+                .gate
+                .is_some_and(|gate| gate.has(LogFault::WriterFails))
+    }
+
     fn flush(&mut self) {
-        let result = self.output.write(&self.batch, self.counters);
-        self.batch.clear();
-        self.due = None;
+        let result = match self.gate {
+            Some(_) if self.batch.len() == 0 => self.output.probe(self.counters),
+            Some(_) => {
+                let Written { items, result } = self.output.write(&self.batch, self.counters);
+                self.batch.remove_first(items);
+                result
+            }
+            None => {
+                let written = self.output.write(&self.batch, self.counters);
+                let result = written.drop_rest(self.batch.len(), self.counters);
+                self.batch.clear();
+                result
+            }
+        };
+        // With a gate, the output is looked after without lines too.
+        self.due = self.gate.map(|_| Instant::now() + PATIENCE);
         match result {
             Ok(()) => {
+                if let Some(gate) = self.gate {
+                    gate.clear(LogFault::WriterFails);
+                }
                 if self.fails {
                     notice("session log: lines are written again");
                 }
@@ -174,8 +242,15 @@ impl<'a> Lines<'a> {
                     .filter(|reported| reported.elapsed() < SILENCE);
             }
             Err(error) => {
+                let effect = match self.gate {
+                    Some(gate) => {
+                        gate.report(LogFault::WriterFails);
+                        "no new session is admitted"
+                    }
+                    None => "lines are lost",
+                };
                 if self.reported.is_none() {
-                    notice(&format!("session log: lines are lost: {error}"));
+                    notice(&format!("session log: {effect}: {error}"));
                     self.reported = Some(Instant::now());
                     self.fails = true;
                 }
@@ -183,13 +258,15 @@ impl<'a> Lines<'a> {
                     thread::sleep(PAUSE);
                 }
                 // A partly written line does not wait for another line.
-                self.due = self.output.has_begun().then(|| Instant::now() + PATIENCE);
+                let is_due = self.gate.is_some() || self.output.has_begun();
+                self.due = is_due.then(|| Instant::now() + PATIENCE);
             }
         }
     }
 
     fn finish(mut self) {
         self.flush();
+        self.counters.add_dropped(self.batch.len() as u64);
         self.output.give_up(self.counters);
     }
 }

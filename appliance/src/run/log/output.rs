@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use super::super::settings::LogSettings;
+use super::batch::Written;
 use super::counters::LogCounters;
 use super::formats::Header;
 use crate::output::notice;
@@ -114,17 +115,18 @@ impl Output {
         Ok(output)
     }
 
-    /// Writes whole lines. All of them are counted as written or as dropped, except a partly
-    /// written line, which is counted by the call that writes the rest or gives it up.
-    ///
-    /// # Errors
-    /// Returns an error if the write failed; the lines are counted as dropped.
-    pub(super) fn write(&mut self, lines: &[u8], counters: &LogCounters) -> io::Result<()> {
+    /// Writes whole lines, and counts those that were written. A partly written line is counted by
+    /// the call that writes the rest or gives it up.
+    pub(super) fn write(&mut self, lines: &[u8], counters: &LogCounters) -> Written {
         let mut left = lines;
         self.look_after(counters);
         let result = self.write_all(&mut left, counters);
-        counters.add_dropped(count_lines(left));
-        result
+        let begun = lines.len().saturating_sub(left.len());
+        let begun = lines.get(..begun).unwrap_or_default();
+        Written {
+            items: usize::try_from(count_lines(begun)).unwrap_or(usize::MAX),
+            result,
+        }
     }
 
     /// Returns whether a part of a line was written.

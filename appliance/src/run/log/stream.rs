@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
-use super::batch::Batch;
+use super::batch::{Batch, Written};
 
 /// Longest time to connect to an address, for a handshake of TLS, and to write a batch.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,13 +22,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LASTING: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// Result of writing a batch.
-pub(super) struct Written {
-    /// The number of items of which every byte was passed to the system.
-    pub(super) items: usize,
-    pub(super) result: io::Result<()>,
-}
 
 /// Connection to a receiver.
 pub(super) struct Stream {
@@ -97,12 +90,7 @@ impl Stream {
     pub(super) fn write(&mut self, batch: &Batch) -> Written {
         let mut connection = match self.connected() {
             Ok(connection) => connection,
-            Err(error) => {
-                return Written {
-                    items: 0,
-                    result: Err(error),
-                };
-            }
+            Err(error) => return Written::nothing(error),
         };
         let mut items = 0;
         let until = Instant::now() + PATIENCE;

@@ -5,10 +5,10 @@ use std::io;
 use std::time::SystemTime;
 
 use super::super::settings::{LogSettings, SyslogTransport};
-use super::batch::Batch;
+use super::batch::{Batch, Written};
 use super::counters::LogCounters;
 use super::datagrams::Datagrams;
-use super::stream::{Stream, Written};
+use super::stream::Stream;
 
 /// Priority of messages: facility local0, severity informational.
 const PRIORITY: u8 = 16 * 8 + 6;
@@ -51,18 +51,14 @@ impl Syslog {
         })
     }
 
-    /// Sends the lines of a batch; those that cannot be sent are counted as dropped.
-    ///
-    /// # Errors
-    /// Returns an error if lines were dropped.
-    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
+    /// Sends the lines of a batch. A datagram that the system refuses is counted as dropped.
+    pub(super) fn write(&mut self, batch: &Batch, counters: &LogCounters) -> Written {
         let time = humantime::format_rfc3339_micros(SystemTime::now()).to_string();
         let head = format!("<{PRIORITY}>1 {time} {}", self.head);
         match &mut self.carrier {
             Carrier::Datagrams(datagrams) => {
                 if let Err(error) = datagrams.prepare() {
-                    counters.add_dropped(batch.len() as u64);
-                    return Err(error);
+                    return Written::nothing(error);
                 }
                 let mut result = Ok(());
                 for line in batch.items() {
@@ -77,7 +73,10 @@ impl Syslog {
                         }
                     }
                 }
-                result
+                Written {
+                    items: batch.len(),
+                    result,
+                }
             }
             Carrier::Stream(stream) => {
                 let mut frames = Batch::default();
@@ -89,10 +88,9 @@ impl Syslog {
                     self.message.extend_from_slice(head.as_bytes());
                     frames.put(&self.message, line);
                 }
-                let Written { items, result } = stream.write(&frames);
-                counters.add_written(items as u64);
-                counters.add_dropped(frames.len().saturating_sub(items) as u64);
-                result
+                let written = stream.write(&frames);
+                counters.add_written(written.items as u64);
+                written
             }
         }
     }

@@ -56,6 +56,24 @@ impl LogDirectory {
     }
 }
 
+/// Writes as a log without a gate does: what cannot be written is lost.
+trait WriteOrDrop<I: ?Sized> {
+    fn write_or_drop(&mut self, items: &I, counters: &LogCounters) -> io::Result<()>;
+}
+
+impl WriteOrDrop<[u8]> for Output {
+    fn write_or_drop(&mut self, lines: &[u8], counters: &LogCounters) -> io::Result<()> {
+        let len = lines.iter().filter(|byte| **byte == b'\n').count();
+        self.write(lines, counters).drop_rest(len, counters)
+    }
+}
+
+impl WriteOrDrop<Batch> for Destination {
+    fn write_or_drop(&mut self, batch: &Batch, counters: &LogCounters) -> io::Result<()> {
+        self.write(batch, counters).drop_rest(batch.len(), counters)
+    }
+}
+
 /// Lines written and lines lost.
 fn counts(counters: &LogCounters) -> (u64, u64) {
     let lines = counters.values();
@@ -76,7 +94,9 @@ fn no_file_is_longer_than_its_limit_and_no_line_is_torn() {
     let directory = LogDirectory::new(30, 3);
     let mut output = directory.open();
     let lines: String = (10..30).map(|number| format!("line {number}\n")).collect();
-    output.write(lines.as_bytes(), &directory.counters).unwrap();
+    output
+        .write_or_drop(lines.as_bytes(), &directory.counters)
+        .unwrap();
     assert_eq!(directory.names(), ["log", "log.1", "log.2", "log.3"]);
     assert_eq!(directory.text("log"), "line 28\nline 29\n");
     assert_eq!(directory.text("log.1"), "line 25\nline 26\nline 27\n");
@@ -84,7 +104,7 @@ fn no_file_is_longer_than_its_limit_and_no_line_is_torn() {
     assert_eq!(counts(&directory.counters), (20, 0));
     let long = format!("{}\n", "x".repeat(100));
     output
-        .write(format!("{long}{long}end\n").as_bytes(), &directory.counters)
+        .write_or_drop(format!("{long}{long}end\n").as_bytes(), &directory.counters)
         .unwrap();
     assert_eq!(directory.text("log"), "end\n");
     assert_eq!(
@@ -98,7 +118,7 @@ fn without_old_files_the_only_one_begins_anew() {
     let directory = LogDirectory::new(10, 0);
     directory
         .open()
-        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
+        .write_or_drop(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
     assert_eq!(directory.names(), ["log"]);
     assert_eq!(directory.text("log"), "line 3\n");
@@ -108,16 +128,20 @@ fn without_old_files_the_only_one_begins_anew() {
 fn what_lies_in_the_way_of_the_rotation_costs_counted_lines_until_it_is_gone() {
     let directory = LogDirectory::new(10, 1);
     let mut output = directory.open();
-    output.write(b"line 1\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 1\n", &directory.counters)
+        .unwrap();
     fs::create_dir_all(directory.at("log.1/full")).unwrap();
     for _ in 0..3 {
         output
-            .write(b"line 2\nline 3\n", &directory.counters)
+            .write_or_drop(b"line 2\nline 3\n", &directory.counters)
             .unwrap_err();
     }
     assert_eq!(counts(&directory.counters), (1, 6));
     fs::remove_dir_all(directory.at("log.1")).unwrap();
-    output.write(b"line 4\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 4\n", &directory.counters)
+        .unwrap();
     assert_eq!(counts(&directory.counters), (2, 6));
     assert_eq!(
         (directory.text("log"), directory.text("log.1")),
@@ -129,19 +153,29 @@ fn what_lies_in_the_way_of_the_rotation_costs_counted_lines_until_it_is_gone() {
 fn a_file_that_cannot_be_opened_costs_counted_lines_until_it_can() {
     let directory = LogDirectory::new(1_000, 1);
     let mut output = directory.open();
-    output.write(b"line 1\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 1\n", &directory.counters)
+        .unwrap();
     fs::remove_file(directory.at("log")).unwrap();
     fs::create_dir(directory.at("log")).unwrap();
-    output.write(b"line 2\n", &directory.counters).unwrap_err();
-    output.write(b"line 3\n", &directory.counters).unwrap_err();
+    output
+        .write_or_drop(b"line 2\n", &directory.counters)
+        .unwrap_err();
+    output
+        .write_or_drop(b"line 3\n", &directory.counters)
+        .unwrap_err();
     fs::remove_dir(directory.at("log")).unwrap();
-    output.write(b"line 4\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 4\n", &directory.counters)
+        .unwrap();
     assert_eq!(directory.text("log"), "line 4\n");
     assert_eq!(counts(&directory.counters), (2, 2));
     // A pipe in its place that has no reader does not block it either.
     fs::remove_file(directory.at("log")).unwrap();
     nix::unistd::mkfifo(&directory.at("log"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    output.write(b"line 5\n", &directory.counters).unwrap_err();
+    output
+        .write_or_drop(b"line 5\n", &directory.counters)
+        .unwrap_err();
     assert_eq!(counts(&directory.counters), (2, 3));
 }
 
@@ -153,13 +187,19 @@ fn a_file_that_others_move_or_empty_is_written_where_it_should_be() {
     let header = Formatter::new(&directory.settings).header().bytes();
     let header = String::from_utf8(header).unwrap();
     assert!(header.starts_with("version account-id interface-id srcaddr "));
-    output.write(b"line 1\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 1\n", &directory.counters)
+        .unwrap();
     fs::rename(directory.at("log"), directory.at("moved")).unwrap();
-    output.write(b"line 2\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 2\n", &directory.counters)
+        .unwrap();
     assert_eq!(directory.text("moved"), format!("{header}line 1\n"));
     assert_eq!(directory.text("log"), format!("{header}line 2\n"));
     File::create(directory.at("log")).unwrap();
-    output.write(b"line 3\n", &directory.counters).unwrap();
+    output
+        .write_or_drop(b"line 3\n", &directory.counters)
+        .unwrap();
     assert_eq!(directory.text("log"), format!("{header}line 3\n"));
     assert_eq!(counts(&directory.counters), (3, 0));
 }
@@ -172,7 +212,7 @@ fn fewer_old_files_than_before_are_kept_if_the_setting_says_so() {
     }
     let mut output = directory.open();
     output
-        .write(b"line 1\nline 2\n", &directory.counters)
+        .write_or_drop(b"line 1\nline 2\n", &directory.counters)
         .unwrap();
     assert_eq!(directory.names(), ["log", "log.1", "log.2"]);
 }
@@ -183,7 +223,7 @@ fn a_line_that_an_earlier_run_has_left_torn_ends_before_the_next() {
     fs::write(directory.at("log"), "{whole}\n{to").unwrap();
     directory
         .open()
-        .write(b"line\n", &directory.counters)
+        .write_or_drop(b"line\n", &directory.counters)
         .unwrap();
     assert_eq!(directory.text("log"), "{whole}\n{to\nline\n");
 }
@@ -206,7 +246,9 @@ fn a_file_of_another_format_or_of_other_fields_is_rotated_at_the_start() {
         // The second opening goes on with the file of the first.
         for line in ["{1}\n", "{2}\n"] {
             let mut output = directory.open();
-            output.write(line.as_bytes(), &directory.counters).unwrap();
+            output
+                .write_or_drop(line.as_bytes(), &directory.counters)
+                .unwrap();
         }
         let text = directory.text("log");
         assert!(text.ends_with("{1}\n{2}\n"), "{text}");
@@ -254,15 +296,15 @@ fn of_a_write_that_fails_halfway_only_what_is_not_whole_is_lost() {
     // 1,000 bytes a line: four are whole, and 96 bytes of the fifth fit.
     let line = format!("{}\n", "x".repeat(999));
     output
-        .write(line.repeat(8).as_bytes(), &counters)
+        .write_or_drop(line.repeat(8).as_bytes(), &counters)
         .unwrap_err();
     assert_eq!(counts(&counters), (4, 3), "the fifth is begun");
     assert_eq!(drain(&mut reader).len(), 4_096);
-    output.write(b"next\n", &counters).unwrap();
+    output.write_or_drop(b"next\n", &counters).unwrap();
     assert_eq!(counts(&counters), (6, 3));
     assert_eq!(drain(&mut reader), format!("{}next\n", &line[96..]));
     output
-        .write(line.repeat(5).as_bytes(), &counters)
+        .write_or_drop(line.repeat(5).as_bytes(), &counters)
         .unwrap_err();
     assert_eq!(counts(&counters), (10, 3));
     output.give_up(&counters);
@@ -276,7 +318,7 @@ fn a_link_is_written_to_and_not_rotated() {
     std::os::unix::fs::symlink(directory.at("there"), directory.at("log")).unwrap();
     directory
         .open()
-        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
+        .write_or_drop(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
     assert_eq!(directory.names(), ["log", "there"]);
     assert_eq!(directory.text("there"), "line 1\nline 2\nline 3\n");
@@ -298,7 +340,7 @@ fn a_pipe_is_written_to_and_not_rotated_and_its_reader_may_come_later() {
         })
     };
     output
-        .write(b"line 1\nline 2\nline 3\n", &directory.counters)
+        .write_or_drop(b"line 1\nline 2\nline 3\n", &directory.counters)
         .unwrap();
     assert_eq!(
         &reading.join().unwrap().unwrap(),
@@ -334,14 +376,15 @@ fn lines_for_a_receiver_that_is_not_there_are_lost_and_counted_until_it_comes() 
         listener.local_addr().unwrap()
     };
     let mut output = open_at("syslog+tcp", address);
-    output.write(&Batch::default(), &counters).unwrap();
+    output.write_or_drop(&Batch::default(), &counters).unwrap();
+    output.probe(&counters).unwrap_err();
     output
-        .write(&batch(&[b"one", b"two"]), &counters)
+        .write_or_drop(&batch(&[b"one", b"two"]), &counters)
         .unwrap_err();
     assert_eq!(counts(&counters), (0, 2));
     let listener = TcpListener::bind(address).unwrap();
     let mut lost = 2;
-    while output.write(&batch(&[b"{}"]), &counters).is_err() {
+    while output.write_or_drop(&batch(&[b"{}"]), &counters).is_err() {
         lost += 1;
         thread::sleep(Duration::from_millis(10));
     }
@@ -365,8 +408,8 @@ fn messages_of_ipfix_are_bounded_and_number_their_records() {
         .map(|number| [&[1, number / 50][..], &[number; 63]].concat())
         .collect();
     let items: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
-    output.write(&batch(&items), &counters).unwrap();
-    output.write(&batch(&items), &counters).unwrap();
+    output.write_or_drop(&batch(&items), &counters).unwrap();
+    output.write_or_drop(&batch(&items), &counters).unwrap();
     assert_eq!(counts(&counters), (200, 0));
     let mut numbers = Vec::new();
     let mut templates = 0;
@@ -391,4 +434,46 @@ fn messages_of_ipfix_are_bounded_and_number_their_records() {
     assert_eq!(templates, 1, "once in a minute");
     let wanted: Vec<u8> = (0..100).chain(0..100).collect();
     assert_eq!(numbers, wanted);
+}
+
+#[test]
+fn with_a_gate_lines_that_cannot_be_written_are_kept_and_close_it() {
+    let counters = LogCounters::default();
+    let (gate, stop) = (LogGate::default(), AtomicBool::new(true));
+    let (mut reader, writer) = pipe();
+    let output = Output::straight(writer, Header::Nothing).unwrap();
+    let mut lines = Lines::new(Destination::File(output), &counters, &stop);
+    lines.gate = Some(&gate);
+    let line = "x".repeat(999);
+    for _ in 0..8 {
+        lines.put(line.as_bytes());
+    }
+    lines.flush();
+    assert!(gate.has(LogFault::WriterFails) && lines.are_stuck());
+    assert_eq!(counts(&counters), (4, 0));
+    assert_eq!(lines.batch.len(), 3, "one is begun");
+    lines.flush();
+    assert_eq!(drain(&mut reader).len(), 4_096);
+    lines.flush();
+    assert!(!gate.is_closed() && !lines.are_stuck());
+    assert_eq!(counts(&counters), (8, 0));
+    assert_eq!(drain(&mut reader).len(), 8_000 - 4_096);
+    // What is left at the end is counted as lost.
+    for _ in 0..8 {
+        lines.put(line.as_bytes());
+    }
+    lines.finish();
+    assert_eq!(counts(&counters), (12, 4));
+}
+
+#[test]
+fn a_queue_that_was_full_has_room_again_when_it_is_found_empty() {
+    let gate = LogGate::default();
+    let (sender, events) = std::sync::mpsc::sync_channel(1);
+    sender.send("event").unwrap();
+    gate.report(LogFault::RecordLost);
+    assert!(next(&events, Some(&gate), Duration::ZERO).is_ok());
+    assert!(gate.is_closed());
+    next(&events, Some(&gate), Duration::ZERO).unwrap_err();
+    assert!(!gate.is_closed());
 }

@@ -232,6 +232,7 @@ impl Readings {
             dropped,
             lost,
             is_running,
+            is_closed,
         } = self.log;
         to.counter(
             "portcullis_log_lines",
@@ -255,6 +256,14 @@ impl Readings {
                 "1 while there is a thread that writes the session log",
             ),
             u64::from(is_running),
+        )?;
+        to.gauge(
+            Family::new(
+                "portcullis_log_closed",
+                "1 while no new session is admitted since the session log cannot be written \
+                 (log.fail_closed)",
+            ),
+            u64::from(is_closed),
         )?;
         to.gauge(
             Family::new(

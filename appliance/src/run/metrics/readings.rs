@@ -89,6 +89,8 @@ pub(super) struct LogReadings {
     pub(super) dropped: u64,
     pub(super) lost: LostEvents,
     pub(super) is_running: bool,
+    /// No new session is admitted, since the log cannot be written.
+    pub(super) is_closed: bool,
 }
 
 impl fmt::Debug for Readings {

@@ -314,6 +314,13 @@ portcullis::config_section! {
             unit: "events";
             restart: true;
         }
+        /// Whether no new session is admitted (`log_unavailable`) while the log cannot be written,
+        /// for those who must not forward what they cannot log. Sessions that exist go on. See [the
+        /// session log](LOG.md#fail-closed) for what a receiver over UDP means.
+        fail_closed: bool {
+            default: false, "traffic matters more than its log";
+            restart: true;
+        }
         /// The fields of the AWS format, as AWS writes a custom format: those of versions 2 to 5.
         fields: String {
             default: FlowField::VERSION_2.to_owned(), "AWS's default";
@@ -370,6 +377,10 @@ impl LogSettings {
         if matches!(self.output, LogOutput::Ipfix(_)) && self.format != LogFormat::default() {
             let why = "an `ipfix://` output has a format of its own";
             document.refuse("log.format", &["log.output"], why);
+        }
+        if self.fail_closed && !self.is_on() {
+            let why = "without a `log.output`, no session would ever be admitted";
+            document.refuse("log.fail_closed", &["log.output"], why);
         }
         if let Err(why) = FlowField::list(&self.fields) {
             document.refuse("log.fields", &[], &why);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 
-use portcullis::SessionFilter;
+use portcullis::{DropReason, SessionFilter};
 
 use super::*;
 
@@ -477,4 +478,91 @@ fn sessions_go_on_after_a_restart() {
         "refused, and the start goes on"
     );
     appliance.finish();
+}
+
+/// Returns the reason for which a new session of a host is dropped.
+fn refused(appliance: &TestAppliance, port: u16) -> Option<DropReason> {
+    appliance.packet(&syn(9, port, 80), 0).reason()
+}
+
+#[test]
+fn without_its_receiver_a_log_that_fails_closed_keeps_new_sessions_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let appliance = TestAppliance::start(&format!(
+        "[log]\noutput = \"syslog+tcp://{address}\"\nfail_closed = true\nopened = true\n"
+    ));
+    let gate = appliance.shared.engine.log_gate();
+    wait_for("an open gate", || !gate.is_closed());
+    appliance.connection(1, 1_000);
+    drop(listener.accept().unwrap());
+    drop(listener);
+    wait_for("a closed gate", || gate.is_closed());
+    assert_eq!(refused(&appliance, 2_000), Some(DropReason::LogUnavailable));
+    let [_, _, ack] = handshake(1, 1_000);
+    assert!(appliance.packet(&ack, 0).is_forward());
+    let reason = wait_for_health(&appliance, 503);
+    assert!(reason.starts_with("log_unavailable: "), "{reason}");
+    for (series, wanted) in [
+        ("portcullis_log_closed", 1.0),
+        ("portcullis_unhealthy{reason=\"log_unavailable\"}", 1.0),
+        (
+            "portcullis_dropped_packets_total{reason=\"log_unavailable\"}",
+            1.0,
+        ),
+    ] {
+        assert!((appliance.metric(series) - wanted).abs() < 1e-9, "{series}");
+    }
+    end_all(&appliance);
+    let listener = TcpListener::bind(address).unwrap();
+    wait_for("an open gate", || !gate.is_closed());
+    assert_eq!(refused(&appliance, 2_001), None);
+    wait_for_health(&appliance, 200);
+    // The line of the session that has ended meanwhile was kept.
+    let (mut connection, _) = listener.accept().unwrap();
+    drop(appliance.finish());
+    let mut text = String::new();
+    connection.read_to_string(&mut text).unwrap();
+    assert!(text.contains("\"event\":\"ended\""), "{text}");
+}
+
+#[test]
+fn a_full_queue_keeps_new_sessions_out_until_it_is_empty() {
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let appliance = TestAppliance::start_in(
+        directory,
+        "[log]\noutput = \"DIR/log\"\nfail_closed = true\nopened = true\nqueue = 16\n",
+    );
+    let gate = appliance.shared.engine.log_gate();
+    wait_for("an open gate", || !gate.is_closed());
+    // A pipe without a reader holds some lines, and the queue 16 events. The gate also closes for
+    // the moments in which the writer is slower than this thread.
+    let mut ports = 1..60_000;
+    let mut closed = 0;
+    while closed < 100 {
+        if gate.is_closed() {
+            closed += 1;
+            std::thread::sleep(Duration::from_millis(10));
+        } else {
+            closed = 0;
+            assert_eq!(refused(&appliance, ports.next().unwrap()), None);
+        }
+    }
+    assert_eq!(
+        refused(&appliance, 60_001),
+        Some(DropReason::LogUnavailable)
+    );
+    let lost = appliance.shared.lost_events().sessions;
+    assert!(lost > 0);
+    let reading = std::thread::spawn(move || {
+        let mut file = std::fs::File::open(pipe).unwrap();
+        std::io::copy(&mut file, &mut std::io::sink()).unwrap()
+    });
+    wait_for("an open gate", || !gate.is_closed());
+    assert_eq!(refused(&appliance, 60_001), None);
+    assert_eq!(appliance.shared.lost_events().sessions, lost);
+    drop(appliance.finish());
+    assert!(reading.join().unwrap() > 0);
 }

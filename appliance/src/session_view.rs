@@ -42,6 +42,9 @@ pub(crate) struct SessionView<Z = String> {
     pub(crate) rule: String,
     /// Number of the session that announced this one.
     pub(crate) parent: Option<u64>,
+    /// Identifier of that session among those of all appliances.
+    #[serde(default)]
+    pub(crate) parent_uid: Option<String>,
     /// Whether the session was adopted midstream.
     pub(crate) adopted: bool,
     /// Whether the session continues one that has ended.
@@ -81,6 +84,7 @@ impl<Z> SessionView<Z> {
             duration: session.duration().as_micros() as f64 / 1e6,
             rule: names.rule,
             parent: names.parent,
+            parent_uid: session.parent_uid.map(|uid| uid.to_string()),
             adopted: session.adopted,
             resumed: session.resumed,
             bypassed: session.bypassed,

@@ -110,7 +110,7 @@ impl Engine {
         let settings = &live.settings.ftp;
         let ruling = self
             .helpers
-            .control(settings, live.hot(), own(live), received, notes);
+            .control(settings, live.hot(), self.own(live), received, notes);
         for note in notes.iter() {
             trace.step(|| Step::Helper(Box::new(*note)));
         }
@@ -124,7 +124,7 @@ impl Engine {
         };
         let settings = &live.settings.ftp;
         self.helpers
-            .may_pass_unread(settings, live.hot(), own(live), &received)
+            .may_pass_unread(settings, live.hot(), self.own(live), &received)
     }
 
     /// Continues a control session that begins midstream, and reads the segment that opened it.
@@ -138,7 +138,7 @@ impl Engine {
         trace: &mut T,
     ) -> bool {
         let settings = &live.settings.ftp;
-        let own = own(live);
+        let own = self.own(live);
         if !settings.is_control(live.hot(), own.rule) {
             return true;
         }
@@ -148,6 +148,20 @@ impl Engine {
         control_segment(candidate, direction).is_none_or(|received| {
             self.inspect_control(live, &received, &mut effects.helped, trace) == Ruling::Passes
         })
+    }
+
+    /// Returns the identifiers and the rule of a session.
+    fn own(&self, live: &Live<'_>) -> Parent {
+        let session = live.id();
+        Parent {
+            session,
+            uid: live
+                .shard
+                .slab
+                .origin(live.slot)
+                .unwrap_or(self.uid(session)),
+            rule: live.rule(),
+        }
     }
 }
 
@@ -163,14 +177,6 @@ pub(super) const fn ftp_refused(tracked: Tracked) -> Verdict {
         ..tracked
     };
     Verdict::Drop(DropReason::FtpRefused, refused)
-}
-
-/// Returns the identifier and the rule of a session.
-fn own(live: &Live<'_>) -> Parent {
-    Parent {
-        session: live.id(),
-        rule: live.rule(),
-    }
 }
 
 /// Returns a segment as a helper reads it.

@@ -6,12 +6,13 @@ use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
 use crate::ftp::helper::Rules;
 use crate::packet::{PROTOCOL_TCP, Parsed, TcpFlags, Transport};
 use crate::policy::{NewSession, RuleId};
-use crate::session::{SessionId, Slot};
+use crate::session::{SessionId, SessionUid, Slot};
 
 /// The control session of an announced session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parent {
     pub(super) session: SessionId,
+    pub(super) uid: SessionUid,
     pub(super) rule: RuleId,
 }
 

@@ -63,7 +63,7 @@ pub(super) struct ControlSession {
 #[derive(Debug, Clone, Copy)]
 struct Child {
     /// Session that announced this one, if it is or was here.
-    parent: Option<SessionId>,
+    parent: Option<Parent>,
     ends: SessionEnds,
 }
 
@@ -71,7 +71,7 @@ struct Child {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AnnouncedSession {
     /// Session that announced this one, if it is here and not on another appliance.
-    pub(super) session: Option<SessionId>,
+    pub(super) parent: Option<Parent>,
     pub(super) rule: RuleId,
     expectation: Expectation,
 }
@@ -210,7 +210,7 @@ impl Helpers {
         }
         let expectation = self.expectations.take(&call, now)?;
         Some(AnnouncedSession {
-            session: own.map(|parent| parent.session),
+            parent: own,
             rule,
             expectation,
         })
@@ -220,7 +220,7 @@ impl Helpers {
     /// withdrawn in the meantime.
     pub(super) fn give_back(&self, announced: &AnnouncedSession, now: Instant) {
         let expectation = &announced.expectation;
-        let Some(parent) = announced.session else {
+        let Some(parent) = announced.parent.map(|parent| parent.session) else {
             if !self.parents.contains_key(&expectation.parent) {
                 let _ = self.expectations.insert(expectation, now);
             }
@@ -270,21 +270,17 @@ impl Helpers {
 
     /// Notes that an announced session was opened. The caller holds the lock of its shard.
     pub(super) fn note_announced(&self, child: SessionId, announced: &AnnouncedSession) {
-        self.note_parent(child, announced.session, announced.expectation.parent);
+        self.note_parent(child, announced.parent, announced.expectation.parent);
     }
 
     /// Notes the parent of a session. The caller holds the lock of the session's shard, so that the
     /// session cannot end in the meantime.
-    pub(super) fn note_parent(
-        &self,
-        child: SessionId,
-        parent: Option<SessionId>,
-        ends: SessionEnds,
-    ) {
+    pub(super) fn note_parent(&self, child: SessionId, parent: Option<Parent>, ends: SessionEnds) {
         // An announced session announces nothing itself, so that no session is kept alive by the
         // children of its children.
-        let parent =
-            parent.filter(|parent| *parent != child && !self.children.contains_key(parent));
+        let parent = parent.filter(|parent| {
+            parent.session != child && !self.children.contains_key(&parent.session)
+        });
         if self
             .children
             .insert(child, Child { parent, ends })
@@ -292,7 +288,7 @@ impl Helpers {
         {
             self.children_len.fetch_add(1, Ordering::Relaxed);
             if let Some(parent) = parent {
-                *self.families.entry(parent).or_insert(0) += 1;
+                *self.families.entry(parent.session).or_insert(0) += 1;
             }
         }
     }
@@ -314,7 +310,7 @@ impl Helpers {
     }
 
     /// Returns the session that announced `child`, if it is or was here.
-    pub(super) fn parent_of(&self, child: SessionId) -> Option<SessionId> {
+    pub(super) fn parent_of(&self, child: SessionId) -> Option<Parent> {
         if self.children_len.load(Ordering::Relaxed) == 0 {
             return None;
         }
@@ -336,7 +332,7 @@ impl Helpers {
         {
             self.children_len.fetch_sub(1, Ordering::Relaxed);
             if let Some(parent) = child.parent {
-                self.families.remove_if_mut(&parent, |_, children| {
+                self.families.remove_if_mut(&parent.session, |_, children| {
                     *children -= 1;
                     *children == 0
                 });

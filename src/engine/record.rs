@@ -65,6 +65,7 @@ impl Engine {
         beside: Beside,
     ) -> Option<SessionRecord> {
         let (initiator, key) = (slot.initiator(), &slot.key);
+        let parent = self.helpers.parent_of(id);
         let traffic = |direction| {
             let (packets, bytes) = slot.traffic(direction);
             Traffic { packets, bytes }
@@ -92,7 +93,8 @@ impl Engine {
                 _ => None,
             }),
             rule: RuleId(cold.rule),
-            parent: self.helpers.parent_of(id),
+            parent: parent.map(|parent| parent.session),
+            parent_uid: parent.map(|parent| parent.uid),
             adopted: cold.has(Mark::Adopted),
             resumed: cold.has(Mark::Resumed),
             bypassed: cold.has(Mark::Bypassed),

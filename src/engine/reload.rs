@@ -438,6 +438,7 @@ impl Engine {
             .slab
             .cold_mut(session)
             .set(Mark::NoLongerAdmitted, !admitted);
+        let origin = shard.slab.origin(session);
         let slot = shard.slab.hot_mut(session);
         slot.profile = profile;
         if slot.key.protocol() == PROTOCOL_TCP {
@@ -446,8 +447,12 @@ impl Engine {
                 _ => slot.track.set_liberal(),
             }
             let id = self.table.id(shard_id, session, slot.generation);
-            self.helpers
-                .under_rule(Parent { session: id, rule }, slot, &settings.ftp);
+            let control = Parent {
+                session: id,
+                uid: origin.unwrap_or(self.uid(id)),
+                rule,
+            };
+            self.helpers.under_rule(control, slot, &settings.ftp);
         }
         if deadline != slot.deadline {
             Tally::count(&tally.retimed);

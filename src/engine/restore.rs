@@ -275,15 +275,20 @@ impl Engine {
     }
 
     /// Returns the session between two ends.
-    fn id_of(&self, ends: &SessionEnds) -> Option<SessionId> {
+    fn session_at(&self, ends: &SessionEnds) -> Option<Parent> {
         let key = ends.key()?;
         let place = self.table.place(&key);
         let held = self.table.lock(place.shard);
         let number = held.shard.find(place.hash, &key)?;
-        Some(
-            self.table
-                .id(place.shard, number, held.shard.slab.hot(number).generation),
-        )
+        let slab = &held.shard.slab;
+        let session = self
+            .table
+            .id(place.shard, number, slab.hot(number).generation);
+        Some(Parent {
+            session,
+            uid: slab.origin(number).unwrap_or(self.uid(session)),
+            rule: RuleId(slab.cold(number).rule),
+        })
     }
 
     /// Puts a session into the table, if the policy admits it and there is room.
@@ -321,7 +326,7 @@ impl Engine {
             false if settings.on_reload == OnReload::End => return Some(Landed::Refused),
             false => RuleId(session.cold.rule),
         };
-        let parent = session.parent.and_then(|parent| self.id_of(&parent));
+        let parent = session.parent.and_then(|parent| self.session_at(&parent));
         let mut held = self.table.lock(place.shard);
         if !Arc::ptr_eq(&held.settings, settings) {
             return None;
@@ -370,10 +375,9 @@ impl Engine {
         track_under(settings, rule, own);
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
-        let control = Parent { session: id, rule };
         match session.parent {
             Some(ends) => self.helpers.note_parent(id, parent, ends),
-            None => self.inspect_again(&settings.ftp, own, control, session),
+            None => self.inspect_again(&settings.ftp, own, id, session, rule),
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
@@ -385,7 +389,19 @@ impl Engine {
     }
 
     /// Goes on with the inspection of a control session where its record left it.
-    fn inspect_again(&self, ftp: &FtpSettings, own: &Slot, control: Parent, session: &Sound) {
+    fn inspect_again(
+        &self,
+        ftp: &FtpSettings,
+        own: &Slot,
+        id: SessionId,
+        session: &Sound,
+        rule: RuleId,
+    ) {
+        let control = Parent {
+            session: id,
+            uid: session.uid.unwrap_or(self.uid(id)),
+            rule,
+        };
         if ftp.is_control(own, control.rule) {
             self.helpers
                 .resume_inspection(ftp, own, control, session.control);

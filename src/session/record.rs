@@ -54,6 +54,8 @@ pub struct SessionRecord {
     pub rule: RuleId,
     /// The session that announced this one.
     pub parent: Option<SessionId>,
+    /// The identifier in logs of the session that announced this one.
+    pub parent_uid: Option<SessionUid>,
     /// The session was adopted midstream.
     pub adopted: bool,
     /// The session continues one that had ended: a late packet was readmitted.

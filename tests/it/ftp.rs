@@ -142,6 +142,7 @@ fn passive_data_is_related_once_and_nothing_else_is_opened() {
         );
         let session = control.session(50_000);
         assert_eq!(session.parent, Some(control.session(21).id));
+        assert_eq!(session.parent_uid, Some(control.session(21).uid));
         assert_eq!(session.rule, control.session(21).rule);
         assert_eq!(
             control.syn(1, 40_001, 2, 50_000).reason(),

@@ -823,6 +823,7 @@ fn a_control_session_is_listened_to_and_its_child_stays_its_child() {
         .find(|session| session.dst_port == 50_000)
         .unwrap();
     assert_eq!(child.parent, Some(parent.id));
+    assert_eq!(child.parent_uid, Some(parent.uid));
     // The next transfer is announced to the new engine.
     talk(&new, true, epsv);
     talk(

@@ -116,6 +116,10 @@ fn own(facts: &Facts<'_>) -> Value {
     set("zone", Some(json!(facts.flow.zone)));
     set("action", Some(json!(facts.action())));
     set("state", facts.session.map(|session| json!(session.state)));
+    set(
+        "parent_uid",
+        facts.parent_uid().map(|uid| json!(uid.to_string())),
+    );
     set("history", facts.history().map(Value::from));
     set("conn_state", facts.conn_state().map(Value::from));
     set("icmp_type", facts.flow.icmp_type.map(Value::from));

@@ -37,6 +37,9 @@ pub(super) fn record(facts: &Facts<'_>, host: &str) -> Value {
         Some(session) => {
             set("event_type", json!("flow"));
             set("flow_id", json!(flow_id(session.uid)));
+            if let Some(parent) = session.parent_uid {
+                set("parent_id", json!(flow_id(parent)));
+            }
             set("flow", flow(facts, session));
             if facts.flow.protocol == Protocol::TCP {
                 set("tcp", tcp(session));
@@ -160,7 +163,7 @@ fn own(facts: &Facts<'_>) -> Value {
         Outcome::Ended(reason) => Some(reason.name()),
         _ => None,
     };
-    json!({
+    let mut own = json!({
         "uid": facts.uid(),
         "zone": facts.flow.zone,
         "rule": facts.rule,
@@ -168,5 +171,9 @@ fn own(facts: &Facts<'_>) -> Value {
         "end_reason": end_reason,
         "history": facts.history(),
         "conn_state": facts.conn_state(),
-    })
+    });
+    if let (Some(uid), Some(own)) = (facts.parent_uid(), own.as_object_mut()) {
+        own.insert("parent_uid".to_owned(), json!(uid.to_string()));
+    }
+    own
 }

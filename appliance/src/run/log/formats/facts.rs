@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis::event::Traffic;
 use portcullis::policy::Action;
-use portcullis::{DeniedSession, EndReason, SessionRecord};
+use portcullis::{DeniedSession, EndReason, SessionRecord, SessionUid};
 
 use super::super::super::event_queue::SessionEvent;
 use super::super::super::view::Viewer;
@@ -30,7 +30,6 @@ pub(super) struct Facts<'a> {
     pub(super) flow: FiveTuple,
     /// `None` for a packet.
     pub(super) session: Option<&'a SessionRecord>,
-    /// The number of the session that announced this one.
     pub(super) original: Traffic,
     pub(super) reply: Traffic,
     /// Time of the first packet, since the Unix epoch.
@@ -102,6 +101,11 @@ impl<'a> Facts<'a> {
     /// Returns the session's identifier.
     pub(super) fn uid(&self) -> Option<String> {
         self.session.map(|session| session.uid.to_string())
+    }
+
+    /// Returns the identifier of the session that announced this one.
+    pub(super) fn parent_uid(&self) -> Option<SessionUid> {
+        self.session?.parent_uid
     }
 
     /// Returns Zeek's history letters; `None` if there are none.

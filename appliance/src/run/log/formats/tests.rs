@@ -150,20 +150,20 @@ fn a_row_of_zeek_has_the_names_types_and_order_of_its_conn_log() {
         "#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\t\
          orig_bytes\tresp_bytes\tconn_state\tlocal_orig\tlocal_resp\tmissed_bytes\thistory\t\
          orig_pkts\torig_ip_bytes\tresp_pkts\tresp_ip_bytes\ttunnel_parents\tip_proto\t\
-         community_id\taction\trule\tzone"
+         community_id\taction\trule\tzone\tparent_uid"
     );
     assert_eq!(
         lines[7],
         "#types\ttime\tstring\taddr\tport\taddr\tport\tenum\tstring\tinterval\tcount\tcount\t\
          string\tbool\tbool\tcount\tstring\tcount\tcount\tcount\tcount\tset[string]\tcount\t\
-         string\tstring\tstring\tstring"
+         string\tstring\tstring\tstring\tstring"
     );
     let record = connection();
     assert_eq!(
         zeek::line(&ended(&record, EndReason::Closed)),
         "1700000000.250000\t8c1f03a2b4d5e6f7-10000002a\t10.0.0.1\t1000\t192.0.2.1\t80\ttcp\t-\t\
          1.500000\t-\t-\tSF\t-\t-\t0\tShAFf\t4\t160\t2\t80\t-\t6\t\
-         1:4gNjMmZA3i1VP1t+Ad6ENSQ2W30=\tallow\tweb\tblue"
+         1:4gNjMmZA3i1VP1t+Ad6ENSQ2W30=\tallow\tweb\tblue\t-"
     );
 }
 

@@ -32,7 +32,7 @@ const fn column(name: &'static str, kind: &'static str, value: fn(&Facts<'_>) ->
     Column { name, kind, value }
 }
 
-const COLUMNS: [Column; 26] = [
+const COLUMNS: [Column; 27] = [
     column("ts", "time", |facts| Value::Time(facts.start)),
     column("uid", "string", |facts| text(facts.uid())),
     column("id.orig_h", "addr", |facts| {
@@ -78,7 +78,7 @@ const COLUMNS: [Column; 26] = [
     column("resp_ip_bytes", "count", |facts| {
         Value::Count(facts.reply.bytes)
     }),
-    // Zeek names connections here; the session that announced this one is none.
+    // Zeek names tunnels here; the session that announced this one is none.
     column("tunnel_parents", "set[string]", |_| Value::Unset),
     column("ip_proto", "count", |facts| {
         Value::Count(facts.flow.protocol.0.into())
@@ -92,6 +92,9 @@ const COLUMNS: [Column; 26] = [
     column("rule", "string", |facts| Value::Text(facts.rule.to_owned())),
     column("zone", "string", |facts| {
         Value::Text(facts.flow.zone.clone())
+    }),
+    column("parent_uid", "string", |facts| {
+        text(facts.parent_uid().map(|uid| uid.to_string()))
     }),
 ];
 

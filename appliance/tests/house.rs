@@ -142,6 +142,7 @@ const FLOORS: &[&str] = &[
     "run::log::formats::zeek",
     "run::log::formats::eve",
     "run::log::formats::ecs",
+    "run::log::formats::intervals",
     "run::log::formats::vpc",
     "run::log::formats::ipfix",
     "run::log::formats::json",

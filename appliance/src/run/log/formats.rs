@@ -3,6 +3,7 @@
 mod ecs;
 mod eve;
 mod facts;
+mod intervals;
 pub(super) mod ipfix;
 mod json;
 #[cfg(test)]
@@ -16,6 +17,7 @@ use super::super::event_queue::SessionEvent;
 use super::super::settings::{FlowField, LogFormat, LogOutput, LogSettings};
 use super::super::view::Viewer;
 use facts::Facts;
+use intervals::{Intervals, Moment};
 
 /// Renders events in the format of the settings.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Formatter {
     host: String,
     /// Fields of flow log records.
     fields: Vec<FlowField>,
+    /// Sessions that have flow log records and live on.
+    intervals: Intervals,
 }
 
 /// The beginning of each file of a format.
@@ -73,6 +77,7 @@ impl Formatter {
         Self {
             host: settings.host(),
             fields: FlowField::list(&settings.fields).unwrap_or_default(),
+            intervals: Intervals::default(),
             settings: settings.clone(),
         }
     }
@@ -94,7 +99,7 @@ impl Formatter {
     /// # Errors
     /// Returns an error if the event cannot be written as JSON.
     pub(super) fn put(
-        &self,
+        &mut self,
         viewer: &Viewer<'_>,
         event: &SessionEvent,
         mut put_item: impl FnMut(&[u8]),
@@ -133,7 +138,15 @@ impl Formatter {
             }
             LogFormat::Ecs => put(&ecs::event(&facts, &self.host).to_string()),
             LogFormat::AwsVpcFlow => {
-                for record in vpc::records(&facts) {
+                let engine = &viewer.data_path.shared.engine;
+                let moment = Moment {
+                    at: viewer.clock.at(viewer.now),
+                    max_sessions: engine.max_sessions(),
+                    is_live: &|id| engine.inspect(id, viewer.now).is_some(),
+                };
+                let part = self.intervals.take(&facts, &moment);
+                let records = part.into_iter().flat_map(|part| vpc::records(&facts, part));
+                for record in records {
                     put(&record.line(&self.fields, &self.settings));
                 }
             }

@@ -83,7 +83,7 @@ impl SessionLog {
         let _running = Running::new(&self.counters, gate);
         let mut lines = Lines::new(output, &self.counters, stop);
         lines.gate = gate;
-        let formatter = Formatter::new(&self.settings);
+        let mut formatter = Formatter::new(&self.settings);
         loop {
             if lines.are_stuck() {
                 if stop.load(Ordering::Relaxed) {
@@ -93,7 +93,7 @@ impl SessionLog {
                 continue;
             }
             match next(events, gate, lines.wait(Instant::now())) {
-                Ok(event) => self.put(&event, &formatter, &mut lines),
+                Ok(event) => self.put(&event, &mut formatter, &mut lines),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => break,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -103,7 +103,7 @@ impl SessionLog {
             }
         }
         for event in events.try_iter() {
-            self.put(&event, &formatter, &mut lines);
+            self.put(&event, &mut formatter, &mut lines);
         }
         lines.finish();
     }
@@ -115,7 +115,7 @@ impl SessionLog {
         self.settings.fail_closed.then_some(gate)
     }
 
-    fn put(&self, event: &SessionEvent, formatter: &Formatter, lines: &mut Lines<'_>) {
+    fn put(&self, event: &SessionEvent, formatter: &mut Formatter, lines: &mut Lines<'_>) {
         self.data_path.shared.took(event);
         let policy = self.data_path.shared.engine.policy();
         let viewer = Viewer {

@@ -281,7 +281,8 @@ portcullis::config_section! {
             restart: true;
         }
         /// The interval at which a live session has another line, so that long sessions are seen
-        /// before they end; or `off`. Only in the formats `json` and `ecs`.
+        /// before they end; or `off`. Only in the formats `json`, `ecs` and `aws_vpc_flow`, whose
+        /// lines have the traffic since the one before: its aggregation interval.
         interim: Interval {
             default: Interval(None), "most sessions are short";
             bounds: Duration::from_secs(1)..=Duration::from_secs(86_400);
@@ -349,7 +350,7 @@ impl LogSettings {
 
     /// Returns the interval of the lines of a live session, if there are any.
     pub(crate) fn interim(&self) -> Option<Duration> {
-        self.interim.0.filter(|_| self.format.has_opened())
+        self.interim.0.filter(|_| self.format.has_interim())
     }
 
     /// Returns the name of this appliance in lines.

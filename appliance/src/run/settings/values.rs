@@ -66,6 +66,11 @@ impl LogFormat {
     pub(crate) const fn has_opened(self) -> bool {
         matches!(self, Self::Json | Self::Ecs)
     }
+
+    /// Returns whether the format has lines for a session that lives on.
+    pub(crate) const fn has_interim(self) -> bool {
+        matches!(self, Self::Json | Self::Ecs | Self::AwsVpcFlow)
+    }
 }
 
 /// Rules whose sessions are stored.

@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::facts::Outcome;
+use super::intervals::{Intervals, Moment, Part};
 use super::*;
 use crate::five_tuple::FiveTuple;
 use crate::run::view::ListedSession;
@@ -243,7 +244,7 @@ fn icmp_has_its_type_where_the_format_says_so_and_no_ports() {
     assert!(ecs["source"].get("port").is_none());
     let settings = LogSettings::default();
     let fields = FlowField::list("${srcport} ${dstport} ${protocol} ${type}").unwrap();
-    let lines: Vec<_> = vpc::records(&facts)
+    let lines: Vec<_> = vpc::records(&facts, Part::whole(&facts))
         .map(|record| record.line(&fields, &settings))
         .collect();
     assert_eq!(lines, ["0 0 58 IPv6", "0 0 58 IPv6"]);
@@ -397,7 +398,7 @@ fn flow_log_records_have_the_fields_of_the_settings() {
     };
     let lines = |facts: &Facts<'_>, fields: &str| -> Vec<String> {
         let fields = FlowField::list(fields).unwrap();
-        let records = vpc::records(facts);
+        let records = vpc::records(facts, Part::whole(facts));
         records
             .map(|record| record.line(&fields, &settings))
             .collect()
@@ -528,4 +529,79 @@ fn the_schemas_are_up_to_date_with_the_objects_like_every_page() {
             "{path} is stale: UPDATE=1 cargo test -p portcullis-appliance page"
         );
     }
+}
+
+#[test]
+fn records_of_intervals_add_up_to_the_session_and_end_with_it() {
+    let record = connection();
+    let mut intervals = Intervals::default();
+    let live = |_| true;
+    let moment = |seconds| Moment {
+        at: START + Duration::from_secs(seconds),
+        max_sessions: 1,
+        is_live: &live,
+    };
+    let update = |packets, bytes| Facts {
+        outcome: Outcome::Updated,
+        original: Traffic { packets, bytes },
+        reply: Traffic::default(),
+        ..ended(&record, EndReason::Closed)
+    };
+    let part = intervals.take(&update(1, 40), &moment(60)).unwrap();
+    assert_eq!((part.original.packets, part.start), (1, START));
+    let part = intervals.take(&update(3, 120), &moment(120)).unwrap();
+    assert_eq!((part.original.packets, part.original.bytes), (2, 80));
+    assert_eq!(part.start, START + Duration::from_secs(60));
+    assert_ne!(part.flags_before, [0; 2]);
+    let part = intervals.take(&update(3, 120), &moment(180)).unwrap();
+    assert_eq!(vpc::records(&update(3, 120), part).count(), 0);
+    let last = ended(&record, EndReason::Closed);
+    let part = intervals.take(&last, &moment(200)).unwrap();
+    assert_eq!((part.original.packets, part.original.bytes), (1, 40));
+    assert_eq!(part.reply, record.reply);
+    let lines: Vec<_> = vpc::records(&last, part)
+        .map(|record| {
+            record.line(
+                &FlowField::list("${packets} ${start} ${end} ${action} ${tcp-flags}").unwrap(),
+                &LogSettings::default(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "1 1700000180 1700000180 ACCEPT 0",
+            "2 1700000180 1700000180 ACCEPT 0"
+        ]
+    );
+    // A session that had no record in between has one of all its traffic.
+    let part = intervals.take(&last, &moment(200)).unwrap();
+    assert_eq!(part, Part::whole(&last));
+}
+
+#[test]
+fn a_session_that_has_ended_has_no_record_of_an_interval() {
+    let record = connection();
+    let update = Facts {
+        outcome: Outcome::Updated,
+        ..ended(&record, EndReason::Closed)
+    };
+    let mut intervals = Intervals::default();
+    let moment = |max_sessions, is_live| Moment {
+        at: START,
+        max_sessions,
+        is_live,
+    };
+    assert_eq!(intervals.take(&update, &moment(1, &|_| false)), None);
+    assert_eq!(intervals.take(&update, &moment(0, &|_| true)), None);
+    assert!(intervals.take(&update, &moment(1, &|_| true)).is_some());
+    // The end of another session was lost: its place is free.
+    let mut other = record;
+    other.id = SessionId::from_number(99).unwrap();
+    let update = Facts {
+        session: Some(&other),
+        ..update
+    };
+    let lives = |id| id == other.id;
+    assert!(intervals.take(&update, &moment(1, &lives)).is_some());
 }

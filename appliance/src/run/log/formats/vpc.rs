@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use portcullis::Direction;
 use portcullis::event::Traffic;
 use portcullis::policy::{Action, Protocol};
-use portcullis::session::history::Letter;
-use portcullis::{Direction, SessionRecord};
 
 use super::super::super::settings::{FlowField, LogSettings};
 use super::facts::{Facts, Outcome};
+use super::intervals::{Part, flags};
 use crate::five_tuple::Endpoint;
 
 /// Returns the first line of a file.
@@ -32,13 +32,13 @@ pub(super) struct FlowRecord {
     flags: u8,
 }
 
-/// Returns the records of an event: of a session that has ended, one for each direction that has
-/// sent anything; of a denied packet, one.
-pub(super) fn records(facts: &Facts<'_>) -> impl Iterator<Item = FlowRecord> {
+/// Returns the records of a part of a session, one for each direction that has sent anything in it;
+/// of a denied packet, one.
+pub(super) fn records(facts: &Facts<'_>, part: Part) -> impl Iterator<Item = FlowRecord> {
     let action = match facts.outcome {
-        Outcome::Ended(_) => Some("ACCEPT"),
-        // An audited session has passed, and gets its records at its end.
-        Outcome::Opened | Outcome::Updated | Outcome::Decided(Action::Audit) => None,
+        Outcome::Ended(_) | Outcome::Updated => Some("ACCEPT"),
+        // An audited session has passed, and gets its records as a session.
+        Outcome::Opened | Outcome::Decided(Action::Audit) => None,
         Outcome::Decided(_) => Some("REJECT"),
     };
     let (from, to) = (facts.flow.initiator(), facts.flow.responder());
@@ -47,35 +47,21 @@ pub(super) fn records(facts: &Facts<'_>) -> impl Iterator<Item = FlowRecord> {
         to,
         protocol: facts.flow.protocol,
         traffic,
-        start: facts.start,
-        end: facts.last,
+        start: part.start,
+        end: facts.last.max(part.start),
         action: action.unwrap_or_default(),
         flags: facts.session.map_or(0, |session| flags(session, direction)),
     };
-    [
-        record(from, to, facts.original, Direction::Original),
-        record(to, from, facts.reply, Direction::Reply),
-    ]
-    .into_iter()
-    .filter(move |record| action.is_some() && record.traffic.packets > 0)
-}
-
-/// Returns TCP's flags of a direction as AWS counts them: FIN 1, SYN 2, RST 4, SYN-ACK 18.
-pub(super) fn flags(session: &SessionRecord, direction: Direction) -> u8 {
-    let of_direction = session
-        .history
-        .letters()
-        .filter(|(_, from)| *from == direction);
-    of_direction.fold(0, |flags, (letter, _)| {
-        flags
-            | match letter {
-                Letter::Fin => 1,
-                Letter::Syn => 2,
-                Letter::Reset => 4,
-                Letter::Handshake => 18,
-                _ => 0,
-            }
-    })
+    let mut records = [
+        record(from, to, part.original, Direction::Original),
+        record(to, from, part.reply, Direction::Reply),
+    ];
+    for (record, before) in records.iter_mut().zip(part.flags_before) {
+        record.flags &= !before;
+    }
+    records
+        .into_iter()
+        .filter(move |record| action.is_some() && record.traffic.packets > 0)
 }
 
 impl FlowRecord {

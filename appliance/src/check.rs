@@ -14,6 +14,8 @@ use crate::run::settings::{self, Settings};
 mod json;
 mod snippet;
 
+use self::json::CheckRow;
+
 /// The arguments of `portcullis check`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
@@ -143,7 +145,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
         Err(source) => {
             if args.json {
                 let mut out = io::stdout().lock();
-                writeln!(out, "{:#}", json::unreadable(&name, &source))?;
+                put(&mut out, &CheckRow::unreadable(&name, &source))?;
                 out.flush()?;
             }
             return Err(CheckError::Read { name, source });
@@ -159,7 +161,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
     }
     let mut out = io::stdout().lock();
     if args.json {
-        writeln!(out, "{:#}", json::object(&name, &report))?;
+        put(&mut out, &CheckRow::new(&name, &report))?;
         out.flush()?;
     }
     match report {
@@ -192,6 +194,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
             })
         }
     }
+}
+
+/// Writes a result as a line of JSON.
+fn put(out: &mut impl Write, row: &CheckRow<'_>) -> io::Result<()> {
+    let text = serde_json::to_string(row).map_err(io::Error::from)?;
+    writeln!(out, "{text}")
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@ mod bench;
 mod capture;
 mod check;
 mod config_file;
+mod counts;
 mod five_tuple;
 mod memory;
 mod observe;
 mod output;
 mod replay;
 mod run;
+#[cfg(test)]
+mod schema;
 mod session_view;
 mod sessions;
 mod simulate;

@@ -20,6 +20,8 @@ use self::measures::faults_below;
 const FLOORS: &[&str] = &[
     // Shared by several commands.
     "output",
+    "counts",
+    "schema",
     "memory",
     "five_tuple",
     "session_view",
@@ -134,8 +136,8 @@ const FLOORS: &[&str] = &[
     "run::control::readings",
     "run::control::answer",
     "run::control",
-    "run::log::batch",
     "run::log::counters",
+    "run::log::batch",
     "run::log::datagrams",
     "run::log::stream",
     "run::log::formats::facts",
@@ -166,6 +168,7 @@ const FLOORS: &[&str] = &[
     "sessions::error",
     "sessions::client",
     "sessions::table",
+    "sessions::json",
     "sessions::filter",
     "sessions::top::args",
     "sessions::top::look",

@@ -49,6 +49,7 @@ pub(super) enum Kind {
 
 /// Share of each kind in the packets of a mix.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Shares {
     pub(super) data: f64,
     pub(super) ack: f64,

@@ -11,6 +11,7 @@ use super::worker::Samples;
 
 /// The minimum and the median sample.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Spread {
     pub(super) min: f64,
     pub(super) median: f64,
@@ -29,6 +30,7 @@ impl Spread {
 
 /// Times of the calls with packets during one operation on the table.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct DuringOperation {
     pub(super) operation: &'static str,
     /// Runs of the operation.
@@ -94,6 +96,7 @@ pub(super) enum Measured {
 
 /// Result of a measurement. Figures that a mode does not measure are `None`.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Report {
     mode: String,
     protocol: String,

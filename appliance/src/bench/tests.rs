@@ -328,3 +328,8 @@ fn datagrams_of_every_session_have_right_checksums() {
         }
     }
 }
+
+#[test]
+fn the_schema_is_up_to_date_with_the_report_like_every_page() {
+    crate::schema::check::<super::report::Report>("bench");
+}

@@ -314,10 +314,20 @@ fn text_that_is_not_toml_is_shown_line_by_line() {
     assert!(lines.contains(&2) && lines.contains(&4), "{errors}");
 }
 
+/// Returns a result as JSON.
+fn object(report: &Result<Report, ConfigErrors>) -> serde_json::Value {
+    serde_json::to_value(CheckRow::new("f.toml", report)).unwrap()
+}
+
+#[test]
+fn the_schema_is_up_to_date_with_the_result_like_every_page() {
+    crate::schema::check::<CheckRow<'_>>("check");
+}
+
 #[test]
 fn json_has_errors_and_values() {
     let text = "[table]\nmax_sessions = 0\n";
-    let object = json::object("f.toml", &Report::new(text, "f.toml", None));
+    let object = object(&Report::new(text, "f.toml", None));
     assert_eq!(object["valid"], false);
     assert_eq!(
         object["errors"][0],
@@ -326,10 +336,7 @@ fn json_has_errors_and_values() {
             "message": "0 is out of bounds: 1 to 268435456",
         })
     );
-    let object = json::object(
-        "f.toml",
-        &Report::new("table.max_sessions = 7", "f.toml", None),
-    );
+    let object = self::object(&Report::new("table.max_sessions = 7", "f.toml", None));
     assert_eq!(
         (&object["valid"], &object["errors"]),
         (&true.into(), &serde_json::json!([]))
@@ -354,7 +361,8 @@ fn json_of_an_unreadable_file_has_its_error() {
     let path = directory.path().join("binary.toml");
     std::fs::write(&path, [0xff, 0xfe]).unwrap();
     let source = config_file::text(&path).unwrap_err();
-    let object = json::unreadable("binary.toml", &source);
+    let object = CheckRow::unreadable("binary.toml", &source);
+    let object = serde_json::to_value(object).unwrap();
     assert_eq!(object["valid"], false);
     assert_eq!(object["errors"][0]["file"], "binary.toml");
     let message = object["errors"][0]["message"].as_str().unwrap();

@@ -69,9 +69,21 @@ impl std::fmt::Display for ExplainTarget {
     }
 }
 
+/// Returns an explanation as lines of JSON, a line for each of its own.
+pub(super) fn json(text: &str) -> String {
+    let line = |line: &str| format!("{}\n", serde_json::json!({ "line": line }));
+    text.lines().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_line_of_an_explanation_is_an_object() {
+        let text = json("frame 1\n  \"x\"\n");
+        assert_eq!(text, "{\"line\":\"frame 1\"}\n{\"line\":\"  \\\"x\\\"\"}\n");
+    }
 
     #[test]
     fn each_name_is_read_as_it_is_written() {

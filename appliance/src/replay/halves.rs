@@ -7,6 +7,7 @@ use super::clock::CaptureClock;
 
 /// A line of the report.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct HalfRow {
     pub(crate) zone: u16,
     pub(crate) other_zone: Option<u16>,

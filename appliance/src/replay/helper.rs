@@ -16,6 +16,7 @@ const SHOWN_EVENTS: usize = 20;
 
 /// Findings of the helper in all control sessions.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct FtpSummary {
     /// Data sessions that were announced.
     announced: u64,
@@ -33,6 +34,7 @@ pub(crate) struct FtpSummary {
 
 /// A control session.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct ControlRow {
     /// The number of the session in the rows of sessions.
     id: u64,
@@ -48,6 +50,7 @@ struct ControlRow {
 
 /// An event and the frame that caused it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct EventRow {
     frame: u64,
     event: &'static str,

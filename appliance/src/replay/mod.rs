@@ -86,7 +86,7 @@ pub(crate) struct ReplayArgs {
     /// Stop the clock: sessions end by their packets alone
     #[arg(long)]
     no_lifetimes: bool,
-    /// Print the summary as JSON
+    /// Print the summary, or the explanation, as JSON
     #[arg(long)]
     json: bool,
 }
@@ -145,7 +145,8 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
     summary.note(notes);
     summary.finish(&engine, &clock);
     let text = match (&explained, args.json) {
-        (Some(text), _) => text.clone(),
+        (Some(text), false) => text.clone(),
+        (Some(text), true) => explain::json(text),
         (None, true) => summary.to_json(),
         (None, false) => summary.to_string(),
     };
@@ -383,5 +384,19 @@ fn progress_bar(reader: &CaptureReader) -> ProgressBar {
             bar
         }
         _ => ProgressBar::hidden(),
+    }
+}
+
+#[cfg(test)]
+mod schemas {
+    use super::rows::{SessionRow, VerdictRow};
+    use super::summary::Summary;
+    use crate::schema;
+
+    #[test]
+    fn the_schemas_are_up_to_date_with_the_objects_like_every_page() {
+        schema::check::<Summary>("replay_summary");
+        schema::check::<VerdictRow>("replay_verdict");
+        schema::check::<SessionRow>("replay_session");
     }
 }

@@ -21,6 +21,7 @@ const NTP: u16 = 123;
 
 /// Frames whose time is before that of the frame before them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Backwards {
     pub(crate) frames: u64,
     pub(crate) first_frame: u64,
@@ -30,6 +31,7 @@ pub(crate) struct Backwards {
 
 /// Answers that are stored before their questions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct AnswersFirst {
     pub(crate) answers: u64,
     /// Frame of the first answer.

@@ -41,6 +41,7 @@ impl Names {
 
 /// Verdict on a frame.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct VerdictRow {
     /// The frame, from 1.
     pub(crate) n: u64,
@@ -96,6 +97,7 @@ impl VerdictRow {
 
 /// Session at its end, or at the end of the capture.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct SessionRow {
     pub(crate) id: Option<u64>,
     #[serde(flatten)]

@@ -20,6 +20,7 @@ const FIRST_FRAMES: usize = 3;
 
 /// The summary of a replay.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Summary {
     pub(super) frames: u64,
     /// First to last frame, in seconds.
@@ -63,6 +64,7 @@ pub(crate) struct Summary {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct RuleHits {
     pub(super) name: String,
     pub(super) hits: u64,
@@ -167,7 +169,7 @@ impl Summary {
     }
 
     pub(crate) fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self)
+        serde_json::to_string(self)
             .map(|text| text + "\n")
             .unwrap_or_default()
     }

@@ -11,6 +11,7 @@ pub(crate) const KEPT: usize = 10;
 
 /// A conversation, shortened for a table.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Talker {
     pub(crate) id: Option<u64>,
     pub(crate) proto: String,

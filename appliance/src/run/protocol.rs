@@ -1,6 +1,8 @@
 //! Protocol of the control socket. A request is a line of JSON; its answer is any number of lines,
 //! of which the last is `done` or `error`. A connection may send several requests.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use super::observe::spec::StreamSpec;
 use super::rates::TrafficRate;
 use super::store::StoreView;
 use super::view::{ListedSession, ZoneNames};
+use crate::counts;
 
 /// The longest request, in bytes: a configuration file fits.
 pub(crate) const MAX_REQUEST: u64 = 16 << 20;
@@ -182,6 +185,7 @@ pub(crate) enum Reply {
 
 /// Sessions with a common property.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct GroupView {
     /// The property; `other` for the sum of small groups that found no room.
     pub(crate) name: String,
@@ -199,6 +203,7 @@ pub(crate) struct GroupView {
 
 /// A line of the report of asymmetric paths.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct AsymmetryView {
     pub(crate) zone: String,
     pub(crate) other_zone: Option<String>,
@@ -218,6 +223,7 @@ pub(crate) struct AsymmetryView {
 
 /// A rule of the configuration, or the default action, and what it has done since the start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct RuleView {
     pub(crate) name: String,
     pub(crate) action: String,
@@ -238,26 +244,44 @@ pub(crate) struct RuleView {
 
 /// Counters and gauges. Reasons that never occurred are left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct StatsView {
     pub(crate) uptime: f64,
     pub(crate) sessions: u64,
     pub(crate) max_sessions: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) sessions_by_worth: Vec<(String, u64)>,
     pub(crate) sessions_opened: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) sessions_ended: Vec<(String, u64)>,
     pub(crate) sessions_adopted: u64,
     pub(crate) sessions_resumed: u64,
     pub(crate) sessions_bypassed: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) forwarded: Vec<(String, u64)>,
     pub(crate) forwarded_bytes: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) dropped: Vec<(String, u64)>,
     pub(crate) rejected: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) tolerated: Vec<(String, u64)>,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) rules: Vec<(String, u64)>,
     pub(crate) resets_sent: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) resets_unsent: Vec<(String, u64)>,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) helper_events: Vec<(String, u64)>,
-    #[serde(default)]
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) challenge_events: Vec<(String, u64)>,
     /// Names of zones whose unknown sources are challenged now.
     #[serde(default)]
@@ -267,6 +291,8 @@ pub(crate) struct StatsView {
     pub(crate) tombstones: u64,
     pub(crate) control_sessions: u64,
     pub(crate) expectations: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) refused: Vec<(String, u64)>,
     pub(crate) received_datagrams: u64,
     pub(crate) sent_datagrams: u64,

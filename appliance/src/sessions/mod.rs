@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod error;
 mod filter;
+mod json;
 mod table;
 mod top;
 
@@ -183,8 +184,7 @@ fn expectations(file: &Path) -> Result<Vec<Expectation>, SessionsError> {
     let mut found = Vec::new();
     for line in text.lines() {
         match serde_json::from_str(line) {
-            Ok(Reply::Expectation(expectation)) => found.push(expectation),
-            Ok(_) => {}
+            Ok(expectation) => found.push(expectation),
             Err(error) => return Err(SessionsError::Answer(format!("{path}: {error}"))),
         }
     }
@@ -210,8 +210,9 @@ pub(crate) fn ask(
         }
         let is_last = matches!(reply, Reply::Done { .. });
         let line = if args.json {
-            serde_json::to_string(&reply)
+            json::line(&reply)
                 .map_err(|error| SessionsError::Answer(error.to_string()))?
+                .unwrap_or_default()
         } else {
             table::line(&reply, printed, is_list)
         };

@@ -13,6 +13,7 @@ use super::filter::{Facts, verdict_of};
 
 /// Event of the stream. Fields that an event does not have are left out.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub(crate) struct EventRow {
     /// Kind of the event.

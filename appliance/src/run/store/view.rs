@@ -1,5 +1,7 @@
 //! State of the store, as `portcullis sessions store` shows it.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use portcullis::Stats;
@@ -7,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::handle::StoreHandle;
 use super::state::{Counted, LinkName, LinkState};
+use crate::counts;
 
 /// A connection to the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct LinkView {
     /// `writes` or `questions`.
     pub(crate) name: String,
@@ -22,6 +26,7 @@ pub(crate) struct LinkView {
 
 /// State of the store. Things that never occurred are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct StoreView {
     /// Random bytes that name this start of the appliance.
     pub(crate) owner: String,
@@ -34,9 +39,17 @@ pub(crate) struct StoreView {
     /// Time of the last answer, in microseconds.
     pub(crate) answer_us: u64,
     pub(crate) longest_answer_us: u64,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) events: Vec<(String, u64)>,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) questions: Vec<(String, u64)>,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) answers: Vec<(String, u64)>,
+    #[serde(with = "counts")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) unasked: Vec<(String, u64)>,
     pub(crate) timed_out: u64,
     pub(crate) packets_held: u64,

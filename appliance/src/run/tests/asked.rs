@@ -602,7 +602,7 @@ fn the_command_prints_tables_and_json() {
     );
     let json = run(&["--json", "--zone", "blue"]).unwrap();
     assert!(
-        json.starts_with("{\"session\":{\"id\":") && json.ends_with("{\"done\":{\"count\":1}}\n"),
+        json.starts_with("{\"id\":") && json.lines().count() == 1,
         "{json}"
     );
     assert!(

@@ -12,7 +12,8 @@ const GROUPS_HEAD: &str = "sessions   packets     bytes    age  group";
 
 /// Look as a line of JSON.
 #[derive(serde::Serialize)]
-struct Row<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Row<'a> {
     found: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     sessions: Option<&'a [ListedSession]>,

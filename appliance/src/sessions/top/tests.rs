@@ -481,3 +481,8 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_schema_is_up_to_date_with_the_line_like_every_page() {
+    crate::schema::check::<super::lines::Row<'_>>("top");
+}

@@ -6,14 +6,12 @@ use etherparse::PacketBuilder;
 use portcullis::event::Traffic;
 use portcullis::policy::Action;
 use portcullis::{Config, EndReason, Engine, Packet, SessionId, SessionRecord, SessionUid};
-use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use super::facts::Outcome;
 use super::intervals::{Intervals, Moment, Part};
 use super::*;
 use crate::five_tuple::FiveTuple;
-use crate::run::view::ListedSession;
 
 const START: Duration = Duration::from_micros(1_700_000_000_250_000);
 const HOST: &str = "fw-1";
@@ -498,37 +496,10 @@ fn control_bits_of_ipfix_have_a_plain_ack_and_only_of_tcp() {
     }
 }
 
-/// Schemas of the objects of JSON: `UPDATE=1` writes them.
+/// The schema of the log's lines: `UPDATE=1` writes it.
 #[test]
-fn the_schemas_are_up_to_date_with_the_objects_like_every_page() {
-    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema");
-    let generator = || {
-        SchemaSettings::draft2020_12()
-            .for_serialize()
-            .into_generator()
-    };
-    for (name, schema) in [
-        (
-            "log",
-            generator().into_root_schema_for::<json::AnyLine<'_>>(),
-        ),
-        (
-            "session",
-            generator().into_root_schema_for::<ListedSession>(),
-        ),
-    ] {
-        let text = serde_json::to_string_pretty(&schema).unwrap() + "\n";
-        let path = format!("{directory}/{name}.json");
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::create_dir_all(directory).unwrap();
-            std::fs::write(&path, &text).unwrap();
-        }
-        let there = std::fs::read_to_string(&path).unwrap();
-        assert!(
-            there == text,
-            "{path} is stale: UPDATE=1 cargo test -p portcullis-appliance page"
-        );
-    }
+fn the_schema_is_up_to_date_with_the_lines_like_every_page() {
+    crate::schema::check::<json::AnyLine<'_>>("log");
 }
 
 #[test]

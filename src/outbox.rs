@@ -195,6 +195,10 @@ pub(crate) enum Made {
 }
 
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "entries stay in a vector that is reused; a box would be allocated for each event"
+)]
 enum Entry {
     Transmit {
         bytes: Range<usize>,

@@ -152,16 +152,8 @@ impl Engine {
 
     /// Returns the identifiers and the rule of a session.
     fn own(&self, live: &Live<'_>) -> Parent {
-        let session = live.id();
-        Parent {
-            session,
-            uid: live
-                .shard
-                .slab
-                .origin(live.slot)
-                .unwrap_or(self.uid(session)),
-            rule: live.rule(),
-        }
+        let origin = live.shard.slab.origin(live.slot);
+        self.control_session(live.id(), origin, live.rule())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::ftp_settings::Parent;
 use super::live::Live;
 use super::settings::Settings;
 use crate::event::Sink;
@@ -42,6 +43,20 @@ impl Engine {
     /// Returns the identifier of a session that this engine has opened.
     pub(super) const fn uid(&self, id: SessionId) -> SessionUid {
         SessionUid::new(self.number, id)
+    }
+
+    /// Returns the names of a control session, which another engine may have opened.
+    pub(super) fn control_session(
+        &self,
+        session: SessionId,
+        origin: Option<SessionUid>,
+        rule: RuleId,
+    ) -> Parent {
+        Parent {
+            session,
+            uid: origin.unwrap_or(self.uid(session)),
+            rule,
+        }
     }
 
     /// Returns the record of a session in a slot; `None` only before the first packet, when there

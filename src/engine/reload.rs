@@ -18,7 +18,6 @@ use std::time::Instant;
 use parking_lot::MutexGuard;
 
 use super::Engine;
-use super::ftp_settings::Parent;
 use super::query::{opening_query, opening_query_of};
 use super::record::NotifiedSender;
 use super::settings::Settings;
@@ -447,11 +446,7 @@ impl Engine {
                 _ => slot.track.set_liberal(),
             }
             let id = self.table.id(shard_id, session, slot.generation);
-            let control = Parent {
-                session: id,
-                uid: origin.unwrap_or(self.uid(id)),
-                rule,
-            };
+            let control = self.control_session(id, origin, rule);
             self.helpers.under_rule(control, slot, &settings.ftp);
         }
         if deadline != slot.deadline {

@@ -284,11 +284,8 @@ impl Engine {
         let session = self
             .table
             .id(place.shard, number, slab.hot(number).generation);
-        Some(Parent {
-            session,
-            uid: slab.origin(number).unwrap_or(self.uid(session)),
-            rule: RuleId(slab.cold(number).rule),
-        })
+        let rule = RuleId(slab.cold(number).rule);
+        Some(self.control_session(session, slab.origin(number), rule))
     }
 
     /// Puts a session into the table, if the policy admits it and there is room.
@@ -375,9 +372,10 @@ impl Engine {
         track_under(settings, rule, own);
         let deadline = own.deadline;
         let id = self.table.id(place.shard, slot_id, own.generation);
+        let control = self.control_session(id, session.uid, rule);
         match session.parent {
             Some(ends) => self.helpers.note_parent(id, parent, ends),
-            None => self.inspect_again(&settings.ftp, own, id, session, rule),
+            None => self.inspect_again(&settings.ftp, own, control, session),
         }
         shard.schedule(slot_id);
         self.table.note_tick(place.shard, deadline);
@@ -389,19 +387,7 @@ impl Engine {
     }
 
     /// Goes on with the inspection of a control session where its record left it.
-    fn inspect_again(
-        &self,
-        ftp: &FtpSettings,
-        own: &Slot,
-        id: SessionId,
-        session: &Sound,
-        rule: RuleId,
-    ) {
-        let control = Parent {
-            session: id,
-            uid: session.uid.unwrap_or(self.uid(id)),
-            rule,
-        };
+    fn inspect_again(&self, ftp: &FtpSettings, own: &Slot, control: Parent, session: &Sound) {
         if ftp.is_control(own, control.rule) {
             self.helpers
                 .resume_inspection(ftp, own, control, session.control);

@@ -432,8 +432,8 @@ impl Engine {
     ///    is answered, if `continuity.enabled` is set ([`Sink::question`]); **the leaf lock of the
     ///    open questions is taken here**. Otherwise, only a packet that may open a session (for TCP
     ///    a SYN, for ICMP anything but a reply) is checked against the policy. A session is opened
-    ///    only if the policy admits it and no limit is exceeded. A full table first evicts a
-    ///    session, or refuses the new one.
+    ///    only if the policy admits it, [`Engine::log_gate`] is open, and no limit is exceeded. A
+    ///    full table first evicts a session, or refuses the new one.
     ///    **The leaf locks of counted prefixes are taken here**, each for a few instructions.
     ///    During a flood, a SYN of an unknown source is answered by a challenge instead
     ///    (`[syn_challenge]`). A session that a control session has announced is admitted by the

@@ -14,7 +14,7 @@ use crate::packet::{
     SeqNum, TcpFlags, Transport, parse, parse_first_fragment, sctp,
 };
 use crate::policy::RuleId;
-use crate::session::{SessionId, TunnelRef};
+use crate::session::{SessionId, SessionUid, TunnelRef};
 use crate::track::tcp::window::sequence_len;
 use crate::verdict::Reply;
 
@@ -216,6 +216,8 @@ fn bare_header(route: &Route, ports: Ports, numbers: Numbers, flags: u8) -> [u8;
 pub struct Reset {
     /// The session that has ended.
     pub session: SessionId,
+    /// The identifier of the session in logs.
+    pub uid: SessionUid,
     /// The zone of the session.
     pub zone: Zone,
     /// The rule that admitted the session.
@@ -260,6 +262,7 @@ impl Reset {
         let len = assemble(&route, PROTOCOL_TCP, &[&header], &mut bytes)?;
         Some(Self {
             session: of.session,
+            uid: of.uid,
             zone: key.zone(),
             rule: of.rule,
             direction: of.direction,
@@ -276,6 +279,8 @@ impl Reset {
 pub(crate) struct ResetOf {
     /// See [`Reset::session`].
     pub(crate) session: SessionId,
+    /// See [`Reset::uid`].
+    pub(crate) uid: SessionUid,
     /// See [`Reset::rule`].
     pub(crate) rule: RuleId,
     /// See [`Reset::direction`].

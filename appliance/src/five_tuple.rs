@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis::event::IcmpTypeCode;
 use portcullis::policy::Protocol;
 use portcullis::session::Variant;
 use portcullis::{DeniedSession, SessionRecord};
@@ -84,12 +85,35 @@ impl<Z> FiveTuple<Z> {
         }
     }
 
+    /// Returns the five-tuple of a packet from one endpoint to another.
+    pub(crate) fn of_packet(
+        zone: Z,
+        protocol: Protocol,
+        ends: [Endpoint; 2],
+        icmp: Option<IcmpTypeCode>,
+    ) -> Self {
+        let [from, to] = ends;
+        let port = |end: Endpoint| end.port.filter(|_| protocol.has_ports());
+        Self {
+            zone,
+            protocol,
+            src: from.address,
+            sport: port(from),
+            dst: to.address,
+            dport: port(to),
+            icmp_type: icmp.map(|icmp| icmp.kind),
+            icmp_code: icmp.map(|icmp| icmp.code),
+            icmp_id: icmp.and(from.port),
+        }
+    }
+
     /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute
-    /// for it too. `None` where a code is a part of it that is not known: for an ICMP session that
-    /// is not a query.
+    /// for it too. `None` where a part of it is not known: the code of an ICMP session that is not a
+    /// query, or the ports of a fragment or of a malformed packet.
     pub(crate) fn community_id(&self) -> Option<String> {
         let (first, second) = match (self.icmp_type, self.icmp_code) {
-            (None, _) => (self.sport, self.dport),
+            (None, _) if self.protocol.has_ports() => (Some(self.sport?), Some(self.dport?)),
+            (None, _) => (None, None),
             // The specification takes the type of the reply in place of the code.
             (Some(kind), _) if self.icmp_id.is_some() => (Some(kind.into()), Some(0)),
             (Some(kind), code) => (Some(kind.into()), Some(code?.into())),

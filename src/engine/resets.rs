@@ -13,14 +13,14 @@ use crate::policy::RuleId;
 use crate::policy::handling::LatePacket;
 use crate::reset::{Numbers, Reset, ResetOf, Unsent};
 use crate::session::{
-    EndReason, Ended, Micros, Remembered, SessionId, ShardId, Tombstone, TunnelRef,
+    EndReason, Ended, Micros, Remembered, SessionId, SessionUid, ShardId, Tombstone, TunnelRef,
 };
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
 
 /// Returns session and path of a RST. The path is that of its direction; if none is known, that of
 /// the other direction.
-fn reset_of(session: SessionId, direction: Direction, ended: &Ended) -> ResetOf {
+fn reset_of(uid: SessionUid, id: SessionId, direction: Direction, ended: &Ended) -> ResetOf {
     let [original, reply] = ended.tunnels;
     let (own, other) = match direction {
         Direction::Original => (original, reply),
@@ -28,7 +28,8 @@ fn reset_of(session: SessionId, direction: Direction, ended: &Ended) -> ResetOf 
     };
     let own_direction = own != TunnelRef::NONE || other == TunnelRef::NONE;
     ResetOf {
-        session,
+        session: id,
+        uid,
         rule: RuleId(ended.cold.rule),
         direction,
         tunnel: if own_direction { own } else { other },
@@ -163,7 +164,8 @@ impl Engine {
                         settings.rates(),
                     )
                     .map(|()| {
-                        let of = reset_of(id, direction, ended);
+                        let uid = ended.origin.unwrap_or(self.uid(id));
+                        let of = reset_of(uid, id, direction, ended);
                         let ack = sender.expects;
                         if let Some(reset) = Reset::new(&slot.key, from, Numbers { seq, ack }, of) {
                             sink.reset(&reset);

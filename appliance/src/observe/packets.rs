@@ -71,6 +71,7 @@ fn comment(row: &EventRow) -> String {
         ("rule", row.rule.as_deref()),
         ("zone", row.zone.as_deref()),
         ("session", number.as_deref()),
+        ("uid", row.uid.as_deref()),
         ("direction", row.direction.as_deref()),
         ("class", row.class.as_deref()),
         ("reply", row.reply.as_deref()),
@@ -106,6 +107,7 @@ mod tests {
             rule: Some("web".to_owned()),
             zone: Some("blue".to_owned()),
             session: Some(7),
+            uid: Some("8c1f03a2b4d5e6f7-7".to_owned()),
             bytes: Some(1500),
             packet: Some("4500ff".to_owned()),
             text: Some("Why.".to_owned()),
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(
             comment(&row),
             "event=dropped verdict=drop reason=tcp_state rule=web zone=blue session=7 \
-             time=1700000000.500000\nWhy."
+             uid=8c1f03a2b4d5e6f7-7 time=1700000000.500000\nWhy."
         );
         let mut reader = CaptureReader::open(&path).unwrap();
         let frame = reader.next().unwrap().unwrap();

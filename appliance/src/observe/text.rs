@@ -95,8 +95,10 @@ pub(super) fn details(row: &EventRow) -> String {
     if let Some(rule) = &row.rule {
         parts.push(format!("rule {rule}"));
     }
-    if let Some(session) = row.session {
-        parts.push(format!("session {session}"));
+    match (row.session, &row.uid) {
+        (Some(session), Some(uid)) => parts.push(format!("session {session} ({uid})")),
+        (Some(session), None) => parts.push(format!("session {session}")),
+        (None, _) => {}
     }
     if let Some(flags) = &row.flags {
         parts.push(format!("flags {flags}"));

@@ -8,7 +8,8 @@ use portcullis::explain::Step;
 use portcullis::geneve::front::Refusal;
 use portcullis::policy::{Action, RuleId};
 use portcullis::{
-    DropReason, EndReason, LimitReached, Reply, Reset, SessionRecord, Tracked, TunnelRef, Zone,
+    DropReason, EndReason, LimitReached, Reply, Reset, SessionId, SessionRecord, SessionUid,
+    Tracked, TunnelRef, Zone,
 };
 
 use super::kind::{Class, Kind};
@@ -32,7 +33,7 @@ pub(crate) enum Observed {
     /// A new session would have exceeded a limit.
     Limit(LimitReached),
     /// A helper has found something.
-    Helper(HelperNote),
+    Helper(HelperEvent),
     /// A line of the report of asymmetric paths that is new, or that has counted more packets.
     Asymmetry(AsymmetryEvent),
 }
@@ -62,8 +63,40 @@ pub(crate) struct PacketEvent {
     pub(crate) reply: Option<PacketReply>,
     pub(crate) flow: Option<Flow>,
     pub(crate) snap: Snap,
+    /// Facts of the session; `None` until [`Observed::look_up`] has found it.
+    pub(crate) session: Option<SessionFacts>,
     /// Steps of the decision, if a client has asked for them.
     pub(crate) steps: Option<Box<[Step]>>,
+}
+
+/// Finding of a helper.
+#[derive(Debug)]
+pub(crate) struct HelperEvent {
+    pub(crate) note: HelperNote,
+    /// Facts of the session; `None` until [`Observed::look_up`] has found it.
+    pub(crate) session: Option<SessionFacts>,
+}
+
+/// Facts of a session that its events do not carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionFacts {
+    pub(crate) uid: SessionUid,
+    pub(crate) rule: RuleId,
+    pub(crate) zone: Zone,
+    /// Flow of the original direction.
+    pub(crate) flow: Flow,
+}
+
+impl SessionFacts {
+    /// Returns the facts in a session's record.
+    pub(crate) fn of(record: &SessionRecord) -> Self {
+        Self {
+            uid: record.uid,
+            rule: record.rule,
+            zone: record.zone,
+            flow: Flow::of_session(record),
+        }
+    }
 }
 
 impl Class {
@@ -172,6 +205,20 @@ impl Observed {
             Self::Packet(event) => Class::of_packet(event.kind, event.reason),
             other => Class::of_kind(other.kind()),
         }
+    }
+
+    /// Adds the facts of the event's session, if `find` finds it. Called soon after the event: the
+    /// session of a packet that was not forwarded usually lives on.
+    pub(crate) fn look_up(&mut self, find: impl FnOnce(SessionId) -> Option<SessionFacts>) {
+        let (id, facts) = match self {
+            Self::Packet(event) => (
+                event.tracked.and_then(|tracked| tracked.session),
+                &mut event.session,
+            ),
+            Self::Helper(event) => (Some(event.note.session), &mut event.session),
+            _ => return,
+        };
+        *facts = id.and_then(find);
     }
 
     /// Returns the steps of the decision, if they were recorded.

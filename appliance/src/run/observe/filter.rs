@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portcullis::event::HelperNote;
 use portcullis::policy::{Action, PortRange, Protocol, RuleId};
-use portcullis::{DropReason, LimitReached, Reset, SessionId, SessionRecord, Tracked, Zone};
+use portcullis::{
+    DropReason, LimitReached, Reset, SessionId, SessionRecord, SessionUid, Tracked, Zone,
+};
 
-use super::event::{Observed, PacketReason};
+use super::event::{Observed, PacketReason, SessionFacts};
 use super::kind::{Kind, Kinds};
 use super::packet::Flow;
 
@@ -21,6 +23,8 @@ pub(crate) struct Facts {
     pub(crate) flow: Fact<Flow>,
     pub(crate) rule: Fact<RuleId>,
     pub(crate) session: Option<SessionId>,
+    /// Identifier of the session in the log, if it is known.
+    pub(crate) uid: Option<SessionUid>,
 }
 
 /// Fact that may have to be looked up.
@@ -48,10 +52,14 @@ impl Facts {
                 flow: Fact::Known(event.flow),
                 rule: Self::rule_of(event.decided, event.tracked),
                 session: event.tracked.and_then(|tracked| tracked.session),
-            },
+                uid: None,
+            }
+            .with_session(event.session.as_ref()),
             Observed::Reset(event) => Self::of_reset(&event.reset),
             Observed::Limit(reached) => Self::of_limit(reached),
-            Observed::Helper(note) => Self::of_helper(note),
+            Observed::Helper(event) => {
+                Self::of_helper(&event.note).with_session(event.session.as_ref())
+            }
             Observed::Asymmetry(event) => Self {
                 kind: Kind::Asymmetry,
                 reason: Some(event.line.evidence.name()),
@@ -60,6 +68,7 @@ impl Facts {
                 flow: Fact::Known(None),
                 rule: Fact::Known(None),
                 session: None,
+                uid: None,
             },
         }
     }
@@ -76,9 +85,11 @@ impl Facts {
                 dst: reached.dst,
                 ports: None,
                 flags: None,
+                icmp: None,
             })),
             rule: Fact::Known(Some(reached.rule)),
             session: None,
+            uid: None,
         }
     }
 
@@ -91,6 +102,7 @@ impl Facts {
             flow: Fact::OfSession,
             rule: Fact::OfSession,
             session: Some(note.session),
+            uid: None,
         }
     }
 
@@ -107,6 +119,7 @@ impl Facts {
             flow: Fact::Known(Some(Flow::of_session(record))),
             rule: Fact::Known(Some(record.rule)),
             session: Some(record.id),
+            uid: Some(record.uid),
         }
     }
 
@@ -119,6 +132,7 @@ impl Facts {
             flow: Fact::Known(Flow::of(reset.bytes())),
             rule: Fact::Known(Some(reset.rule)),
             session: Some(reset.session),
+            uid: Some(reset.uid),
         }
     }
 
@@ -135,15 +149,19 @@ impl Facts {
         }
     }
 
-    /// Returns the facts with those of the event's session, if it still lives.
-    pub(crate) fn with_session(mut self, record: Option<&SessionRecord>) -> Self {
+    /// Returns the facts with those of the event's session, if it was found.
+    fn with_session(mut self, session: Option<&SessionFacts>) -> Self {
+        let Some(session) = session else {
+            return self;
+        };
         if self.rule == Fact::OfSession {
-            self.rule = Fact::Known(record.map(|record| record.rule));
+            self.rule = Fact::Known(Some(session.rule));
         }
         if self.flow == Fact::OfSession {
-            self.flow = Fact::Known(record.map(Flow::of_session));
+            self.flow = Fact::Known(Some(session.flow));
         }
-        self.zone = self.zone.or_else(|| record.map(|record| record.zone));
+        self.zone = self.zone.or(Some(session.zone));
+        self.uid = Some(session.uid);
         self
     }
 
@@ -162,27 +180,9 @@ impl Facts {
             Fact::OfSession => None,
         }
     }
-
-    /// Returns whether a fact must be looked up in the event's session.
-    pub(crate) fn need_session(&self) -> bool {
-        self.rule == Fact::OfSession || self.flow == Fact::OfSession
-    }
 }
 
 impl Flow {
-    /// Returns the flow of a session, in its original direction.
-    pub(crate) fn of_session(record: &SessionRecord) -> Self {
-        let protocol = Protocol(record.protocol);
-        let is_icmp = protocol == Protocol::ICMP || protocol == Protocol::ICMPV6;
-        Self {
-            protocol: Some(protocol),
-            src: record.src,
-            dst: record.dst,
-            ports: (is_icmp || protocol.has_ports()).then_some([record.src_port, record.dst_port]),
-            flags: None,
-        }
-    }
-
     fn touches(&self, prefix: &IpNet) -> bool {
         prefix.contains(&self.src) || prefix.contains(&self.dst)
     }
@@ -369,6 +369,7 @@ impl Filter {
             flow: Fact::Known(flow),
             rule: Fact::OfSession,
             session: None,
+            uid: None,
         };
         self.holds(&facts, Condition::is_of_packet)
     }

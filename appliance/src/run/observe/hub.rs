@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use super::super::data_path::DataPath;
 use super::asymmetry::Evidence;
 
+use super::event::SessionFacts;
+use super::switch::Sent;
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 /// Interval between two readings of the report of asymmetric paths.
@@ -34,7 +36,13 @@ fn run(data_path: &DataPath, stop: &AtomicBool) {
     let mut next_report = Instant::now() + REPORT;
     while !stop.load(Ordering::Relaxed) {
         match events.recv_timeout(LOOK) {
-            Ok(sent) => shared.observers.pass_on(sent),
+            Ok(mut sent) => {
+                sent.event.look_up(|id| {
+                    let detail = shared.engine.inspect(id, Instant::now())?;
+                    Some(SessionFacts::of(&detail.record))
+                });
+                shared.observers.pass_on(sent);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }

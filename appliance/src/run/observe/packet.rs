@@ -2,8 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use portcullis::SessionRecord;
+use portcullis::event::IcmpTypeCode;
 use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
 use portcullis::policy::Protocol;
+
+use crate::five_tuple::{Endpoint, FiveTuple};
 
 /// Bytes of a packet that an event keeps.
 pub(crate) const SNAP: usize = 512;
@@ -19,6 +23,8 @@ pub(crate) struct Flow {
     pub(crate) ports: Option<[u16; 2]>,
     /// Flags of a TCP segment.
     pub(crate) flags: Option<TcpFlags>,
+    /// Type and code of an ICMP message.
+    pub(crate) icmp: Option<IcmpTypeCode>,
 }
 
 impl Flow {
@@ -45,13 +51,42 @@ impl Flow {
             Transport::IcmpQuery(query) => (Some([query.id, query.id]), None),
             _ => (None, None),
         };
+        let icmp = |kind, code| Some(IcmpTypeCode { kind, code });
+        let icmp = match parsed.transport {
+            Transport::IcmpQuery(query) => icmp(query.icmp_type, query.code),
+            Transport::IcmpError(error) => icmp(error.icmp_type, error.code),
+            _ => None,
+        };
         Some(Self {
             protocol: Some(Protocol(parsed.ip.protocol)),
             src: parsed.ip.source(),
             dst: parsed.ip.destination(),
             ports,
             flags,
+            icmp,
         })
+    }
+
+    /// Returns the flow of a session, in its original direction.
+    pub(crate) fn of_session(record: &SessionRecord) -> Self {
+        let protocol = Protocol(record.protocol);
+        let is_icmp = protocol == Protocol::ICMP || protocol == Protocol::ICMPV6;
+        Self {
+            protocol: Some(protocol),
+            src: record.src,
+            dst: record.dst,
+            ports: (is_icmp || protocol.has_ports()).then_some([record.src_port, record.dst_port]),
+            flags: None,
+            icmp: None,
+        }
+    }
+
+    /// Returns the five-tuple in a zone; `None` if the protocol is unknown.
+    pub(crate) fn five_tuple<Z>(&self, zone: Z) -> Option<FiveTuple<Z>> {
+        let [from, to] = self.ports.map_or([None, None], |ports| ports.map(Some));
+        let end = |address, port| Endpoint { address, port };
+        let ends = [end(self.src, from), end(self.dst, to)];
+        Some(FiveTuple::of_packet(zone, self.protocol?, ends, self.icmp))
     }
 
     /// Reads the fixed part of an IP header, whatever follows.
@@ -75,6 +110,7 @@ impl Flow {
             dst,
             ports: None,
             flags: None,
+            icmp: None,
         })
     }
 }

@@ -12,7 +12,8 @@ use portcullis::{
 };
 
 use super::event::{
-    EndedEvent, Observed, PacketEvent, PacketReason, PacketReply, ReplyKind, ResetEvent,
+    EndedEvent, HelperEvent, Observed, PacketEvent, PacketReason, PacketReply, ReplyKind,
+    ResetEvent,
 };
 use super::filter::{Fact, Facts, verdict_of};
 use super::kind::{Class, Kind};
@@ -179,6 +180,7 @@ impl Raw<'_> {
                 rule: Facts::rule_of(packet.decided, packet.tracked()),
                 session: packet.tracked().and_then(|tracked| tracked.session),
             },
+                uid: None,
             Self::Reset(raw) => Facts::of_reset(raw.reset),
             Self::Limit(reached) => Facts::of_limit(reached),
             Self::Helper(note) => Facts::of_helper(note),
@@ -218,7 +220,11 @@ impl Raw<'_> {
                 at: raw.at,
             }),
             Self::Limit(reached) => Observed::Limit(*reached),
-            Self::Helper(note) => Observed::Helper(*note),
+            Self::Helper(note) => Observed::Helper(HelperEvent {
+                note: *note,
+                session: None,
+            }),
         }
     }
 }
+                    session: None,

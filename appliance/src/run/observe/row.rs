@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use portcullis::{LimitReached, SessionId};
+use portcullis::{LimitReached, SessionId, SessionUid};
 use serde::{Deserialize, Serialize};
 
 use super::super::data_path::TunnelView;
@@ -44,6 +44,9 @@ pub(crate) struct EventRow {
     /// Port of `dst`, or the identifier of an ICMP query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dport: Option<u16>,
+    /// Community ID of the packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) community_id: Option<String>,
     /// Flags of a TCP segment, such as `SA`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) flags: Option<String>,
@@ -56,9 +59,12 @@ pub(crate) struct EventRow {
     /// Direction of the packet in its session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) direction: Option<String>,
-    /// Number of the session.
+    /// Number of the session in this run of the appliance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) session: Option<u64>,
+    /// Identifier of the session, as the session log and the listing have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) uid: Option<String>,
     /// Rule that has decided, or that has admitted the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) rule: Option<String>,
@@ -145,7 +151,7 @@ pub(crate) struct Renderer<'v> {
 }
 
 impl Renderer<'_> {
-    /// Returns the row of an event. `facts` include those of its session, if it lives.
+    /// Returns the row of an event with these facts.
     pub(crate) fn row(&self, event: &Observed, facts: &Facts) -> EventRow {
         let seconds = |moment| self.viewer.clock.seconds(moment);
         let flow = facts.known_flow();
@@ -161,6 +167,7 @@ impl Renderer<'_> {
             dst: flow.map(|flow| flow.dst),
             dport: flow.and_then(|flow| flow.ports).map(|[_, port]| port),
             session: facts.session.map(SessionId::number),
+            uid: facts.uid.as_ref().map(SessionUid::to_string),
             rule: facts.known_rule().map(|rule| {
                 let name = self.viewer.policy.rule_name(rule);
                 name.to_owned()
@@ -196,10 +203,10 @@ impl Renderer<'_> {
                 text: Some(self.limit(reached)),
                 ..row
             },
-            Observed::Helper(note) => EventRow {
-                time: seconds(note.at),
-                direction: Some(note.from.name().to_owned()),
-                text: note.expectation.map(|expected| expected.to_string()),
+            Observed::Helper(event) => EventRow {
+                time: seconds(event.note.at),
+                direction: Some(event.note.from.name().to_owned()),
+                text: event.note.expectation.map(|expected| expected.to_string()),
                 ..row
             },
             Observed::Asymmetry(event) => EventRow {
@@ -220,6 +227,9 @@ impl Renderer<'_> {
         let tunnel = self.viewer.tunnel(packet.tunnel);
         EventRow {
             verdict: verdict_of(packet.kind, packet.reason).map(str::to_owned),
+            community_id: packet
+                .flow
+                .and_then(|flow| flow.five_tuple(())?.community_id()),
             flags: packet
                 .flow
                 .and_then(|flow| flow.flags)

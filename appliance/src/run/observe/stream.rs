@@ -176,22 +176,14 @@ impl Stream<'_> {
     /// Returns the row of an event that matches the filter. Counts an event whose session has gone
     /// before the filter could be evaluated.
     fn resolve(&mut self, event: &Observed) -> Option<Box<EventRow>> {
-        let engine = &self.appliance.data_path.shared.engine;
         let now = Instant::now();
-        let mut facts = Facts::of(event);
+        let facts = Facts::of(event);
         if !self.filter.matches(&facts) {
             return None;
         }
-        if facts.need_session() {
-            let detail = facts.session.and_then(|id| engine.inspect(id, now));
-            if detail.is_none() && self.filter.needs_session(&facts) {
-                self.session_gone += 1;
-                return None;
-            }
-            facts = facts.with_session(detail.as_ref().map(|detail| &detail.record));
-            if !self.filter.matches(&facts) {
-                return None;
-            }
+        if self.filter.needs_session(&facts) {
+            self.session_gone += 1;
+            return None;
         }
         let renderer = Renderer {
             viewer: self.appliance.viewer(&self.policy, now),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use portcullis::{DeniedSession, EndReason, LimitReached, SessionRecord};
 
+use super::observe::dropped::DroppedPacket;
 use super::settings::{LogSettings, Logged, LoggedDenied};
 
 /// Event that the session log records.
@@ -22,6 +23,8 @@ pub(crate) enum SessionEvent {
     Denied(DeniedSession),
     /// A new session would have exceeded a limit.
     Limited(LimitReached),
+    /// A packet was not forwarded, for another reason than the policy.
+    Dropped(DroppedPacket),
 }
 
 /// Sending end of the queue, with the kinds of events that the log records.
@@ -39,8 +42,14 @@ pub(crate) struct EventQueue {
     updates_waiting: AtomicUsize,
     /// Bound of `denied_waiting`: a flood of denied sessions takes no room from sessions that end.
     denied_max: usize,
+    /// Dropped packets that each worker may put into the queue in a second.
+    drops_per_second: u32,
+    /// Dropped packets in the queue.
+    drops_waiting: AtomicUsize,
     lost: AtomicU64,
     lost_denied: AtomicU64,
+    lost_drops: AtomicU64,
+    drops_left_out: AtomicU64,
 }
 
 /// Counts of events that found the queue full.
@@ -50,6 +59,10 @@ pub(crate) struct LostEvents {
     pub(crate) sessions: u64,
     /// Sessions that were denied.
     pub(crate) denied: u64,
+    /// Packets that were not forwarded.
+    pub(crate) drops: u64,
+    /// Packets that were not forwarded, beyond the share of their reason in `log.drops`.
+    pub(crate) drops_left_out: u64,
 }
 
 impl EventQueue {
@@ -65,8 +78,12 @@ impl EventQueue {
             denied_waiting: AtomicUsize::new(0),
             updates_waiting: AtomicUsize::new(0),
             denied_max: settings.queue / 2,
+            drops_per_second: settings.drops,
+            drops_waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             lost_denied: AtomicU64::new(0),
+            lost_drops: AtomicU64::new(0),
+            drops_left_out: AtomicU64::new(0),
         }
     }
 
@@ -75,6 +92,8 @@ impl EventQueue {
         LostEvents {
             sessions: self.lost.load(Ordering::Relaxed),
             denied: self.lost_denied.load(Ordering::Relaxed),
+            drops: self.lost_drops.load(Ordering::Relaxed),
+            drops_left_out: self.drops_left_out.load(Ordering::Relaxed),
         }
     }
 
@@ -83,6 +102,7 @@ impl EventQueue {
         match event {
             SessionEvent::Denied(_) => self.denied_waiting.fetch_sub(1, Ordering::Relaxed),
             SessionEvent::Updated(..) => self.updates_waiting.fetch_sub(1, Ordering::Relaxed),
+            SessionEvent::Dropped(_) => self.drops_waiting.fetch_sub(1, Ordering::Relaxed),
             _ => 0,
         };
     }
@@ -150,5 +170,28 @@ impl EventQueue {
             self.denied_waiting.fetch_sub(1, Ordering::Relaxed);
         }
         self.lost_denied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of dropped packets that each worker may put into the queue in a second; 0
+    /// if the log records none.
+    pub(super) const fn drops_per_second(&self) -> u32 {
+        self.drops_per_second
+    }
+
+    /// Counts dropped packets that were beyond the share of their reason.
+    pub(super) fn count_drops_left_out(&self, count: u64) {
+        self.drops_left_out.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Puts a dropped packet into the queue, or counts it as lost if its quarter of the queue is
+    /// full.
+    pub(super) fn send_drop(&self, packet: &DroppedPacket) {
+        let waiting = self.drops_waiting.fetch_add(1, Ordering::Relaxed);
+        let is_sent = waiting < (self.denied_max / 2).max(1)
+            && self.sender.try_send(SessionEvent::Dropped(*packet)).is_ok();
+        if !is_sent {
+            self.drops_waiting.fetch_sub(1, Ordering::Relaxed);
+            self.lost_drops.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

@@ -128,7 +128,7 @@ impl<'s> EventSink<'s> {
         Self {
             shared,
             log: EventSender::new(shared),
-            tap,
+            tap: tap.with_log(shared.events.as_ref()),
             resets: Vec::new(),
         }
     }

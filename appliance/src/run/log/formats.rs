@@ -1,5 +1,6 @@
 //! Formats of the session log: each makes the items of an event, which the output writes.
 
+mod dropped;
 mod ecs;
 mod eve;
 mod facts;

@@ -246,9 +246,16 @@ impl Readings {
             ),
             [
                 ([("cause", "denied_queue_full")], lost.denied),
+                ([("cause", "drops_queue_full")], lost.drops),
                 ([("cause", "queue_full")], lost.sessions),
                 ([("cause", "write_failed")], dropped),
             ],
+        )?;
+        to.counter(
+            "portcullis_log_left_out_packets",
+            "Dropped packets without a line, because `log.drops` or the share of their reason was \
+             used up",
+            lost.drops_left_out,
         )?;
         to.gauge(
             Family::new(

@@ -7,11 +7,12 @@
 //! [rows](row). All that is left out is counted, and reported to the client.
 
 pub(super) mod asymmetry;
-mod event;
+pub(super) mod dropped;
+pub(super) mod event;
 pub(super) mod filter;
 pub(super) mod hub;
-mod kind;
-mod packet;
+pub(super) mod kind;
+pub(super) mod packet;
 mod raw;
 mod ring;
 pub(crate) mod row;

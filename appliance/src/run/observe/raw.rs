@@ -11,6 +11,7 @@ use portcullis::{
     DropReason, EndReason, LimitReached, Reset, SessionRecord, Tracked, TunnelRef, Verdict,
 };
 
+use super::dropped::DroppedPacket;
 use super::event::{
     EndedEvent, HelperEvent, Observed, PacketEvent, PacketReason, PacketReply, ReplyKind,
     ResetEvent,
@@ -179,12 +180,32 @@ impl Raw<'_> {
                 flow: Fact::Known(Flow::of(packet.bytes())),
                 rule: Facts::rule_of(packet.decided, packet.tracked()),
                 session: packet.tracked().and_then(|tracked| tracked.session),
-            },
                 uid: None,
+            },
             Self::Reset(raw) => Facts::of_reset(raw.reset),
             Self::Limit(reached) => Facts::of_limit(reached),
             Self::Helper(note) => Facts::of_helper(note),
         }
+    }
+
+    /// Returns what the session log records of a packet that was not forwarded; `None` for other
+    /// events.
+    pub(super) fn dropped(&self) -> Option<DroppedPacket> {
+        let Self::Packet(packet) = self else {
+            return None;
+        };
+        let (bytes, inside) = (packet.bytes(), packet.decision.packet);
+        Some(DroppedPacket {
+            kind: packet.judged.kind,
+            reason: packet.judged.reason?,
+            at: packet.at,
+            zone: inside.map(|inside| inside.zone),
+            tunnel: inside.map_or(TunnelRef::NONE, |inside| inside.tunnel),
+            flow: Flow::of(bytes),
+            bytes: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+            tracked: packet.tracked(),
+            rule: packet.decided.map(|(rule, _)| rule),
+        })
     }
 
     /// Copies the event.
@@ -211,6 +232,7 @@ impl Raw<'_> {
                     reply: packet.judged.reply,
                     flow: Flow::of(bytes),
                     snap: Snap::of(bytes),
+                    session: None,
                     steps: packet.steps,
                 })
             }
@@ -227,4 +249,3 @@ impl Raw<'_> {
         }
     }
 }
-                    session: None,

@@ -23,6 +23,11 @@ impl Shares {
         }
     }
 
+    /// Returns the budget.
+    pub(crate) const fn budget(&self) -> u32 {
+        self.budget
+    }
+
     /// Begins a new period.
     pub(crate) fn renew(&mut self) {
         if self.total > 0 {

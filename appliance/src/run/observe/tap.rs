@@ -10,6 +10,8 @@ use portcullis::geneve::front::{Datagram, Decision};
 use portcullis::policy::{Action, RuleId};
 use portcullis::{DeniedSession, EndReason, LimitReached, Reset, SessionRecord};
 
+use super::super::event_queue::EventQueue;
+use super::dropped::DroppedPacket;
 use super::kind::Kind;
 use super::packet::Flow;
 use super::raw::{Judged, Raw, RawPacket, RawReset, inner};
@@ -24,6 +26,8 @@ const PERIODS: u32 = 10;
 const RING_BUDGET: u32 = 32;
 /// Least budget of a client in a period: its classes share it.
 const MIN_BUDGET: u32 = 16;
+/// Period of the session log's share in packets that were not forwarded.
+const SECOND: Duration = Duration::from_secs(1);
 /// Traced decisions of a tap for each client in a period, whether they match or not.
 const TRACES: u32 = 20;
 /// Packets of a period that a tap compares with the filters of clients that ask for traces.
@@ -33,6 +37,8 @@ const LOOKS: u32 = 2_000;
 #[derive(Debug)]
 pub(crate) struct Tap<'s> {
     observers: &'s Observers,
+    /// Queue of the session log, if it records packets that were not forwarded.
+    log: Option<&'s EventQueue>,
     state: TapState,
     /// Place to which the state returns.
     home: Option<&'s Mutex<Option<TapState>>>,
@@ -54,6 +60,10 @@ pub(crate) struct TapState {
     looked: Looked,
     ring: Shares,
     period_ends: Instant,
+    /// Share of the session log in packets that were not forwarded.
+    drops: Shares,
+    second_ends: Instant,
+    drops_left_out: u64,
     ring_left_out: u64,
     queue_left_out: u64,
     /// Those of them that were for the ring.
@@ -114,6 +124,9 @@ impl TapState {
             looked: Looked::Settled,
             ring: Shares::new(budget),
             period_ends: now,
+            drops: Shares::new(0),
+            second_ends: now,
+            drops_left_out: 0,
             ring_left_out: 0,
             queue_left_out: 0,
             ring_queue_left_out: 0,
@@ -159,11 +172,24 @@ impl<'s> Tap<'s> {
     fn with_state(observers: &'s Observers, state: TapState, now: Instant) -> Self {
         let mut tap = Self {
             observers,
+            log: None,
             state,
             home: None,
         };
         tap.refresh(now);
         tap
+    }
+
+    /// Passes packets that were not forwarded to the queue of the session log, if it records them.
+    pub(crate) fn with_log(mut self, queue: Option<&'s EventQueue>) -> Self {
+        self.log = queue.filter(|queue| queue.drops_per_second() > 0);
+        if let Some(queue) = self.log
+            && !self.state.is_spent
+            && self.state.drops.budget() == 0
+        {
+            self.state.drops = Shares::new(queue.drops_per_second());
+        }
+        self
     }
 
     /// Takes over changed wishes, and begins a new period if it is due. Called once for a batch of
@@ -211,6 +237,10 @@ impl<'s> Tap<'s> {
         self.count();
         self.state.period_ends = self.state.now + PERIOD;
         self.state.ring.renew();
+        if self.state.now >= self.state.second_ends {
+            self.state.second_ends = self.state.now + SECOND;
+            self.state.drops.renew();
+        }
         for client in &mut self.state.clients {
             client.shares.renew();
         }
@@ -224,6 +254,10 @@ impl<'s> Tap<'s> {
         self.observers.count_left_out(ring, queue);
         let ring_queue = std::mem::take(&mut self.state.ring_queue_left_out);
         self.observers.count_missed_by_ring(ring + ring_queue);
+        let drops = std::mem::take(&mut self.state.drops_left_out);
+        if let Some(queue) = self.log.filter(|_| drops > 0) {
+            queue.count_drops_left_out(drops);
+        }
         let unexamined = std::mem::take(&mut self.state.unexamined);
         self.count_unexamined(unexamined);
         for client in &mut self.state.clients {
@@ -387,6 +421,9 @@ impl<'s> Tap<'s> {
         if !self.state.clients.is_empty() {
             self.offer_to_clients(&raw, &mut to);
         }
+        if let Some(queue) = self.log {
+            self.log_drop(&raw, queue);
+        }
         if !to.is_empty() {
             let event = raw.into_event();
             if !self.observers.send(Sent { to, event }) {
@@ -397,6 +434,18 @@ impl<'s> Tap<'s> {
                     client.queue_left_out += 1;
                 }
             }
+        }
+    }
+
+    /// Passes a packet that was not forwarded to the session log, if its reason has a share left.
+    fn log_drop(&mut self, raw: &Raw<'_>, queue: &EventQueue) {
+        if !DroppedPacket::is_of(raw.kind()) {
+            return;
+        }
+        if !self.state.drops.take(raw.class()) {
+            self.state.drops_left_out += 1;
+        } else if let Some(packet) = raw.dropped() {
+            queue.send_drop(&packet);
         }
     }
 

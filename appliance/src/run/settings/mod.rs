@@ -294,6 +294,16 @@ portcullis::config_section! {
             default: LoggedDenied::default(), "a scan would fill the log";
             restart: true;
         }
+        /// The packets that each worker may log in a second because they were dropped, rejected or
+        /// refused for another reason than the policy; 0 is none. Each reason has a share, and
+        /// further packets are counted. See [the session log](LOG.md).
+        drops: u32 {
+            default: 0, "the metrics count drops by reason, and `portcullis observe` shows them";
+            bounds: 16..=100_000;
+            unit: "packets a second";
+            or_zero: true;
+            restart: true;
+        }
         /// The size at which a new file is begun; only of a regular file.
         rotate_bytes: u64 {
             default: 100 << 20, "100 MiB";

@@ -24,9 +24,11 @@ pub(super) fn event(facts: &Facts<'_>, host: &str) -> Value {
             "product": "portcullis",
             "type": "firewall",
         },
-        "rule": {"name": facts.rule},
         "portcullis": own(facts),
     });
+    if let (Some(rule), Some(document)) = (facts.rule, document.as_object_mut()) {
+        document.insert("rule".to_owned(), json!({"name": rule}));
+    }
     let traffic = [("source", facts.original), ("destination", facts.reply)];
     for (end, traffic) in traffic {
         if let Some(end) = document.get_mut(end).and_then(Value::as_object_mut) {
@@ -44,6 +46,7 @@ fn event_fields(facts: &Facts<'_>) -> Value {
         Outcome::Ended(_) => ("ended", "end", "allowed"),
         Outcome::Decided(Action::Audit) => ("audited", "info", "allowed"),
         Outcome::Decided(_) => ("denied", "info", "denied"),
+        Outcome::Dropped(packet) => (packet.kind.name(), "info", "denied"),
     };
     let mut event = json!({
         "kind": "event",
@@ -63,8 +66,12 @@ fn event_fields(facts: &Facts<'_>) -> Value {
     if facts.is_final() {
         set("end", json!(rfc3339(facts.last)));
     }
-    if let Outcome::Ended(reason) = facts.outcome {
-        set("reason", json!(reason.name()));
+    let ended = match facts.outcome {
+        Outcome::Ended(reason) => Some(reason.name()),
+        _ => None,
+    };
+    if let Some(reason) = ended.or(facts.reason()) {
+        set("reason", json!(reason));
     }
     if let Some(uid) = facts.uid() {
         set("id", json!(uid));
@@ -113,7 +120,7 @@ fn own(facts: &Facts<'_>) -> Value {
             own.insert(name.to_owned(), value);
         }
     };
-    set("zone", Some(json!(facts.flow.zone)));
+    set("zone", facts.flow.zone.clone().map(Value::from));
     set("action", Some(json!(facts.action())));
     set("state", facts.session.map(|session| json!(session.state)));
     set(

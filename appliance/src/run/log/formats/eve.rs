@@ -1,11 +1,12 @@
-//! Suricata's EVE: `flow` records of sessions, and `drop` or `alert` records of packets that the
-//! policy denied or admitted for audit.
+//! Suricata's EVE: `flow` records of sessions, `drop` records of packets that were not forwarded,
+//! and `alert` records of those that were admitted for audit.
 
 use portcullis::policy::{Action, Protocol};
 use portcullis::session::history::Letter;
 use portcullis::{EndReason, SessionRecord, SessionUid};
 use serde_json::{Map, Value, json};
 
+use super::super::super::observe::event::PacketReason;
 use super::facts::{Facts, Outcome, rfc3339};
 
 /// Returns the record of an event.
@@ -33,10 +34,12 @@ pub(super) fn record(facts: &Facts<'_>, host: &str) -> Value {
     if let Some(id) = facts.flow.community_id() {
         set("community_id", json!(id));
     }
+    if let Some(uid) = facts.uid {
+        set("flow_id", json!(flow_id(uid)));
+    }
     match facts.session {
         Some(session) => {
             set("event_type", json!("flow"));
-            set("flow_id", json!(flow_id(session.uid)));
             if let Some(parent) = session.parent_uid {
                 set("parent_id", json!(flow_id(parent)));
             }
@@ -46,15 +49,16 @@ pub(super) fn record(facts: &Facts<'_>, host: &str) -> Value {
             }
         }
         None => {
-            let is_audited = facts.outcome == Outcome::Decided(Action::Audit);
+            let is_audited = matches!(facts.outcome, Outcome::Decided(Action::Audit));
             let kind = if is_audited { "alert" } else { "drop" };
             set("event_type", json!(kind));
-            set("alert", alert(facts, is_audited));
+            if matches!(facts.outcome, Outcome::Decided(_)) {
+                set("alert", alert(facts, is_audited));
+            }
             if !is_audited {
-                set(
-                    "drop",
-                    json!({"len": facts.original.bytes, "reason": "rules"}),
-                );
+                let reason = facts.dropped_for().map_or("rules", PacketReason::name);
+                let len = facts.original.bytes;
+                set("drop", json!({"len": len, "reason": reason}));
             }
         }
     }
@@ -151,7 +155,7 @@ fn alert(facts: &Facts<'_>, is_audited: bool) -> Value {
         "gid": 1,
         "signature_id": 0,
         "rev": 0,
-        "signature": format!("portcullis {} {}", facts.action(), facts.rule),
+        "signature": format!("portcullis {} {}", facts.action(), facts.rule.unwrap_or_default()),
         "category": "",
         "severity": 3,
     })
@@ -168,6 +172,7 @@ fn own(facts: &Facts<'_>) -> Value {
         "zone": facts.flow.zone,
         "rule": facts.rule,
         "action": facts.action(),
+        "reason": facts.reason(),
         "end_reason": end_reason,
         "history": facts.history(),
         "conn_state": facts.conn_state(),

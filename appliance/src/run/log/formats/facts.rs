@@ -7,11 +7,14 @@ use portcullis::policy::Action;
 use portcullis::{DeniedSession, EndReason, SessionRecord, SessionUid};
 
 use super::super::super::event_queue::SessionEvent;
+use super::super::super::observe::dropped::DroppedPacket;
+use super::super::super::observe::event::PacketReason;
 use super::super::super::view::Viewer;
+use super::dropped::{SessionOfPacket, reason_of_action, verdict};
 use crate::five_tuple::FiveTuple;
 
 /// Outcome of a session or of the packet that would have opened it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Outcome {
     /// The session has opened.
     Opened,
@@ -21,26 +24,32 @@ pub(super) enum Outcome {
     Ended(EndReason),
     /// The policy has decided by this action: a packet was denied, rejected or audited.
     Decided(Action),
+    /// The packet was not forwarded, for another reason than the policy.
+    Dropped(DroppedPacket),
 }
 
-/// Facts of a session, or of a packet that the policy did not admit.
+/// Facts of a session, or of a packet that was not forwarded or was admitted for audit.
 #[derive(Debug)]
 pub(super) struct Facts<'a> {
     pub(super) outcome: Outcome,
-    pub(super) flow: FiveTuple,
+    pub(super) flow: FiveTuple<Option<String>>,
     /// `None` for a packet.
     pub(super) session: Option<&'a SessionRecord>,
+    /// Identifier of the session, or of that of a packet.
+    pub(super) uid: Option<SessionUid>,
     pub(super) original: Traffic,
     pub(super) reply: Traffic,
     /// Time of the first packet, since the Unix epoch.
     pub(super) start: Duration,
     /// Time of the last packet.
     pub(super) last: Duration,
-    pub(super) rule: &'a str,
+    /// Rule that has decided, or that has admitted the session; `None` for other packets.
+    pub(super) rule: Option<&'a str>,
 }
 
 impl<'a> Facts<'a> {
-    /// Returns the facts of an event; `None` for an event that is not of a session.
+    /// Returns the facts of an event; `None` for an event that has no five-tuple: a limit, or a
+    /// datagram without a readable packet.
     pub(super) fn new(event: &'a SessionEvent, viewer: &Viewer<'a>) -> Option<Self> {
         Some(match event {
             SessionEvent::Opened(session) => Self::of_session(session, Outcome::Opened, viewer),
@@ -51,6 +60,7 @@ impl<'a> Facts<'a> {
                 Self::of_session(session, Outcome::Ended(*reason), viewer)
             }
             SessionEvent::Denied(denied) => Self::of_denied(denied, viewer),
+            SessionEvent::Dropped(packet) => Self::of_dropped(packet, viewer)?,
             SessionEvent::Limited(_) => return None,
         })
     }
@@ -58,13 +68,14 @@ impl<'a> Facts<'a> {
     fn of_session(session: &'a SessionRecord, outcome: Outcome, viewer: &Viewer<'a>) -> Self {
         Self {
             outcome,
-            flow: FiveTuple::of_session(session, viewer.zones.name(session.zone)),
+            flow: FiveTuple::of_session(session, Some(viewer.zones.name(session.zone))),
             session: Some(session),
+            uid: Some(session.uid),
             original: session.original,
             reply: session.reply,
             start: viewer.clock.at(session.start),
             last: viewer.clock.at(session.last),
-            rule: viewer.policy.rule_name(session.rule),
+            rule: Some(viewer.policy.rule_name(session.rule)),
         }
     }
 
@@ -72,8 +83,9 @@ impl<'a> Facts<'a> {
         let at = viewer.clock.at(denied.at);
         Self {
             outcome: Outcome::Decided(denied.action),
-            flow: FiveTuple::of_denied(denied, viewer.zones.name(denied.zone)),
+            flow: FiveTuple::of_denied(denied, Some(viewer.zones.name(denied.zone))),
             session: None,
+            uid: None,
             original: Traffic {
                 packets: 1,
                 bytes: u64::from(denied.bytes),
@@ -81,8 +93,28 @@ impl<'a> Facts<'a> {
             reply: Traffic::default(),
             start: at,
             last: at,
-            rule: viewer.policy.rule_name(denied.rule),
+            rule: Some(viewer.policy.rule_name(denied.rule)),
         }
+    }
+
+    fn of_dropped(packet: &DroppedPacket, viewer: &Viewer<'a>) -> Option<Self> {
+        let at = viewer.clock.at(packet.at);
+        let zone = packet.zone.map(|zone| viewer.zones.name(zone));
+        let session = SessionOfPacket::find(packet, viewer);
+        Some(Self {
+            outcome: Outcome::Dropped(*packet),
+            flow: packet.flow?.five_tuple(zone)?,
+            session: None,
+            uid: session.uid,
+            original: Traffic {
+                packets: 1,
+                bytes: u64::from(packet.bytes),
+            },
+            reply: Traffic::default(),
+            start: at,
+            last: at,
+            rule: session.rule,
+        })
     }
 
     /// Returns whether no other event follows that has the counts of the session.
@@ -90,17 +122,36 @@ impl<'a> Facts<'a> {
         !matches!(self.outcome, Outcome::Opened | Outcome::Updated)
     }
 
-    /// Returns the name of the action of the policy: `allow` for a session.
+    /// Returns the name of the action of the policy, `allow` for a session; for another packet, that
+    /// of its verdict.
     pub(super) fn action(&self) -> &'static str {
         match self.outcome {
             Outcome::Decided(action) => action.name(),
+            Outcome::Dropped(packet) => verdict(packet.kind),
             _ => "allow",
+        }
+    }
+
+    /// Returns the reason for which a packet was not forwarded, or was admitted for audit.
+    pub(super) const fn reason(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Decided(action) => reason_of_action(action),
+            Outcome::Dropped(packet) => Some(packet.reason.name()),
+            _ => None,
+        }
+    }
+
+    /// Returns the reason of a packet that was not forwarded for another reason than the policy.
+    pub(super) const fn dropped_for(&self) -> Option<PacketReason> {
+        match self.outcome {
+            Outcome::Dropped(packet) => Some(packet.reason),
+            _ => None,
         }
     }
 
     /// Returns the session's identifier.
     pub(super) fn uid(&self) -> Option<String> {
-        self.session.map(|session| session.uid.to_string())
+        self.uid.map(|uid| uid.to_string())
     }
 
     /// Returns the identifier of the session that announced this one.

@@ -1,5 +1,5 @@
 //! IPFIX records (RFC 7011, RFC 7012) of a session, one for each direction that has sent, and of a
-//! packet that the policy denied.
+//! packet that was not forwarded.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use portcullis::policy::{Action, Protocol};
 use portcullis::session::history::Letter;
 use portcullis::{Direction, EndReason, SessionRecord};
 
+use super::dropped::forwarding_status;
 use super::eve::flow_id;
 use super::facts::{Facts, Outcome};
 use crate::five_tuple::Endpoint;
@@ -98,7 +99,7 @@ pub(super) fn records(facts: &Facts<'_>) -> impl Iterator<Item = Vec<u8>> {
         Outcome::Ended(_) => true,
         // An audited session has passed, and gets its records at its end.
         Outcome::Opened | Outcome::Updated | Outcome::Decided(Action::Audit) => false,
-        Outcome::Decided(_) => true,
+        Outcome::Decided(_) | Outcome::Dropped(_) => true,
     };
     let record = |from, to, traffic, direction| Record {
         facts,
@@ -178,14 +179,14 @@ impl Record<'_> {
         record.extend(match facts.session {
             // The flow was deleted; it was forwarded.
             Some(_) => [2, 64],
-            // The flow was denied; the packet was dropped by a rule.
-            None => [3, 129],
+            // The flow was denied; the packet was dropped by a rule, or for another reason.
+            None => [3, facts.dropped_for().map_or(129, forwarding_status)],
         });
         record.push(match self.direction {
             Direction::Original => 1,
             Direction::Reply => 2,
         });
-        let id = facts.session.map_or(0, |session| flow_id(session.uid));
+        let id = facts.uid.map_or(0, flow_id);
         record.extend(id.to_be_bytes());
         let is_v4 = self.from.address.is_ipv4();
         let (kind, code) = (

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::super::super::data_path::TunnelView;
 use super::super::super::event_queue::SessionEvent;
 use super::super::super::view::{ListedSession, Viewer};
+use super::dropped::{DroppedRow, reason_of_action};
 use crate::five_tuple::FiveTuple;
 
 /// Version of the objects: it grows when a field is removed, renamed or changes its meaning.
@@ -49,6 +50,10 @@ pub(super) fn line(
             let row = DeniedRow::new(denied, viewer);
             line(name, row.start).with(row)
         }
+        SessionEvent::Dropped(packet) => {
+            let at = viewer.clock.seconds(packet.at);
+            line(packet.kind.name(), at).with(DroppedRow::new(packet, viewer))
+        }
         SessionEvent::Limited(reached) => {
             let row = LimitRow::new(reached, viewer);
             line("limit", row.start).with(row)
@@ -64,8 +69,8 @@ pub(super) struct Head<'a> {
     schema: u32,
     event: &'static str,
     /// Time of the event in seconds since the Unix epoch: of the first packet for `opened`, of the
-    /// packet for `denied`, `audited` and `limit`, of the counts for `update`, and of the line for
-    /// `ended`.
+    /// packet for `denied`, `audited`, `dropped`, `rejected`, `refused` and `limit`, of the counts
+    /// for `update`, and of the line for `ended`.
     event_time: f64,
     /// Name of the appliance.
     host: &'a str,
@@ -111,6 +116,8 @@ impl SessionRow {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct DeniedRow<'a> {
     action: &'static str,
+    /// Stable name of the reason.
+    reason: Option<&'static str>,
     #[serde(flatten)]
     flow: FiveTuple,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -128,6 +135,7 @@ impl<'a> DeniedRow<'a> {
         let flow = FiveTuple::of_denied(denied, viewer.zones.name(denied.zone));
         Self {
             action: denied.action.name(),
+            reason: reason_of_action(denied.action),
             community_id: flow.community_id(),
             flow,
             orig_pkts: 1,
@@ -184,5 +192,6 @@ impl<'a> LimitRow<'a> {
 pub(super) enum AnyLine<'a> {
     Session(Line<'a, SessionRow>),
     Decided(Line<'a, DeniedRow<'a>>),
+    Dropped(Line<'a, DroppedRow<'a>>),
     Limit(Line<'a, LimitRow<'a>>),
 }

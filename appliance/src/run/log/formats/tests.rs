@@ -89,13 +89,14 @@ fn echo() -> SessionRecord {
 fn ended(record: &SessionRecord, reason: EndReason) -> Facts<'_> {
     Facts {
         outcome: Outcome::Ended(reason),
-        flow: FiveTuple::of_session(record, "blue".to_owned()),
+        flow: FiveTuple::of_session(record, Some("blue".to_owned())),
         session: Some(record),
+        uid: Some(record.uid),
         original: record.original,
         reply: record.reply,
         start: START,
         last: START + Duration::from_millis(1_500),
-        rule: "web",
+        rule: Some("web"),
     }
 }
 
@@ -103,13 +104,14 @@ fn decided(record: &SessionRecord, action: Action) -> Facts<'_> {
     Facts {
         outcome: Outcome::Decided(action),
         session: None,
+        uid: None,
         original: Traffic {
             packets: 1,
             bytes: 40,
         },
         reply: Traffic::default(),
         last: START,
-        rule: "no \\ web",
+        rule: Some("no \\ web"),
         ..ended(record, EndReason::Closed)
     }
 }
@@ -149,20 +151,20 @@ fn a_row_of_zeek_has_the_names_types_and_order_of_its_conn_log() {
         "#fields\tts\tuid\tid.orig_h\tid.orig_p\tid.resp_h\tid.resp_p\tproto\tservice\tduration\t\
          orig_bytes\tresp_bytes\tconn_state\tlocal_orig\tlocal_resp\tmissed_bytes\thistory\t\
          orig_pkts\torig_ip_bytes\tresp_pkts\tresp_ip_bytes\ttunnel_parents\tip_proto\t\
-         community_id\taction\trule\tzone\tparent_uid"
+         community_id\taction\trule\tzone\treason\tparent_uid"
     );
     assert_eq!(
         lines[7],
         "#types\ttime\tstring\taddr\tport\taddr\tport\tenum\tstring\tinterval\tcount\tcount\t\
          string\tbool\tbool\tcount\tstring\tcount\tcount\tcount\tcount\tset[string]\tcount\t\
-         string\tstring\tstring\tstring\tstring"
+         string\tstring\tstring\tstring\tstring\tstring"
     );
     let record = connection();
     assert_eq!(
         zeek::line(&ended(&record, EndReason::Closed)),
         "1700000000.250000\t8c1f03a2b4d5e6f7-10000002a\t10.0.0.1\t1000\t192.0.2.1\t80\ttcp\t-\t\
          1.500000\t-\t-\tSF\t-\t-\t0\tShAFf\t4\t160\t2\t80\t-\t6\t\
-         1:4gNjMmZA3i1VP1t+Ad6ENSQ2W30=\tallow\tweb\tblue\t-"
+         1:4gNjMmZA3i1VP1t+Ad6ENSQ2W30=\tallow\tweb\tblue\t-\t-"
     );
 }
 
@@ -184,6 +186,7 @@ fn a_denied_packet_in_zeek_has_no_state_and_its_texts_are_escaped() {
         ("resp_pkts", "0"),
         ("action", "deny"),
         ("rule", "no \\\\ web"),
+        ("reason", "policy_deny"),
     ] {
         assert_eq!(of(name), value, "{name}");
     }
@@ -193,7 +196,7 @@ fn a_denied_packet_in_zeek_has_no_state_and_its_texts_are_escaped() {
         ("a\tb\n", "a\\x09b\\x0a"),
     ] {
         let facts = Facts {
-            rule: text,
+            rule: Some(text),
             ..decided(&record, Action::Deny)
         };
         let line = zeek::line(&facts);
@@ -285,6 +288,7 @@ fn a_flow_of_eve_has_the_names_of_suricata() {
                 "rule": "web",
                 "action": "allow",
                 "end_reason": "closed",
+                "reason": null,
                 "history": "ShAFf",
                 "conn_state": "SF",
             },

@@ -33,13 +33,13 @@ pub(super) struct FlowRecord {
 }
 
 /// Returns the records of a part of a session, one for each direction that has sent anything in it;
-/// of a denied packet, one.
+/// of a packet that was not forwarded, one.
 pub(super) fn records(facts: &Facts<'_>, part: Part) -> impl Iterator<Item = FlowRecord> {
     let action = match facts.outcome {
         Outcome::Ended(_) | Outcome::Updated => Some("ACCEPT"),
         // An audited session has passed, and gets its records as a session.
         Outcome::Opened | Outcome::Decided(Action::Audit) => None,
-        Outcome::Decided(_) => Some("REJECT"),
+        Outcome::Decided(_) | Outcome::Dropped(_) => Some("REJECT"),
     };
     let (from, to) = (facts.flow.initiator(), facts.flow.responder());
     let record = |from, to, traffic, direction| FlowRecord {

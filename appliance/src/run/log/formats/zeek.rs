@@ -89,9 +89,12 @@ const COLUMNS: [Column; 27] = [
     column("action", "string", |facts| {
         Value::Text(facts.action().to_owned())
     }),
-    column("rule", "string", |facts| Value::Text(facts.rule.to_owned())),
-    column("zone", "string", |facts| {
-        Value::Text(facts.flow.zone.clone())
+    column("rule", "string", |facts| {
+        text(facts.rule.map(str::to_owned))
+    }),
+    column("zone", "string", |facts| text(facts.flow.zone.clone())),
+    column("reason", "string", |facts| {
+        text(facts.reason().map(str::to_owned))
     }),
     column("parent_uid", "string", |facts| {
         text(facts.parent_uid().map(|uid| uid.to_string()))

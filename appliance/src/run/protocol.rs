@@ -196,6 +196,9 @@ pub(crate) struct GroupView {
     pub(crate) bytes: u64,
     /// Start of the oldest session, in seconds since the Unix epoch.
     pub(crate) start: f64,
+    /// Whether `other` may have sessions of the group, so that its sums are too small.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) partial: bool,
     /// Traffic per second; `None` in a first look.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rate: Option<TrafficRate>,

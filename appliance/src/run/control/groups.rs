@@ -62,6 +62,8 @@ pub(super) struct Total {
     moved: Moved,
     /// Start of the oldest session.
     oldest: Instant,
+    /// Whether the group came after others were joined: `other` may have sessions of it.
+    is_partial: bool,
 }
 
 impl Total {
@@ -73,6 +75,7 @@ impl Total {
             bytes: session.original.bytes.saturating_add(session.reply.bytes),
             moved: moved.unwrap_or_default(),
             oldest: session.start,
+            is_partial: false,
         }
     }
 
@@ -153,7 +156,14 @@ impl Groups {
         if self.totals.len() >= self.limit {
             self.join_lower_half();
         }
-        self.totals.insert(name, total);
+        let is_partial = self.joined > 0;
+        self.totals.insert(
+            name,
+            Total {
+                is_partial,
+                ..total
+            },
+        );
     }
 
     /// Joins the lower half of the order into one group.
@@ -233,6 +243,7 @@ impl Group {
             packets: total.packets,
             bytes: total.bytes,
             start: start(total.oldest),
+            partial: total.is_partial,
             rate: over.map(|over| total.moved.rate(over)),
         }
     }
@@ -257,6 +268,7 @@ mod tests {
                     bytes,
                     moved: Moved { packets: 1, bytes },
                     oldest: now,
+                    is_partial: false,
                 };
                 groups.add_total(GroupName::Zone(Zone(zone)), total);
                 assert!(groups.totals.len() <= 8, "round {round}");
@@ -272,5 +284,30 @@ mod tests {
         });
         assert_eq!(sums, (1_500, 2 * 3 * 1_000 + 498 * 3));
         assert!(groups.joined > 0);
+    }
+
+    #[test]
+    fn a_group_that_may_lack_sessions_is_marked() {
+        let now = Instant::now();
+        let mut groups = Groups::new(GroupKey::Zone, SortKey::Rate, now);
+        groups.limit = 4;
+        let total = |bytes| Total {
+            sessions: 1,
+            packets: 1,
+            bytes,
+            moved: Moved { packets: 1, bytes },
+            oldest: now,
+            is_partial: false,
+        };
+        for zone in 0..4 {
+            groups.add_total(GroupName::Zone(Zone(zone)), total(100 + u64::from(zone)));
+        }
+        // The fifth group makes room by joining two; one of those comes again.
+        for zone in [4, 0] {
+            groups.add_total(GroupName::Zone(Zone(zone)), total(1_000));
+        }
+        let is_partial = |zone| groups.totals.get(&GroupName::Zone(Zone(zone)));
+        assert_eq!(is_partial(0).map(|total| total.is_partial), Some(true));
+        assert_eq!(is_partial(3).map(|total| total.is_partial), Some(false));
     }
 }

@@ -146,12 +146,17 @@ impl Selected<'_> {
             first.push(group.total.rank(sort, now), group);
         }
         let start = |moment: Instant| self.viewer.clock.seconds(moment);
+        let mut partial = 0;
         for group in first.into_order() {
             let view = Group::view(group, look.over, start);
+            partial += u64::from(view.partial);
             exchange.put(&Reply::Group(Box::new(view)))?;
         }
         let other = (joined > 0).then(|| format!("`other` stands for {joined} small groups"));
-        let notes: Vec<_> = other.into_iter().chain(unmeasured(look, unknown)).collect();
+        let lacking =
+            (partial > 0).then(|| format!("it may have sessions of {partial} groups of this list"));
+        let notes = other.into_iter().chain(lacking);
+        let notes: Vec<_> = notes.chain(unmeasured(look, unknown)).collect();
         Ok(Reply::Done {
             count: count as u64,
             text: (!notes.is_empty()).then(|| notes.join("; ")),

@@ -97,6 +97,11 @@ struct Connection {
 
 impl Connection {
     fn ask(&mut self, question: &Question) -> Result<Answer, SessionsError> {
+        // An order is never repeated: its first answer may be lost, and the second one would say that
+        // there was nothing to end. A new connection is not one that has broken meanwhile.
+        if matches!(question, Question::End(_)) {
+            self.client = None;
+        }
         let was_connected = self.client.is_some();
         match self.ask_once(question) {
             // The appliance closes connections that are silent for minutes.
@@ -150,5 +155,46 @@ fn put(client: &mut Client, question: &Question) -> Result<Answer, SessionsError
                 count: count.unwrap_or(0),
             })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn an_order_whose_connection_breaks_is_not_repeated() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let listener = UnixListener::bind(&path).unwrap();
+        // An appliance that reads one line of each connection, and closes it without an answer.
+        let appliance = thread::spawn(move || {
+            let mut orders = Vec::new();
+            for stream in listener.incoming() {
+                let mut line = String::new();
+                BufReader::new(stream.unwrap())
+                    .read_line(&mut line)
+                    .unwrap();
+                if line.is_empty() {
+                    return orders;
+                }
+                orders.push(line);
+            }
+            orders
+        });
+        let mut connection = Connection {
+            client: None,
+            path: path.clone(),
+        };
+        let answer = connection.ask(&Question::End(7));
+        assert!(
+            matches!(answer, Err(SessionsError::Broken(_))),
+            "{answer:?}"
+        );
+        drop(std::os::unix::net::UnixStream::connect(&path).unwrap());
+        assert_eq!(appliance.join().unwrap().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! Evidence of asymmetric paths as events: lines of the report that have counted more packets.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Instant;
 
 use ipnet::IpNet;
@@ -34,38 +35,136 @@ impl Path {
     }
 }
 
-/// Counts of the last reading. The report, and so this memory, is bounded.
-#[derive(Debug, Default)]
-pub(super) struct Evidence {
-    counted: HashMap<Path, u64>,
+/// Count of a thing.
+#[derive(Debug, Clone, Copy)]
+struct Count<K> {
+    of: K,
+    packets: u64,
+}
+
+/// Last report of a thing.
+#[derive(Debug, Clone, Copy)]
+struct Reported {
+    packets: u64,
+    /// Number of the reading.
+    reading: u64,
+}
+
+/// Turns of things whose counts change: those that have waited for the longest come first, so none
+/// starves behind others.
+#[derive(Debug)]
+struct Turns<K> {
+    /// Number of readings.
+    readings: u64,
+    reported: HashMap<K, Reported>,
+}
+
+impl<K: Copy + Eq + Hash> Turns<K> {
+    /// Returns the positions of at most `most` things that are new or have counted more packets, and
+    /// remembers their counts. Things that are missing are forgotten.
+    fn next(&mut self, counts: &[Count<K>], most: usize) -> Vec<usize> {
+        self.readings += 1;
+        let before = |count: &Count<K>| self.reported.get(&count.of).copied();
+        let is_changed =
+            |count: &Count<K>| before(count).is_none_or(|before| before.packets != count.packets);
+        let mut changed: Vec<_> = counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| is_changed(count))
+            .collect();
+        changed.sort_by_key(|(_, count)| before(count).map_or(0, |before| before.reading));
+        changed.truncate(most);
+        let kept = |count: &Count<K>| Some((count.of, before(count)?));
+        let mut reported: HashMap<_, _> = counts.iter().filter_map(kept).collect();
+        for (_, count) in &changed {
+            let now = Reported {
+                packets: count.packets,
+                reading: self.readings,
+            };
+            reported.insert(count.of, now);
+        }
+        self.reported = reported;
+        changed.into_iter().map(|(place, _)| place).collect()
+    }
+}
+
+/// Last events of the lines of the report. The report, and so this memory, is bounded.
+#[derive(Debug)]
+pub(super) struct Evidence(Turns<Path>);
+
+impl Default for Evidence {
+    fn default() -> Self {
+        Self(Turns {
+            readings: 0,
+            reported: HashMap::new(),
+        })
+    }
 }
 
 impl Evidence {
-    /// Returns an event for each line that is new or has counted more packets, and remembers the
-    /// counts. Lines beyond a bound are reported with their next packets.
+    /// Returns an event for each line that is new or has counted more packets, up to a bound. The
+    /// lines beyond it come with the next readings.
     pub(super) fn news(&mut self, report: &AsymmetryReport, now: Instant) -> Vec<Sent> {
-        let mut news = Vec::new();
-        let mut counted = HashMap::with_capacity(report.lines.len());
-        for line in &report.lines {
-            let path = Path::of(line);
-            let before = self.counted.get(&path).copied();
-            if before != Some(line.packets) && news.len() < MAX_NEWS {
-                let mut to = Receivers::default();
-                to.add_all();
-                let event = AsymmetryEvent {
-                    line: *line,
-                    at: now,
-                };
-                news.push(Sent {
-                    to,
-                    event: Observed::Asymmetry(event),
-                });
-                counted.insert(path, line.packets);
-            } else {
-                counted.insert(path, before.unwrap_or(0));
+        let count = |line: &AsymmetryLine| Count {
+            of: Path::of(line),
+            packets: line.packets,
+        };
+        let counts: Vec<_> = report.lines.iter().map(count).collect();
+        let places = self.0.next(&counts, MAX_NEWS).into_iter();
+        let lines = places.filter_map(|place| report.lines.get(place));
+        let sent = |line: &AsymmetryLine| {
+            let mut to = Receivers::default();
+            to.add_all();
+            let event = AsymmetryEvent {
+                line: *line,
+                at: now,
+            };
+            Sent {
+                to,
+                event: Observed::Asymmetry(event),
             }
+        };
+        lines.map(sent).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn counts(packets: u64) -> Vec<Count<u32>> {
+        (0..200).map(|of| Count { of, packets }).collect()
+    }
+
+    fn turns() -> Turns<u32> {
+        Turns {
+            readings: 0,
+            reported: HashMap::new(),
         }
-        self.counted = counted;
-        news
+    }
+
+    #[test]
+    fn lines_that_change_all_the_time_take_turns() {
+        let mut turns = turns();
+        for _ in 0..3 {
+            let mut seen = HashSet::new();
+            for packets in 1..=4 {
+                let places = turns.next(&counts(packets), 50);
+                assert_eq!(places.len(), 50);
+                seen.extend(places);
+            }
+            assert_eq!(seen.len(), 200, "each line within four readings");
+        }
+    }
+
+    #[test]
+    fn a_line_without_more_packets_is_not_news_and_one_that_left_is_forgotten() {
+        let mut turns = turns();
+        let count: usize = (0..10).map(|_| turns.next(&counts(1), 50).len()).sum();
+        assert_eq!(count, 200, "each line once");
+        assert!(turns.next(&[], 50).is_empty());
+        assert_eq!(turns.next(&counts(1), 50).len(), 50, "new again");
     }
 }

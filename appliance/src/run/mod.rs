@@ -41,6 +41,7 @@ mod sharing;
 mod signals;
 mod socket;
 pub(crate) mod store;
+mod supervise;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;

@@ -89,6 +89,7 @@ impl Appliance {
         };
         config.policy.as_of = Some(now);
         let outcome = self.data_path.reload(config, Instant::now());
+        self.data_path.shared.observers.follow_reload();
         let outcome = outcome.map_err(|error| error.to_string());
         let outcome = outcome.map(|done| {
             let (judged, ended) = (done.judged, done.revoked);
@@ -192,6 +193,7 @@ impl Appliance {
             .reload(config.clone(), Instant::now())
             .map_err(|error| error.to_string())?;
         self.zones.replace(&config);
+        self.data_path.shared.observers.follow_reload();
         self.health.reloaded(settings.health.clone());
         *self.settings.lock() = settings;
         self.reloads.apply(waiting.clone());

@@ -346,6 +346,11 @@ impl Readings {
                 ("unexamined", counts.unexamined),
             ]
             .map(|(cause, count)| ([("cause", cause)], count)),
+        )?;
+        to.counter(
+            "portcullis_observe_failures",
+            "Failures of the thread that distributes events; it begins again after a second",
+            counts.failures,
         )
     }
 

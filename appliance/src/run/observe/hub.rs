@@ -3,35 +3,42 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::super::data_path::DataPath;
+use super::super::supervise::supervise;
 use super::asymmetry::Evidence;
-
 use super::event::SessionFacts;
 use super::switch::Sent;
+
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 /// Interval between two readings of the report of asymmetric paths.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// Starts the thread. It ends when `stop` is set.
+/// Starts the thread. It ends when `stop` is set, and begins again if it fails.
 ///
 /// # Errors
 /// The system refuses a thread.
 pub(crate) fn start(data_path: Arc<DataPath>, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name("observe".to_owned())
-        .spawn(move || run(&data_path, &stop))
+        .spawn(move || {
+            let observers = &data_path.shared.observers;
+            let Some(events) = observers.take_receiver() else {
+                return;
+            };
+            let failed = || observers.count_failure();
+            supervise("observe", &stop, failed, |_| {
+                run(&data_path, &events, &stop)
+            });
+        })
 }
 
-fn run(data_path: &DataPath, stop: &AtomicBool) {
+fn run(data_path: &DataPath, events: &Receiver<Sent>, stop: &AtomicBool) {
     let shared = &data_path.shared;
-    let Some(events) = shared.observers.take_receiver() else {
-        return;
-    };
     let mut evidence = Evidence::default();
     let mut next_report = Instant::now() + REPORT;
     while !stop.load(Ordering::Relaxed) {

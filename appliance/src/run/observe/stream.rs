@@ -66,8 +66,20 @@ pub(crate) fn run(
     };
     let usual = if spec.explain { EXPLAIN_RATE } else { RATE };
     let rate = spec.rate.unwrap_or(usual).clamp(1, MAX_RATE);
+    let refilter = {
+        let (spec, zones) = (spec.clone(), Arc::clone(&appliance.zones));
+        let data_path = Arc::clone(&appliance.data_path);
+        move || {
+            let names = Names {
+                zones: &zones,
+                policy: &data_path.shared.engine.policy(),
+            };
+            spec.filter(&names).ok()
+        }
+    };
     let subscription = Subscription {
         filter: filter.clone(),
+        refilter: Box::new(refilter),
         rate,
         explain: spec.explain,
         follow: spec.follow,
@@ -75,11 +87,16 @@ pub(crate) fn run(
     let Some(subscribed) = shared.observers.subscribe(subscription) else {
         return StreamEnd::Refused("too many clients observe already".to_owned());
     };
+    if !Arc::ptr_eq(&policy, &shared.engine.policy()) {
+        // A reload has come between, and has not changed this filter.
+        shared.observers.follow_reload();
+    }
     let mut stream = Stream {
         spec,
         appliance,
         policy,
-        filter,
+        filter: Arc::new(filter),
+        epoch: 0,
         shares: Shares::new(rate),
         rate_left_out: 0,
         session_gone: 0,
@@ -96,7 +113,9 @@ struct Stream<'s> {
     spec: &'s StreamSpec,
     appliance: &'s Appliance,
     policy: Arc<CompiledPolicy>,
-    filter: Filter,
+    filter: Arc<Filter>,
+    /// Number of changes of the wishes that the filter is of.
+    epoch: u64,
     shares: Shares,
     /// Events of this second that were beyond the rate.
     rate_left_out: u64,
@@ -118,7 +137,10 @@ impl Stream<'_> {
         let mut second_ends = Instant::now() + SECOND;
         while !shared.stop.load(Ordering::Relaxed) {
             match subscribed.events.recv_timeout(LOOK) {
-                Ok(event) => self.live(&event)?,
+                Ok(event) => {
+                    self.follow_reload(&subscribed);
+                    self.live(&event)?;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -200,16 +222,11 @@ impl Stream<'_> {
         (self.put)(Line::Event(row))
     }
 
-    /// Begins a new second: reports what was left out, and follows a reload.
+    /// Begins a new second, and reports what was left out.
     fn end_second(&mut self, subscribed: &Subscribed<'_>) -> io::Result<()> {
         self.report(subscribed)?;
         self.shares.renew();
-        (self.put)(Line::Pulse)?;
-        let policy = self.appliance.data_path.shared.engine.policy();
-        if !Arc::ptr_eq(&policy, &self.policy) {
-            self.follow_reload(policy, subscribed);
-        }
-        Ok(())
+        (self.put)(Line::Pulse)
     }
 
     /// Reports what was left out since the last report.
@@ -245,17 +262,16 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Takes over the rules and zones of a reload. If the filter names one that is gone, it stays
-    /// as it was.
-    fn follow_reload(&mut self, policy: Arc<CompiledPolicy>, subscribed: &Subscribed<'_>) {
-        let names = Names {
-            zones: &self.appliance.zones,
-            policy: &policy,
-        };
-        if let Ok(filter) = self.spec.filter(&names) {
-            subscribed.replace_filter(filter.clone());
+    /// Takes over the filter and the names of a reload, or of another change of the wishes.
+    fn follow_reload(&mut self, subscribed: &Subscribed<'_>) {
+        let epoch = subscribed.epoch();
+        if epoch == self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.policy = self.appliance.data_path.shared.engine.policy();
+        if let Some(filter) = subscribed.filter() {
             self.filter = filter;
         }
-        self.policy = policy;
     }
 }

@@ -106,6 +106,8 @@ pub(crate) struct ObserveCounts {
     pub(crate) session_gone: u64,
     /// Forwarded packets that were not compared with the filters of clients of traces.
     pub(crate) unexamined: u64,
+    /// Failures of the thread that distributes events; it began again after each.
+    pub(crate) failures: u64,
 }
 
 #[derive(Debug, Default)]
@@ -119,12 +121,13 @@ pub(super) struct Counters {
     client_queue: AtomicU64,
     pub(super) session_gone: AtomicU64,
     pub(super) unexamined: AtomicU64,
+    failures: AtomicU64,
 }
 
 /// Client as the hub knows it.
-#[derive(Debug)]
 struct Listener {
     slot: usize,
+    refilter: Refilter,
     sender: SyncSender<Arc<Observed>>,
     left_out: Arc<LeftOut>,
 }
@@ -166,10 +169,14 @@ impl Default for Observers {
     }
 }
 
+/// Source of a client's filter with the names of now; `None` if one of them is gone.
+pub(crate) type Refilter = Box<dyn Fn() -> Option<Filter> + Send>;
+
 /// Stream that a client asks for.
-#[derive(Debug, Clone)]
 pub(crate) struct Subscription {
     pub(crate) filter: Filter,
+    /// Called after a reload: names of rules and zones may have new numbers.
+    pub(crate) refilter: Refilter,
     pub(crate) rate: u32,
     pub(crate) explain: bool,
     /// Whether the client receives events after those of the ring.
@@ -217,6 +224,25 @@ impl Observers {
         self.sender.try_send(sent).is_ok()
     }
 
+    /// Takes over the rules and zones of a reload into the filters of all clients. A filter that
+    /// names one that is gone stays as it was.
+    pub(crate) fn follow_reload(&self) {
+        let hub = self.hub.lock();
+        self.change_wishes(|wishes| {
+            for wish in wishes {
+                let listener = hub.listeners.iter().find(|each| each.slot == wish.slot);
+                if let Some(filter) = listener.and_then(|listener| (listener.refilter)()) {
+                    wish.filter = Arc::new(filter);
+                }
+            }
+        });
+    }
+
+    /// Counts a failure of the thread that distributes events.
+    pub(super) fn count_failure(&self) {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts events that a tap has left out.
     pub(super) fn count_left_out(&self, ring_share: u64, hub_queue: u64) {
         let add = |counter: &AtomicU64, count| {
@@ -237,6 +263,7 @@ impl Observers {
         let slot = (0..MAX_OBSERVERS).find(is_free)?;
         hub.listeners.push(Listener {
             slot,
+            refilter: subscription.refilter,
             sender,
             left_out: Arc::clone(&left_out),
         });
@@ -308,19 +335,30 @@ impl Observers {
             client_queue: value(&self.counters.client_queue),
             session_gone: value(&self.counters.session_gone),
             unexamined: value(&self.counters.unexamined),
+            failures: value(&self.counters.failures),
         }
     }
 }
 
 impl Subscribed<'_> {
-    /// Replaces the filter: names of rules and zones may have new numbers after a reload.
-    pub(crate) fn replace_filter(&self, filter: Filter) {
-        let filter = Arc::new(filter);
-        self.observers.change_wishes(|wishes| {
-            for wish in wishes.iter_mut().filter(|wish| wish.slot == self.slot) {
-                wish.filter = Arc::clone(&filter);
-            }
-        });
+    /// Returns the number of changes of the wishes: the filter may be another one after a change.
+    pub(super) fn epoch(&self) -> u64 {
+        self.observers.epoch()
+    }
+
+    /// Returns the filter in force; `None` for a client that does not follow.
+    pub(super) fn filter(&self) -> Option<Arc<Filter>> {
+        let wishes = self.observers.wishes();
+        let own = wishes.iter().find(|wish| wish.slot == self.slot);
+        own.map(|wish| Arc::clone(&wish.filter))
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener")
+            .field("slot", &self.slot)
+            .finish_non_exhaustive()
     }
 }
 

@@ -111,6 +111,7 @@ fn reasons(sent: &[Sent]) -> Vec<&'static str> {
 fn subscription(filter: Filter, rate: u32) -> Subscription {
     Subscription {
         filter,
+        refilter: Box::new(|| None),
         rate,
         explain: false,
         follow: true,

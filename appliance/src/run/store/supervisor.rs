@@ -1,20 +1,12 @@
 //! Restart of a thread of the store that has failed.
 //!
-//! A panic is a fault of the program. It must neither end continuity unseen nor touch packets: it
-//! is counted and shown, and the thread begins again after a pause.
+//! A panic must neither end continuity unseen nor touch packets: it is counted and shown.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
+use super::super::supervise;
 use super::state::{Counted, StoreState};
-use crate::output::notice;
-
-/// Pause before a thread begins again.
-const PAUSE: Duration = Duration::from_secs(1);
-/// Step of the pause, in which the end is noticed.
-const STEP: Duration = Duration::from_millis(10);
 
 /// Runs `body` until it returns. After a panic, calls it again; its argument says whether it begins
 /// again. `name` is that of the thread.
@@ -22,12 +14,9 @@ pub(super) fn supervise(
     name: &'static str,
     state: &StoreState,
     stop: &AtomicBool,
-    mut body: impl FnMut(bool),
+    body: impl FnMut(bool),
 ) {
-    let mut is_again = false;
-    // The state behind `body` is put right by its next call.
-    while catch_unwind(AssertUnwindSafe(|| body(is_again))).is_err() {
-        is_again = true;
+    let failed = || {
         state.counters.add(Counted::ThreadFailed);
         state.lacks_records();
         state.troubles.note(
@@ -35,17 +24,8 @@ pub(super) fn supervise(
             "the thread has failed and begins again",
             Instant::now(),
         );
-        notice(&format!(
-            "error: store: {name}: the thread has failed and begins again"
-        ));
-        let until = Instant::now() + PAUSE;
-        while Instant::now() < until && !stop.load(Ordering::Relaxed) {
-            thread::sleep(STEP);
-        }
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-    }
+    };
+    supervise::supervise(&format!("store: {name}"), stop, failed, body);
 }
 
 #[cfg(test)]

@@ -282,3 +282,77 @@ fn calls_beside_the_packet_path_share_one_budget_of_the_past() {
     assert!(left_out + 16 * periods >= 1_000, "{left_out}, {periods}");
     appliance.finish();
 }
+
+#[test]
+fn a_dropped_packet_has_one_identifier_in_the_stream_and_in_the_log() {
+    let more = format!("log.output = \"DIR/log\"\nlog.drops = 16\n{GWLB}");
+    let appliance = TestAppliance::start(&more);
+    let filter = vec![
+        condition(Field::Event, "opened", false),
+        condition(Field::Event, "dropped", false),
+    ];
+    let mut client = Observing::start(&appliance, follow(filter));
+    appliance.connection(1, 1_000);
+    let opened = client.next();
+    let mut beyond = Vec::new();
+    PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 1], 64)
+        .tcp(1_000, 80, 99_000_000, 8_192)
+        .ack(501)
+        .write(&mut beyond, b"early")
+        .unwrap();
+    through_the_front(&appliance, &beyond);
+    let dropped = client.next();
+    assert_eq!(dropped.reason.as_deref(), Some("tcp_seq_above_window"));
+    assert_eq!(dropped.uid, Some(opened.record.unwrap().session.uid));
+    assert_eq!(dropped.rule.as_deref(), Some("web"));
+    drop(client);
+    let directory = appliance.finish();
+    let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
+    let [line] = text.lines().collect::<Vec<_>>().try_into().unwrap();
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["event"], "dropped");
+    assert_eq!(line["uid"].as_str(), dropped.uid.as_deref());
+    assert_eq!(line["session"].as_u64(), dropped.session);
+    assert_eq!(line["reason"].as_str(), dropped.reason.as_deref());
+    assert_eq!(line["bytes"].as_u64(), dropped.bytes.map(u64::from));
+    assert_eq!(line["rule"].as_str(), dropped.rule.as_deref());
+    assert_eq!(
+        line["community_id"].as_str(),
+        dropped.community_id.as_deref()
+    );
+    assert!(line["community_id"].is_string());
+}
+
+#[test]
+fn a_flood_leaves_lines_for_other_reasons_and_what_has_none_is_counted() {
+    let more = format!("log.output = \"DIR/log\"\nlog.drops = 16\n{GWLB}");
+    let appliance = TestAppliance::start(&more);
+    let data_path = DataPath::silent(Arc::clone(&appliance.shared), Overrides::default());
+    let refusals = std::iter::repeat_n(Refusal::Ethernet, 1_000).chain([Refusal::Endpoint]);
+    let begin = Instant::now();
+    for refusal in refusals {
+        let decision = Decision {
+            answer: Answer::Nothing(NotSent::Refused(refusal)),
+            verdict: None,
+            packet: None,
+            is_too_large: false,
+        };
+        let datagram = Datagram {
+            source: [10, 1, 0, 1].into(),
+            source_port: 60_001,
+            destination: [10, 1, 0, 2].into(),
+            destination_port: 6081,
+            payload: b"no GENEVE",
+        };
+        data_path.with_sink(|sink| sink.tap.packet(&datagram, &decision));
+    }
+    // One reason has half of the 16 packets of each second that was begun.
+    let seconds = begin.elapsed().as_secs() + 2;
+    let left_out = appliance.shared.lost_events().drops_left_out;
+    let directory = appliance.finish();
+    let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
+    let of = |reason: &str| text.matches(&format!("\"reason\":\"{reason}\"")).count() as u64;
+    assert!((1..=8 * seconds).contains(&of("inner_ethernet")), "{text}");
+    assert_eq!(of("endpoint_refused"), 1, "{text}");
+    assert_eq!(of("inner_ethernet") + left_out, 1_000);
+}

@@ -4,14 +4,21 @@ use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
 use portcullis::event::Traffic;
+use portcullis::geneve::front::Refusal;
+use portcullis::packet::Malformed;
 use portcullis::policy::Action;
-use portcullis::{Config, EndReason, Engine, Packet, SessionId, SessionRecord, SessionUid};
+use portcullis::{
+    Config, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord, SessionUid, TunnelRef,
+};
 use serde_json::{Value, json};
 
 use super::facts::Outcome;
 use super::intervals::{Intervals, Moment, Part};
 use super::*;
 use crate::five_tuple::FiveTuple;
+use crate::run::observe::dropped::DroppedPacket;
+use crate::run::observe::event::PacketReason;
+use crate::run::observe::kind::Kind;
 
 const START: Duration = Duration::from_micros(1_700_000_000_250_000);
 const HOST: &str = "fw-1";
@@ -579,4 +586,94 @@ fn a_session_that_has_ended_has_no_record_of_an_interval() {
     };
     let lives = |id| id == other.id;
     assert!(intervals.take(&update, &moment(1, &lives)).is_some());
+}
+
+/// Returns a dropped packet of a session.
+fn dropped(record: &SessionRecord, reason: PacketReason, kind: Kind) -> Facts<'_> {
+    let packet = DroppedPacket {
+        kind,
+        reason,
+        at: Instant::now(),
+        zone: None,
+        tunnel: TunnelRef::NONE,
+        flow: None,
+        bytes: 1_500,
+        tracked: None,
+        rule: None,
+    };
+    Facts {
+        outcome: Outcome::Dropped(packet),
+        uid: Some(record.uid),
+        original: Traffic {
+            packets: 1,
+            bytes: 1_500,
+        },
+        rule: None,
+        flow: FiveTuple::of_session(record, None),
+        ..decided(record, Action::Deny)
+    }
+}
+
+#[test]
+fn a_dropped_packet_has_its_reason_and_the_identifier_of_its_session_in_each_format() {
+    let record = connection();
+    let reason = PacketReason::Engine(DropReason::TcpSeqAboveWindow);
+    let facts = dropped(&record, reason, Kind::Dropped);
+    let columns = columns(&zeek::line(&facts));
+    for (name, value) in [
+        ("uid", "8c1f03a2b4d5e6f7-10000002a"),
+        ("conn_state", "-"),
+        ("orig_ip_bytes", "1500"),
+        ("action", "drop"),
+        ("rule", "-"),
+        ("zone", "-"),
+        ("reason", "tcp_seq_above_window"),
+    ] {
+        let found = columns.iter().find(|(column, _)| column == name).unwrap();
+        assert_eq!(found.1, value, "{name}");
+    }
+    let eve = eve::record(&facts, HOST);
+    assert_eq!(eve["event_type"], "drop");
+    assert_eq!(
+        eve["drop"],
+        json!({"len": 1_500, "reason": "tcp_seq_above_window"})
+    );
+    assert_eq!(eve["flow_id"], eve::flow_id(record.uid));
+    assert!(eve.get("alert").is_none(), "no rule has decided");
+    let ecs = ecs::event(&facts, HOST);
+    assert_eq!(ecs["event"]["action"], "dropped");
+    assert_eq!(ecs["event"]["reason"], "tcp_seq_above_window");
+    assert_eq!(ecs["event"]["id"], "8c1f03a2b4d5e6f7-10000002a");
+    assert_eq!(
+        ecs["event"]["type"],
+        json!(["connection", "info", "denied"])
+    );
+    assert!(ecs.get("rule").is_none());
+    assert_eq!(vpc::records(&facts, Part::whole(&facts)).count(), 1);
+}
+
+#[test]
+fn the_forwarding_status_of_ipfix_is_the_registered_one_of_the_reason() {
+    let record = connection();
+    let engine = PacketReason::Engine;
+    for (reason, kind, status) in [
+        (engine(DropReason::TcpNoSession), Kind::Rejected, 128),
+        (PacketReason::Front(Refusal::TooLarge), Kind::Refused, 133),
+        (
+            engine(DropReason::Malformed(Malformed::Ipv4HeaderChecksum)),
+            Kind::Dropped,
+            134,
+        ),
+        (engine(DropReason::TtlZero), Kind::Dropped, 137),
+        (engine(DropReason::LimitRate), Kind::Dropped, 138),
+    ] {
+        let facts = dropped(&record, reason, kind);
+        let records: Vec<_> = ipfix::records(&facts).collect();
+        let [only] = records.try_into().unwrap();
+        // Before it: template, addresses, times, ports, protocol, counts, bits, and two reasons.
+        let place = 2 + 8 + 16 + 5 + 16 + 2 + 2;
+        assert_eq!(only[place - 1..=place], [3, status], "{}", reason.name());
+        let id = u64::from_be_bytes(only[place + 2..place + 10].try_into().unwrap());
+        assert_eq!(id, eve::flow_id(record.uid));
+    }
 }

@@ -108,8 +108,8 @@ impl<Z> FiveTuple<Z> {
     }
 
     /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute
-    /// for it too. `None` where a part of it is not known: the code of an ICMP session that is not a
-    /// query, or the ports of a fragment or of a malformed packet.
+    /// for it too. `None` where a part of it is not known: the code of an ICMP session that is not
+    /// a query, or the ports of a fragment or of a malformed packet.
     pub(crate) fn community_id(&self) -> Option<String> {
         let (first, second) = match (self.icmp_type, self.icmp_code) {
             (None, _) if self.protocol.has_ports() => (Some(self.sport?), Some(self.dport?)),

@@ -60,8 +60,8 @@ struct Turns<K> {
 }
 
 impl<K: Copy + Eq + Hash> Turns<K> {
-    /// Returns the positions of at most `most` things that are new or have counted more packets, and
-    /// remembers their counts. Things that are missing are forgotten.
+    /// Returns the positions of at most `most` things that are new or have counted more packets,
+    /// and remembers their counts. Things that are missing are forgotten.
     fn next(&mut self, counts: &[Count<K>], most: usize) -> Vec<usize> {
         self.readings += 1;
         let before = |count: &Count<K>| self.reported.get(&count.of).copied();

@@ -97,8 +97,8 @@ struct Connection {
 
 impl Connection {
     fn ask(&mut self, question: &Question) -> Result<Answer, SessionsError> {
-        // An order is never repeated: its first answer may be lost, and the second one would say that
-        // there was nothing to end. A new connection is not one that has broken meanwhile.
+        // An order is never repeated: its first answer may be lost, and the second one would say
+        // that there was nothing to end. A new connection is not one that has broken meanwhile.
         if matches!(question, Question::End(_)) {
             self.client = None;
         }

@@ -122,8 +122,8 @@ impl<'a> Facts<'a> {
         !matches!(self.outcome, Outcome::Opened | Outcome::Updated)
     }
 
-    /// Returns the name of the action of the policy, `allow` for a session; for another packet, that
-    /// of its verdict.
+    /// Returns the name of the action of the policy, `allow` for a session; for another packet,
+    /// that of its verdict.
     pub(super) fn action(&self) -> &'static str {
         match self.outcome {
             Outcome::Decided(action) => action.name(),

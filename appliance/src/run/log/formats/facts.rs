@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use portcullis::event::Traffic;
 use portcullis::policy::Action;
-use portcullis::{DeniedSession, EndReason, SessionRecord, SessionUid};
+use portcullis::{DeniedSession, Direction, EndReason, SessionRecord, SessionUid};
 
 use super::super::super::event_queue::SessionEvent;
 use super::super::super::observe::dropped::DroppedPacket;
@@ -146,6 +146,15 @@ impl<'a> Facts<'a> {
         match self.outcome {
             Outcome::Dropped(packet) => Some(packet.reason),
             _ => None,
+        }
+    }
+
+    /// Returns the direction of traffic that is `direction` of the five-tuple; `None` for a dropped
+    /// packet whose direction is not known.
+    pub(super) fn direction(&self, direction: Direction) -> Option<Direction> {
+        match self.outcome {
+            Outcome::Dropped(packet) => packet.tracked.and_then(|tracked| tracked.direction),
+            _ => Some(direction),
         }
     }
 

@@ -182,9 +182,10 @@ impl Record<'_> {
             // The flow was denied; the packet was dropped by a rule, or for another reason.
             None => [3, facts.dropped_for().map_or(129, forwarding_status)],
         });
-        record.push(match self.direction {
-            Direction::Original => 1,
-            Direction::Reply => 2,
+        record.push(match facts.direction(self.direction) {
+            Some(Direction::Original) => 1,
+            Some(Direction::Reply) => 2,
+            None => 0,
         });
         let id = facts.uid.map_or(0, flow_id);
         record.extend(id.to_be_bytes());

@@ -150,7 +150,7 @@ const FIELDS: [FieldOption; 11] = [
         name: "session",
         short: None,
         value: "NUMBER",
-        help: "The number of a session",
+        help: "The number of a session, or its uid in the log",
     },
 ];
 

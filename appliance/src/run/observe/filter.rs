@@ -230,8 +230,10 @@ pub(crate) enum Condition {
     Verdict(&'static str),
     /// Kind of event.
     Event(Kind),
-    /// Session.
+    /// Session, by its number.
     Session(SessionId),
+    /// Session, by its identifier in the log.
+    Uid(SessionUid),
 }
 
 impl Condition {
@@ -263,6 +265,10 @@ impl Condition {
             Self::Verdict(name) => Some(facts.verdict == Some(*name)),
             Self::Event(kind) => Some(facts.kind == *kind),
             Self::Session(id) => Some(facts.session == Some(*id)),
+            Self::Uid(uid) => match (facts.uid, facts.session) {
+                (None, Some(_)) => None,
+                (known, _) => Some(known == Some(*uid)),
+            },
         }
     }
 

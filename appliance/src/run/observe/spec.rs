@@ -2,7 +2,7 @@
 
 use portcullis::geneve::front::Refusal;
 use portcullis::policy::{CompiledPolicy, RuleId};
-use portcullis::{DropReason, EndReason, SessionId};
+use portcullis::{DropReason, EndReason, SessionId, SessionUid};
 use serde::{Deserialize, Serialize};
 
 use super::super::view::ZoneNames;
@@ -36,7 +36,7 @@ pub(crate) enum Field {
     Verdict,
     /// Kind of event.
     Event,
-    /// Number of a session.
+    /// Number of a session, or its identifier in the log.
     Session,
 }
 
@@ -125,12 +125,27 @@ impl ConditionSpec {
                 Some(kind) => Condition::Event(kind),
                 None => return Err(one_of("event", value, &Kind::ALL.map(Kind::name))),
             },
-            Field::Session => match value.parse().ok().and_then(SessionId::from_number) {
-                Some(id) => Condition::Session(id),
-                None => return Err(format!("`{value}` is not the number of a session")),
-            },
+            Field::Session => session(value)?,
         })
     }
+}
+
+/// Returns the condition for a session's number, or its identifier.
+fn session(value: &str) -> Result<Condition, String> {
+    let condition = match value.split_once('-') {
+        None => value
+            .parse()
+            .ok()
+            .and_then(SessionId::from_number)
+            .map(Condition::Session),
+        Some((engine, session)) => {
+            let number = |digits| u64::from_str_radix(digits, 16).ok();
+            let id = number(session).and_then(SessionId::from_number);
+            let uid = number(engine).zip(id);
+            uid.map(|(engine, id)| Condition::Uid(SessionUid::new(engine, id)))
+        }
+    };
+    condition.ok_or_else(|| format!("`{value}` is neither the number nor the uid of a session"))
 }
 
 fn one_of(what: &str, value: &str, names: &[&str]) -> String {

@@ -184,7 +184,8 @@ fn a_filter_that_names_nothing_is_refused_with_the_reason() {
         (Field::Verdict, "accept", "choose from"),
         (Field::Event, "opening", "choose from"),
         (Field::Address, "10.0.0.0/33", "not an address"),
-        (Field::Session, "0", "not the number"),
+        (Field::Session, "0", "neither the number nor the uid"),
+        (Field::Session, "8c1f-", "neither the number nor the uid"),
     ] {
         let error = past(&appliance, follow(vec![condition(field, value, false)])).unwrap_err();
         assert!(error.contains(wanted), "{error}");
@@ -210,6 +211,32 @@ fn a_filter_by_rule_follows_a_reload() {
     appliance.query(2, 0);
     appliance.connection(2, 2_000);
     assert_eq!(client.next().sport, Some(2_000));
+    drop(client);
+    appliance.finish();
+}
+
+#[test]
+fn a_filter_by_rule_is_right_from_the_first_packet_after_a_reload() {
+    let appliance = TestAppliance::start("");
+    let filter = vec![
+        condition(Field::Rule, "web", false),
+        condition(Field::Event, "opened", false),
+    ];
+    let mut client = Observing::start(&appliance, follow(filter));
+    // A rule before the others gives them other numbers.
+    let first = "[[policy.rule]]\nname = \"first\"\naction = \"allow\"\n\
+                 destination_ports = [9]\nprotocol = \"udp\"\n";
+    for (turn, more) in [first, "", first, ""].into_iter().enumerate() {
+        appliance.rewrite(more);
+        let mut orders = Client::connect(&appliance.control()).unwrap();
+        orders.ask(&Request::Reload).unwrap();
+        let host = turn as u8 + 1;
+        appliance.query(host, 0);
+        let port = 1_000 + turn as u16;
+        appliance.connection(host, port);
+        let row = client.next();
+        assert_eq!((row.sport, row.rule.as_deref()), (Some(port), Some("web")));
+    }
     drop(client);
     appliance.finish();
 }
@@ -306,6 +333,15 @@ fn a_dropped_packet_has_one_identifier_in_the_stream_and_in_the_log() {
     assert_eq!(dropped.uid, Some(opened.record.unwrap().session.uid));
     assert_eq!(dropped.rule.as_deref(), Some("web"));
     drop(client);
+    let uid = dropped.uid.clone().unwrap();
+    let of_session = StreamSpec {
+        filter: vec![condition(Field::Session, &uid, false)],
+        last: Some(10),
+        ..StreamSpec::default()
+    };
+    let found = past(&appliance, of_session).unwrap();
+    let found: Vec<&str> = found.iter().map(|row| row.event.as_str()).collect();
+    assert_eq!(found, ["opened", "dropped"], "the filter by the identifier");
     let directory = appliance.finish();
     let text = std::fs::read_to_string(directory.path().join("log")).unwrap();
     let [line] = text.lines().collect::<Vec<_>>().try_into().unwrap();

@@ -33,8 +33,8 @@ pub(crate) struct DataPath {
     pub(crate) shared: Arc<Shared>,
     overrides: Overrides,
     sender: Option<Mutex<Sender>>,
-    /// Budgets of the stream of events between two calls; `None` while a call uses them. One for
-    /// each of the calls that may overlap: of the control socket, a reload, and the store's threads.
+    /// Budgets of the stream of events between two calls; `None` while a call uses them. Calls of
+    /// the control socket, of a reload and of the store's threads may overlap.
     taps: [Mutex<Option<TapState>>; 5],
     /// Counters of `sender`.
     pub(crate) sent: WorkerStats,

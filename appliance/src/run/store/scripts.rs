@@ -46,7 +46,8 @@ macro_rules! is_later_version {
     () => {
         concat!(
             "local function is_later_version(value)\n",
-            "  if #value < 3 or string.sub(value, 1, 2) ~= 'PC' or string.byte(value, 3) < 3 then\n",
+            "  if #value < 3 or string.sub(value, 1, 2) ~= 'PC'\n",
+            "    or string.byte(value, 3) < 3 then\n",
             "    return false\n",
             "  end\n",
             "  local left = redis.call('PTTL', KEYS[1])\n",

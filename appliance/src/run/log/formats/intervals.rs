@@ -96,7 +96,7 @@ impl Intervals {
                 self.reported.insert(session.id, now);
                 Some(part(before.as_ref()))
             }
-            Outcome::Opened | Outcome::Decided(_) => None,
+            Outcome::Opened | Outcome::Decided(_) | Outcome::Dropped(_) => None,
         }
     }
 

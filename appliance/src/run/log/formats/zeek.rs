@@ -32,7 +32,7 @@ const fn column(name: &'static str, kind: &'static str, value: fn(&Facts<'_>) ->
     Column { name, kind, value }
 }
 
-const COLUMNS: [Column; 27] = [
+const COLUMNS: [Column; 28] = [
     column("ts", "time", |facts| Value::Time(facts.start)),
     column("uid", "string", |facts| text(facts.uid())),
     column("id.orig_h", "addr", |facts| {

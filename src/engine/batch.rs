@@ -101,21 +101,31 @@ impl Engine {
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
         let screen = self.screen.get();
-        let mut shorts: Shorts = std::array::from_fn(|number| {
-            let short = self.read_short(packets.get(number)?, screen)?;
-            self.table.prefetch_index(short.place());
-            Some(short)
-        });
-        if shorts.iter().take(packets.len()).any(Option::is_none) {
+        // Written in place: an array that a closure returns for each element would be copied.
+        let mut shorts: Shorts = [None; OVERLAP];
+        let mut are_all_short = true;
+        for (packet, place) in packets.iter().zip(&mut shorts) {
+            match self.read_short(packet, screen) {
+                Some(short) => {
+                    self.table.prefetch_index(short.place());
+                    *place = Some(short);
+                }
+                None => are_all_short = false,
+            }
+        }
+        if !are_all_short {
             let shorts = &mut shorts;
             return self.overlapped_in_full(packets, Read { screen, shorts }, sink, each);
         }
-        for short in shorts.iter_mut().flatten() {
+        for short in shorts.iter_mut().take(packets.len()).flatten() {
             self.prefetch_for(short);
         }
         let mut last = None;
-        for (number, (packet, short)) in packets.iter().zip(shorts.iter().flatten()).enumerate() {
-            let verdict = self.decide_read(packet, short, &mut last, sink);
+        for (number, (packet, short)) in packets.iter().zip(&shorts).enumerate() {
+            let verdict = match short {
+                Some(short) => self.decide_read(packet, short, &mut last, sink),
+                None => self.decide_in_full(*packet, None, sink, &mut ()),
+            };
             each(number, verdict, sink);
         }
     }
@@ -141,7 +151,7 @@ impl Engine {
     ) -> Verdict {
         let moment = self.moment(packet.now, *last);
         *last = Some(moment);
-        match self.decide_short(packet, short, moment.micros) {
+        match self.decide_short(packet, short, moment) {
             Some(verdict) => verdict,
             None => self.decide_in_full(*packet, Some(short.fallback()), sink, &mut ()),
         }

@@ -89,7 +89,8 @@ impl Short {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     instant: Instant,
-    pub(super) micros: Micros,
+    micros: Micros,
+    tick: u32,
 }
 
 /// A session as the short way finds it.
@@ -127,10 +128,14 @@ impl Engine {
     pub(super) fn moment(&self, instant: Instant, last: Option<Moment>) -> Moment {
         match last {
             Some(last) if last.instant == instant => last,
-            _ => Moment {
-                instant,
-                micros: self.origin.micros(instant),
-            },
+            _ => {
+                let micros = self.origin.micros(instant);
+                Moment {
+                    instant,
+                    micros,
+                    tick: micros.tick(),
+                }
+            }
         }
     }
 
@@ -163,7 +168,7 @@ impl Engine {
     pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Fallback>> {
         let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
         short.candidate = self.table.prefetch_slot(short.place);
-        let now = self.origin.micros(packet.now);
+        let now = self.moment(packet.now, None);
         let verdict = self.decide_short(packet, &short, now);
         verdict.ok_or(Some(short.fallback()))
     }
@@ -175,7 +180,7 @@ impl Engine {
         &self,
         packet: &Packet<'_>,
         short: &Short,
-        now: Micros,
+        now: Moment,
     ) -> Option<Verdict> {
         let verdict = self.judge_short(packet, short, now)?;
         if let (Some(mine), Verdict::Forward(tracked)) = (self.counters.mine(), verdict) {
@@ -186,7 +191,7 @@ impl Engine {
 
     /// Judges a packet under its shard's lock.
     #[inline(always)]
-    fn judge_short(&self, packet: &Packet<'_>, short: &Short, now: Micros) -> Option<Verdict> {
+    fn judge_short(&self, packet: &Packet<'_>, short: &Short, now: Moment) -> Option<Verdict> {
         let Short {
             flow,
             place,
@@ -195,6 +200,9 @@ impl Engine {
             screen,
             usual,
         } = *short;
+        let Moment {
+            micros: now, tick, ..
+        } = now;
         let mut held = self.table.lock(place.shard);
         let Held {
             shard,
@@ -206,7 +214,7 @@ impl Engine {
         }
         let slot = shard.find_near(candidate, place.hash, &flow.key)?;
         let hot = shard.slab.hot(slot);
-        if hot.deadline <= now.tick() {
+        if hot.deadline <= tick {
             return None;
         }
         let direction = hot.direction_of(flow.source);

@@ -7,6 +7,7 @@ use super::{Engine, Packet};
 use crate::event::{Discard, Sink};
 use crate::outbox::Outbox;
 use crate::packet::{self, Malformed, Parsed};
+use crate::stats::Mine;
 use crate::verdict::Verdict;
 
 /// Number of packets whose cache misses overlap.
@@ -120,10 +121,10 @@ impl Engine {
         for short in shorts.iter_mut().take(packets.len()).flatten() {
             self.prefetch_for(short);
         }
-        let mut last = None;
+        let mut run = self.run();
         for (number, (packet, short)) in packets.iter().zip(&shorts).enumerate() {
             let verdict = match short {
-                Some(short) => self.decide_read(packet, short, &mut last, sink),
+                Some(short) => self.decide_read(packet, short, &mut run, sink),
                 None => self.decide_in_full(*packet, None, sink, &mut ()),
             };
             each(number, verdict, sink);
@@ -140,18 +141,27 @@ impl Engine {
         };
     }
 
+    /// Returns what the packets of a call share.
+    #[inline(always)]
+    fn run(&self) -> Run<'_> {
+        Run {
+            last: None,
+            mine: self.counters.mine(),
+        }
+    }
+
     /// Decides a packet that may take the short way.
     #[inline(always)]
     fn decide_read<S: Sink>(
         &self,
         packet: &Packet<'_>,
         short: &Short,
-        last: &mut Option<Moment>,
+        run: &mut Run<'_>,
         sink: &mut S,
     ) -> Verdict {
-        let moment = self.moment(packet.now, *last);
-        *last = Some(moment);
-        match self.decide_short(packet, short, moment) {
+        let moment = self.moment(packet.now, run.last);
+        run.last = Some(moment);
+        match self.decide_short(packet, short, moment, run.mine) {
             Some(verdict) => verdict,
             None => self.decide_in_full(*packet, Some(short.fallback()), sink, &mut ()),
         }
@@ -168,18 +178,17 @@ impl Engine {
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
         let Read { screen, shorts } = read;
-        let parsed: [Result<Parsed, Malformed>; OVERLAP] = std::array::from_fn(|number| {
-            let packet = packets.get(number).ok_or(Malformed::Empty)?;
-            if shorts.get(number).is_some_and(Option::is_some) {
-                return Err(Malformed::Empty);
+        let mut parsed: [Result<Parsed, Malformed>; OVERLAP] = [Err(Malformed::Empty); OVERLAP];
+        let mut located = [None; OVERLAP];
+        let results = parsed.iter_mut().zip(&mut located);
+        for ((packet, short), (parsed, located)) in packets.iter().zip(&*shorts).zip(results) {
+            if short.is_some() {
+                continue;
             }
             let (packet, checksums) = self.prepare(*packet, screen);
-            packet::parse(packet.bytes, checksums)
-        });
-        let mut located = [None; OVERLAP];
-        for ((packet, parsed), located) in packets.iter().zip(&parsed).zip(&mut located) {
+            *parsed = packet::parse(packet.bytes, checksums);
             let Ok(parsed) = parsed else { continue };
-            *located = self.locate(self.fixed.zones.group_of(packet.zone), parsed, None);
+            *located = self.locate(packet.zone, parsed, None);
             if let Some(Located { place, .. }) = located {
                 self.table.prefetch_index(*place);
             }
@@ -188,12 +197,12 @@ impl Engine {
             self.prefetch_for(short);
         }
         self.prefetch_sessions(&located);
-        let mut last = None;
+        let mut run = self.run();
         let known = shorts.iter().zip(&parsed).zip(located);
         for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()
         {
             let verdict = if let Some(short) = short {
-                self.decide_read(packet, short, &mut last, sink)
+                self.decide_read(packet, short, &mut run, sink)
             } else {
                 let (packet, _) = self.prepare(*packet, screen);
                 self.finish(&packet, parsed, located, sink, &mut ())
@@ -205,6 +214,14 @@ impl Engine {
 
 /// Packets that may take the short way; `None` for a packet that must take the full way.
 type Shorts = [Option<Short>; OVERLAP];
+
+/// Values that successive packets share.
+struct Run<'a> {
+    /// The time of the last packet.
+    last: Option<Moment>,
+    /// This thread's stripe of the counters.
+    mine: Option<Mine<'a>>,
+}
 
 /// Packets of which some must take the full way, and the settings by which they were read.
 struct Read<'a> {

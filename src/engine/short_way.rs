@@ -42,6 +42,7 @@ use crate::packet::plain::{Ack, Plain, Usual};
 use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
 use crate::session::history::Letter;
 use crate::session::{Cold, Held, KeyPlace, Micros, Shard, Slot, SlotId};
+use crate::stats::Mine;
 use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
 use crate::verdict::{Tracked, Verdict};
@@ -169,21 +170,22 @@ impl Engine {
         let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
         short.candidate = self.table.prefetch_slot(short.place);
         let now = self.moment(packet.now, None);
-        let verdict = self.decide_short(packet, &short, now);
+        let verdict = self.decide_short(packet, &short, now, self.counters.mine());
         verdict.ok_or(Some(short.fallback()))
     }
 
     /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
-    /// changed in that case.
+    /// changed in that case. `mine` is this thread's stripe of the counters.
     #[inline(always)]
     pub(super) fn decide_short(
         &self,
         packet: &Packet<'_>,
         short: &Short,
         now: Moment,
+        mine: Option<Mine<'_>>,
     ) -> Option<Verdict> {
         let verdict = self.judge_short(packet, short, now)?;
-        if let (Some(mine), Verdict::Forward(tracked)) = (self.counters.mine(), verdict) {
+        if let (Some(mine), Verdict::Forward(tracked)) = (mine, verdict) {
             mine.forwarded(tracked.class, short.total_len);
         }
         Some(verdict)

@@ -214,6 +214,24 @@ impl Places {
         None
     }
 
+    /// Returns the first slot of a hash without the shard's lock: a guess.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
+        let home = self.bucket(self.home(hash))?;
+        match home.tagged(tag(hash, 0)).next() {
+            Some(entry) => Some(home.slot(entry)),
+            None if home.passed() == 0 => None,
+            None => self.candidate_outside(hash),
+        }
+    }
+
+    /// Returns the first slot of a hash, whose home has no entry of it.
+    #[cold]
+    #[inline(never)]
+    fn candidate_outside(&self, hash: u32) -> Option<u32> {
+        self.find(hash, |_| true)
+    }
+
     /// Returns the distance from home, the bucket and the place there of a slot's entry.
     fn locate(&self, hash: u32, slot: u32) -> Option<Located> {
         let mut at = self.home(hash);

@@ -48,7 +48,7 @@ impl Outline {
     /// Returns the slot that a hash most likely refers to; [`NIL`] if there is none.
     #[inline]
     pub(crate) fn candidate(&self, hash: u32) -> u32 {
-        self.places.find(hash, |_| true).unwrap_or(NIL)
+        self.places.candidate(hash).unwrap_or(NIL)
     }
 
     /// Prefetches both cache lines of a slot, and its tunnel references.

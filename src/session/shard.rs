@@ -286,6 +286,13 @@ impl Shard {
         if near.is_some_and(|slot| slot.in_use() && slot.key == *key) {
             return Some(SlotId(candidate));
         }
+        self.find_by_index(hash, key)
+    }
+
+    /// Returns the session of a key that is not where it was expected.
+    #[cold]
+    #[inline(never)]
+    fn find_by_index(&self, hash: u32, key: &FlowKey) -> Option<SlotId> {
         self.find(hash, key)
     }
 

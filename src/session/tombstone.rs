@@ -33,6 +33,7 @@ mod part;
 
 /// Number of parts, each with its own lock.
 const PARTS: usize = 16;
+const _: () = assert!(PARTS.is_power_of_two());
 
 /// Remembered state of an end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,9 +178,15 @@ impl Graveyard {
         self.len.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of a hash's part. The number of parts is a power of two.
+    #[inline]
+    fn number(&self, hash: u64) -> usize {
+        hash as usize & self.parts.len().wrapping_sub(1)
+    }
+
     fn part(&self, key: &FlowKey) -> Option<(&Mutex<Part>, u32)> {
         let hash = self.hasher.hash_one(key);
-        let part = self.parts.get(hash as usize % self.parts.len())?;
+        let part = self.parts.get(self.number(hash))?;
         Some((part, (hash >> 32) as u32))
     }
 
@@ -206,7 +213,7 @@ impl Graveyard {
     #[inline]
     pub(crate) fn prefetch(&self, key: &FlowKey) {
         let hash = self.hasher.hash_one(key);
-        if let Some(outline) = self.outlines.get(hash as usize % self.parts.len()) {
+        if let Some(outline) = self.outlines.get(self.number(hash)) {
             outline.prefetch((hash >> 32) as u32);
         }
     }

@@ -137,10 +137,9 @@ impl TcpOptions {
     /// options count.
     #[must_use]
     pub fn parse(options: &[u8]) -> Self {
-        match Self::usual(options) {
-            Some(found) => found,
-            None => Self::walk(options),
-        }
+        Self::usual(options)
+            .or_else(|| Self::of_syn(options))
+            .unwrap_or_else(|| Self::walk(options))
     }
 
     /// Reads the two layouts of almost every segment of an established connection: no options, and
@@ -163,6 +162,43 @@ impl TcpOptions {
                 g,
                 h,
             ] => Some(Self {
+                timestamps: Some(timestamps([a, b, c, d, e, f, g, h])),
+                ..Self::default()
+            }),
+            _ => None,
+        }
+    }
+
+    /// Reads the options of a SYN in the order of Linux: MSS, SACK permitted, timestamps, padding,
+    /// window scale.
+    #[inline(always)]
+    fn of_syn(options: &[u8]) -> Option<Self> {
+        match *options {
+            [
+                kind::MSS,
+                4,
+                m,
+                n,
+                kind::SACK_PERMITTED,
+                2,
+                kind::TIMESTAMPS,
+                10,
+                a,
+                b,
+                c,
+                d,
+                e,
+                f,
+                g,
+                h,
+                kind::NO_OPERATION,
+                kind::WINDOW_SCALE,
+                3,
+                shift,
+            ] => Some(Self {
+                mss: Some(u16::from_be_bytes([m, n])),
+                window_scale: Some(shift.min(MAX_WINDOW_SCALE)),
+                sack_permitted: true,
                 timestamps: Some(timestamps([a, b, c, d, e, f, g, h])),
                 ..Self::default()
             }),
@@ -299,5 +335,8 @@ fn walk_and_assemble(
     options: &[u8],
     payload_len: usize,
 ) -> Result<Parsed, Malformed> {
-    assemble(ip, fixed, TcpOptions::walk(options), payload_len)
+    match TcpOptions::of_syn(options) {
+        Some(found) => assemble(ip, fixed, found, payload_len),
+        None => assemble(ip, fixed, TcpOptions::walk(options), payload_len),
+    }
 }

@@ -1,5 +1,7 @@
 //! IPv4, TCP, UDP and ICMP queries.
 
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -343,6 +345,31 @@ fn the_options_of_a_syn_are_read() {
         sack: SackBlocks::default(),
     };
     assert_eq!(found, expected);
+}
+
+/// Bytes near the layout of a SYN of Linux: up to two of them are changed.
+fn nearly_of_linux() -> impl Strategy<Value = [u8; 20]> {
+    let layout = [
+        2, 4, 0x05, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2, 1, 3, 3, 7,
+    ];
+    let change = (0usize..20, prop_oneof![0u8..11, any::<u8>()]);
+    prop::collection::vec(change, 0..3).prop_map(move |changes| {
+        let mut options = layout;
+        for (place, value) in changes {
+            options[place] = value;
+        }
+        options
+    })
+}
+
+proptest! {
+    /// Padding in front changes the layout, and not the meaning.
+    #[test]
+    fn the_options_of_linux_are_read_as_in_any_other_layout(usual in nearly_of_linux()) {
+        let unusual = [&[1, 1, 1, 1][..], &usual].concat();
+        prop_assert_eq!(TcpOptions::parse(&usual), TcpOptions::parse(&unusual));
+        prop_assert_eq!(options(&usual), TcpOptions::parse(&unusual));
+    }
 }
 
 #[test]

@@ -45,8 +45,8 @@ impl Word {
     }
 
     /// Returns the places that the zone uses or is sure of.
-    fn committed(self) -> usize {
-        self.sessions.max(self.guarantee) as usize
+    fn committed(self) -> u32 {
+        self.sessions.max(self.guarantee)
     }
 }
 
@@ -147,21 +147,78 @@ impl Departures {
     }
 }
 
+/// Sums over all zones. They change with nearly every session that begins or ends, so they are
+/// apart from fields that every packet reads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Sums {
+    /// The places that zones use or are sure of in the upper half, the number of sessions in the
+    /// lower one: most sessions change both, with one operation.
+    places: AtomicU64,
+    /// Sessions that are never evicted.
+    assured: AtomicUsize,
+}
+
+/// The two numbers of [`Sums::places`], or changes of them.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    committed: u32,
+    live: u32,
+}
+
+impl Places {
+    const fn of(places: u64) -> Self {
+        Self {
+            committed: (places >> 32) as u32,
+            live: places as u32,
+        }
+    }
+
+    const fn packed(self) -> u64 {
+        (self.committed as u64) << 32 | self.live as u64
+    }
+}
+
+impl Sums {
+    fn places(&self) -> Places {
+        Places::of(self.places.load(Ordering::Relaxed))
+    }
+
+    /// Adds to the sums unless one of those that are added to has reached `most`. Returns whether
+    /// they were added.
+    fn try_add(&self, more: Places, most: usize) -> bool {
+        let room = |now: u32, more: u32| more == 0 || (now as usize) < most;
+        let added = |places: u64| {
+            let Places { committed, live } = Places::of(places);
+            let fits = room(committed, more.committed) && room(live, more.live);
+            fits.then(|| places + more.packed())
+        };
+        self.places
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, added)
+            .is_ok()
+    }
+
+    fn add(&self, more: Places) {
+        self.places.fetch_add(more.packed(), Ordering::Relaxed);
+    }
+
+    fn sub(&self, fewer: Places) {
+        self.places.fetch_sub(fewer.packed(), Ordering::Relaxed);
+    }
+}
+
 /// The counters of all zones, and the bound on their sum.
 ///
-/// The sum of the places in use and of the unused guarantees never exceeds the bound: `committed`
-/// is the sum over all zones of the greater of sessions and guarantee. A zone within its guarantee
-/// takes a place without further checks; beyond it, a place comes out of those that are not
-/// committed.
+/// The sum of the places in use and of the unused guarantees never exceeds the bound: the committed
+/// places are the sum over all zones of the greater of sessions and guarantee. A zone within its
+/// guarantee takes a place without further checks; beyond it, a place comes out of those that are
+/// not committed.
 #[derive(Debug)]
 pub(crate) struct Accounts {
     pub(super) zones: Box<[ZoneAccount]>,
-    pub(super) committed: AtomicUsize,
+    sums: Sums,
     /// The sum of all guarantees.
     guaranteed: AtomicUsize,
-    live: AtomicUsize,
-    /// Sessions that are never evicted.
-    assured: AtomicUsize,
     max_sessions: usize,
     /// Sessions by the number of the rule that has admitted them.
     pub(super) rules: Box<[AtomicU32]>,
@@ -184,10 +241,8 @@ impl Accounts {
             counted: CountedTable::new(max_sessions, hasher)?,
             prefixes,
             zones: purpose.items(usize::from(Zone::MAX.0) + 1, ZoneAccount::default)?,
-            committed: AtomicUsize::new(0),
+            sums: Sums::default(),
             guaranteed: AtomicUsize::new(0),
-            live: AtomicUsize::new(0),
-            assured: AtomicUsize::new(0),
             max_sessions,
         })
     }
@@ -208,12 +263,17 @@ impl Accounts {
 
     /// Returns the number of sessions in all zones.
     pub(crate) fn len(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.sums.places().live as usize
+    }
+
+    /// Returns the number of places that zones use or are sure of.
+    pub(super) fn committed(&self) -> usize {
+        self.sums.places().committed as usize
     }
 
     /// Returns the number of sessions that are never evicted.
     pub(crate) fn assured(&self) -> usize {
-        self.assured.load(Ordering::Relaxed)
+        self.sums.assured.load(Ordering::Relaxed)
     }
 
     /// Returns how many sessions there can be.
@@ -228,8 +288,7 @@ impl Accounts {
             sessions,
         } = self.zone(zone).word();
         let of_guarantee = guarantee.saturating_sub(sessions);
-        let others = self.committed.load(Ordering::Relaxed);
-        of_guarantee as usize + self.max_sessions.saturating_sub(others)
+        of_guarantee as usize + self.max_sessions.saturating_sub(self.committed())
     }
 
     /// Returns how many places a zone has free, or could have by evicting sessions: its own ones,
@@ -239,8 +298,9 @@ impl Accounts {
         let assured = account.assured.load(Ordering::Relaxed);
         let own = account.sessions().saturating_sub(assured) as usize;
         let evictable = self.len().saturating_sub(self.assured());
-        let committed = self.committed.load(Ordering::Relaxed);
-        let excess = committed.saturating_sub(self.guaranteed.load(Ordering::Relaxed));
+        let excess = self
+            .committed()
+            .saturating_sub(self.guaranteed.load(Ordering::Relaxed));
         let of_others = evictable
             .saturating_sub(own)
             .min(excess.saturating_sub(account.excess() as usize));
@@ -249,18 +309,28 @@ impl Accounts {
 
     /// Claims a place for one more session of a zone. Returns whether there was one.
     pub(crate) fn claim(&self, zone: Zone) -> bool {
-        if !self.take(zone, false) {
+        let Word {
+            guarantee,
+            sessions,
+        } = self.zone(zone).word();
+        // New guarantees may stand for places that other zones have taken before, so the number of
+        // sessions has a bound of its own.
+        let brings = sessions >= guarantee;
+        let more = Places {
+            committed: u32::from(brings),
+            live: 1,
+        };
+        if !self.sums.try_add(more, self.max_sessions) {
             return false;
         }
-        // New guarantees may stand for places that other zones have taken before.
-        let more = |live: usize| (live < self.max_sessions).then_some(live + 1);
-        let fits = self
-            .live
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        if fits.is_err() && self.leave(zone) {
-            self.committed.fetch_sub(1, Ordering::Relaxed);
+        let taken = self.take(zone, brings);
+        if !taken {
+            self.sums.sub(Places {
+                committed: 0,
+                live: 1,
+            });
         }
-        fits.is_ok()
+        taken
     }
 
     /// Gives back the place of a session that has ended.
@@ -274,11 +344,10 @@ impl Accounts {
             .zone(zone)
             .word
             .fetch_sub(u64::from(places), Ordering::Relaxed);
-        let common = Word::of(before).beyond().min(places) as usize;
-        if common > 0 {
-            self.committed.fetch_sub(common, Ordering::Relaxed);
-        }
-        self.live.fetch_sub(places as usize, Ordering::Relaxed);
+        self.sums.sub(Places {
+            committed: Word::of(before).beyond().min(places),
+            live: places,
+        });
     }
 
     /// Counts the end of sessions, and gives back their places. `departures` is empty afterwards.
@@ -303,7 +372,9 @@ impl Accounts {
             self.zone(zone)
                 .assured
                 .fetch_sub(assured, Ordering::Relaxed);
-            self.assured.fetch_sub(assured as usize, Ordering::Relaxed);
+            self.sums
+                .assured
+                .fetch_sub(assured as usize, Ordering::Relaxed);
         }
         if sessions > 0 {
             self.release_all(zone, sessions);
@@ -361,23 +432,21 @@ impl Accounts {
             }
         };
         if in_hand {
-            self.committed.fetch_sub(1, Ordering::Relaxed);
+            self.sums.sub(Places {
+                committed: 1,
+                live: 0,
+            });
         }
         taken
     }
 
     /// Commits one more place, if there is one.
     fn commit(&self) -> bool {
-        let more = |committed: usize| (committed < self.max_sessions).then_some(committed + 1);
-        self.committed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .is_ok()
-    }
-
-    /// Counts one session of a zone less. Returns whether its place was beyond the guarantee.
-    fn leave(&self, zone: Zone) -> bool {
-        let before = Word::of(self.zone(zone).word.fetch_sub(1, Ordering::Relaxed));
-        before.sessions > before.guarantee
+        let more = Places {
+            committed: 1,
+            live: 0,
+        };
+        self.sums.try_add(more, self.max_sessions)
     }
 
     /// Counts one session of a zone less, if the zone is above its guarantee.
@@ -432,24 +501,23 @@ impl Accounts {
                     .word
                     .fetch_update(Ordering::Relaxed, Ordering::Relaxed, exchange);
             if let Ok(before) = exchanged.map(Word::of) {
-                let sessions = before.sessions;
-                self.committed.fetch_add(
-                    Word {
-                        guarantee,
-                        sessions,
-                    }
-                    .committed(),
-                    Ordering::Relaxed,
-                );
-                self.committed
-                    .fetch_sub(before.committed(), Ordering::Relaxed);
+                let after = Word {
+                    guarantee,
+                    sessions: before.sessions,
+                };
+                let committed = |word: Word| Places {
+                    committed: word.committed(),
+                    live: 0,
+                };
+                self.sums.add(committed(after));
+                self.sums.sub(committed(before));
             }
         }
         self.guaranteed.store(sum, Ordering::Relaxed);
     }
 
     pub(super) fn sum_committed(&self) -> usize {
-        let greater = |account: &ZoneAccount| account.word().committed();
+        let greater = |account: &ZoneAccount| account.word().committed() as usize;
         self.zones.iter().map(greater).sum()
     }
 
@@ -460,7 +528,7 @@ impl Accounts {
         }
         if standing.assured {
             self.zone(zone).assured.fetch_add(1, Ordering::Relaxed);
-            self.assured.fetch_add(1, Ordering::Relaxed);
+            self.sums.assured.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -471,7 +539,7 @@ impl Accounts {
         }
         if standing.assured {
             self.zone(zone).assured.fetch_sub(1, Ordering::Relaxed);
-            self.assured.fetch_sub(1, Ordering::Relaxed);
+            self.sums.assured.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -19,12 +19,13 @@ impl Prefixes {
     /// number that packets and session keys hold: an IPv4 address has 96 bits before it.
     #[inline]
     pub(crate) fn counted(self, address: u128, v6: bool) -> u128 {
-        let host_bits = if v6 {
-            128u32.saturating_sub(u32::from(self.v6))
-        } else {
-            32u32.saturating_sub(u32::from(self.v4))
-        };
-        address & u128::MAX.checked_shl(host_bits).unwrap_or(0)
+        if v6 {
+            let host_bits = 128u32.saturating_sub(u32::from(self.v6));
+            return address & u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        }
+        // At most 32 bits: a shift of one word.
+        let host_bits = 32u32.saturating_sub(u32::from(self.v4));
+        address & (u128::MAX << 64 | u128::from(u64::MAX << host_bits))
     }
 }
 

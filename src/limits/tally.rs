@@ -69,7 +69,7 @@ impl Accounts {
     }
 
     fn check_sums(&self, tally: &Tally) -> Result<(), String> {
-        let committed = self.committed.load(Ordering::Relaxed);
+        let committed = self.committed();
         if committed != self.sum_committed() {
             let sum = self.sum_committed();
             return Err(format!("{committed} places committed, {sum} by zones"));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::{FtpConfig, FtpHandling, RefusedAnnouncement};
+use crate::flow::End;
 use crate::ftp::helper::Rules;
 use crate::packet::{PROTOCOL_TCP, Parsed, TcpFlags, Transport};
 use crate::policy::{NewSession, RuleId};
@@ -59,9 +60,14 @@ impl FtpSettings {
 
     /// Returns whether a session may be a control session: a TCP session to a control port of any
     /// rule.
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_be_control(&self, slot: &Slot) -> bool {
-        let port = slot.key.port(slot.initiator().opposite());
+        // The raw ports of a TCP session are its ports.
+        let [low, high] = slot.key.raw_ports();
+        let port = match slot.initiator() {
+            End::Low => high,
+            End::High => low,
+        };
         self.candidate_bits & bit(port) != 0
             && slot.key.protocol() == PROTOCOL_TCP
             && self.candidates.contains(&port)

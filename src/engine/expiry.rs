@@ -135,6 +135,7 @@ impl Engine {
                 Expired::Idle => {}
             });
             self.table.set_next_tick(shard_id, shard.next_tick());
+            self.table.note_free(shard_id, shard);
             // A packet that waits for the lock comes before the next sessions.
             MutexGuard::unlock_fair(held);
         }

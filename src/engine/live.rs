@@ -111,6 +111,7 @@ impl Live<'_> {
     #[inline]
     pub(super) fn schedule(&mut self) {
         self.shard.schedule(self.slot);
+        self.table.note_free(self.shard_id, self.shard);
         self.table.note_tick(self.shard_id, self.hot().deadline);
     }
 

@@ -24,10 +24,10 @@
 //! decide the same packets and must agree in every slot, wheel and counter
 //! (`tests/it/short_way.rs`, and the fuzz target `short_way`).
 //!
-//! A batch is read in stages, so that cache misses overlap. The first two stages take no lock for a
-//! packet with a session: they read the entries of the index as hints
-//! ([`Table::prefetch_session`](crate::session::Table)), and the slot that they find is tested
-//! under the lock. For a datagram without one they try the lock once, to find the next free slot.
+//! A batch is read in stages, so that cache misses overlap. The first two stages take no lock: they
+//! read the entries of the index, and for a datagram without a session the number of the next free
+//! slot, as hints ([`Table::prefetch_session`](crate::session::Table)). The slot that they find is
+//! tested under the lock.
 //! Each packet takes its shard's lock once, in the order of the batch: with 64 shards a batch of 64
 //! packets has 1.6 packets per shard, so taking the packets of a shard together would save less
 //! than sorting them costs.

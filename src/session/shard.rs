@@ -14,7 +14,7 @@ use super::EndReason;
 use super::id::{SessionUid, SlotId, TunnelRef};
 use super::index::{Index, Places};
 use super::judging::Unjudged;
-use super::outline::Outline;
+use super::outline::{Outline, prefetch_address};
 use super::slot::{Cold, Links, NIL, Slot};
 use super::stored::StoredMark;
 use super::time::Micros;
@@ -337,6 +337,7 @@ impl Shard {
         } else {
             let slot = SlotId(self.free);
             self.free = self.slab.hot(slot).links.next;
+            self.prefetch_free();
             slot
         };
         // A new session is opened under the newest settings.
@@ -354,6 +355,18 @@ impl Shard {
         }
         self.index.insert(hash, slot.0);
         slot
+    }
+
+    /// Prefetches the slot that the next session takes.
+    #[inline]
+    fn prefetch_free(&self) {
+        if self.free != NIL {
+            let slot = SlotId(self.free);
+            let hot = std::ptr::from_ref(self.slab.hot(slot)).addr();
+            prefetch_address(hot);
+            prefetch_address(hot + size_of::<Slot>() / 2);
+            prefetch_address(std::ptr::from_ref(self.slab.cold(slot)).addr());
+        }
     }
 
     /// Schedules the end of a new session by its deadline and eviction class.

@@ -35,6 +35,9 @@ struct Padded<S> {
     /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under
     /// the lock.
     next_tick: AtomicU32,
+    /// The slot that a new session most likely takes; [`NIL`] for none that was released. Written
+    /// under the lock, but not by each end of a session: for prefetching only.
+    next_free: AtomicU32,
 }
 
 /// All sessions.
@@ -115,6 +118,7 @@ impl<S> Table<S> {
                     shard,
                 }),
                 next_tick: AtomicU32::new(u32::MAX),
+                next_free: AtomicU32::new(NIL),
             })
         };
         let shards = Purpose::Sessions.try_items(shards, padded)?;
@@ -180,17 +184,27 @@ impl<S> Table<S> {
     }
 
     /// Prefetches like [`Table::prefetch_slot`]; for a key without a session, the slot that a new
-    /// session would take. That slot is not known if the shard is locked.
+    /// session would most likely take. Takes no lock.
     #[inline]
     pub(crate) fn prefetch_session(&self, place: KeyPlace) -> u32 {
         let slot = self.prefetch_slot(place);
-        if slot == NIL
-            && let Some(held) = self.padded(place.shard).held.try_lock()
-        {
-            let free = held.shard.first_free();
+        if slot == NIL {
+            let next_free = &self.padded(place.shard).next_free;
+            let free = next_free.load(Ordering::Relaxed);
             self.outline(place.shard).prefetch_free(free);
         }
         slot
+    }
+
+    /// Notes the slot that the next session of a shard takes, for [`Table::prefetch_session`]; the
+    /// caller holds the shard's lock.
+    #[inline]
+    pub(crate) fn note_free(&self, shard_id: ShardId, shard: &Shard) {
+        let next_free = &self.padded(shard_id).next_free;
+        let free = shard.first_free();
+        if next_free.load(Ordering::Relaxed) != free {
+            next_free.store(free, Ordering::Relaxed);
+        }
     }
 
     /// Begins a walk through all slots of a shard.

@@ -283,15 +283,10 @@ impl Hash for FlowKey {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [[a, b], [c, d]] = self.addresses;
-        let numbers = if self.is_keyed_gre() {
-            let of_all_keys = Self {
-                ports: [0; 2],
-                tag: self.tag & TAG_V6,
-                ..*self
-            };
-            of_all_keys.numbers()
+        let ([low, high], tag) = if self.is_keyed_gre() {
+            ([0; 2], self.tag & TAG_V6)
         } else {
-            self.numbers()
+            (self.ports, self.tag)
         };
         if self.is_ipv6() {
             state.write_u64(a);
@@ -303,7 +298,13 @@ impl Hash for FlowKey {
             // addresses.
             state.write_u64((b << 32) | (d & 0xffff_ffff));
         }
-        state.write_u64(numbers);
+        state.write_u64(
+            u64::from(low) << 48
+                | u64::from(high) << 32
+                | u64::from(self.zone) << 16
+                | u64::from(self.protocol) << 8
+                | u64::from(tag),
+        );
     }
 }
 

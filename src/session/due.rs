@@ -1,4 +1,5 @@
-//! Expiry of the sessions of a shard: those whose deadlines have come.
+//! Expiry of the sessions of a shard: those whose deadlines have come; and the slots that become
+//! free.
 
 use super::id::SlotId;
 use super::outline::prefetch_address;
@@ -34,6 +35,23 @@ pub(super) struct Run {
 }
 
 impl Shard {
+    /// Returns the slot that a new session would take; [`NIL`] if no slot has been released.
+    pub(super) const fn first_free(&self) -> u32 {
+        self.free
+    }
+
+    /// Prefetches the slot that the next session takes.
+    #[inline]
+    pub(super) fn prefetch_free(&self) {
+        if self.free != NIL {
+            let slot = SlotId(self.free);
+            let hot = std::ptr::from_ref(self.slab.hot(slot)).addr();
+            prefetch_address(hot);
+            prefetch_address(hot + size_of::<Slot>() / 2);
+            prefetch_address(std::ptr::from_ref(self.slab.cold(slot)).addr());
+        }
+    }
+
     /// Prefetches what the ends of the next `count` sessions that are due will touch, at most
     /// [`RUN`]. Calls `each` with their keys.
     pub(crate) fn prefetch_due(&self, now: u32, count: usize, mut each: impl FnMut(&FlowKey)) {

@@ -14,7 +14,7 @@ use super::EndReason;
 use super::id::{SessionUid, SlotId, TunnelRef};
 use super::index::{Index, Places};
 use super::judging::Unjudged;
-use super::outline::{Outline, prefetch_address};
+use super::outline::Outline;
 use super::slot::{Cold, Links, NIL, Slot};
 use super::stored::StoredMark;
 use super::time::Micros;
@@ -187,7 +187,7 @@ pub(crate) struct Shard {
     pub(super) wheel: Wheel,
     hasher: ahash::RandomState,
     /// Head of the list of free slots, linked by `links.next`.
-    free: u32,
+    pub(super) free: u32,
     capacity: usize,
     kept: Kept,
     /// The slots whose sessions the current reload must still judge.
@@ -296,11 +296,6 @@ impl Shard {
         self.find(hash, key)
     }
 
-    /// Returns the slot that a new session would take; [`NIL`] if no slot has been released.
-    pub(super) const fn first_free(&self) -> u32 {
-        self.free
-    }
-
     /// Returns the part of the shard that is read without its lock.
     pub(crate) fn outline(&self) -> Outline {
         Outline::new(
@@ -355,18 +350,6 @@ impl Shard {
         }
         self.index.insert(hash, slot.0);
         slot
-    }
-
-    /// Prefetches the slot that the next session takes.
-    #[inline]
-    fn prefetch_free(&self) {
-        if self.free != NIL {
-            let slot = SlotId(self.free);
-            let hot = std::ptr::from_ref(self.slab.hot(slot)).addr();
-            prefetch_address(hot);
-            prefetch_address(hot + size_of::<Slot>() / 2);
-            prefetch_address(std::ptr::from_ref(self.slab.cold(slot)).addr());
-        }
     }
 
     /// Schedules the end of a new session by its deadline and eviction class.

@@ -201,6 +201,9 @@ impl Run {
     /// Ends everything that is due.
     pub(crate) fn expire(&mut self, budget: usize) -> bool {
         let mut log = Log::default();
+        // No verdict reports these ends. After a restart, a session may have the identifier of one
+        // whose end the last verdict reported.
+        self.answered = None;
         let done = self.engine.expire_with(self.instant(), budget, &mut log);
         assert!(log.opened.is_empty());
         assert_eq!(done.ended, log.ended.len(), "each end is reported");

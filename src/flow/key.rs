@@ -332,3 +332,50 @@ impl core::fmt::Debug for FlowKey {
         write!(f, "FlowKey({self}, tag {:#04x})", self.tag)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::hash::BuildHasher;
+
+    use super::*;
+
+    /// Returns a key with one bit of its words flipped: four of addresses, then the numbers.
+    fn flipped(key: FlowKey, bit: usize) -> FlowKey {
+        let mut other = key;
+        let mask = 1 << (bit % 64);
+        match bit / 64 {
+            word @ 0..4 => other.addresses[word / 2][word % 2] ^= mask,
+            _ => match bit % 64 {
+                place @ 0..16 => other.ports[0] ^= 1 << place,
+                place @ 16..32 => other.ports[1] ^= 1 << (place - 16),
+                place @ 32..48 => other.zone ^= 1 << (place - 32),
+                place @ 48..56 => other.protocol ^= 1 << (place - 48),
+                place => other.tag ^= 1 << (place - 56),
+            },
+        }
+        other
+    }
+
+    #[test]
+    fn each_bit_of_a_key_counts_for_equality_and_hash() {
+        let key = FlowKey {
+            addresses: [[0x2001_0db8_0000_0001, 7], [0x2001_0db8_0000_0002, 9]],
+            ports: [443, 50_000],
+            zone: 3,
+            protocol: 6,
+            tag: TAG_V6,
+        };
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        assert_eq!(key, flipped(flipped(key, 70), 70));
+        for bit in 0..320 {
+            let other = flipped(key, bit);
+            assert_ne!(key, other, "bit {bit}");
+            // Without the bit of its tag the key is one of IPv4, whose upper halves are constant.
+            assert_ne!(
+                hasher.hash_one(key),
+                hasher.hash_one(other),
+                "hash of bit {bit}"
+            );
+        }
+    }
+}

@@ -313,24 +313,38 @@ impl Accounts {
             guarantee,
             sessions,
         } = self.zone(zone).word();
-        // New guarantees may stand for places that other zones have taken before, so the number of
-        // sessions has a bound of its own.
-        let brings = sessions >= guarantee;
-        let more = Places {
-            committed: u32::from(brings),
+        let live = Places {
+            committed: 0,
             live: 1,
         };
-        if !self.sums.try_add(more, self.max_sessions) {
+        if sessions >= guarantee {
+            let more = Places {
+                committed: 1,
+                ..live
+            };
+            return self.sums.try_add(more, self.max_sessions) && self.take(zone, true);
+        }
+        // The place may have gone by now. A session that is not sure of its place is not counted
+        // among those alive: another zone within its guarantee would be refused meanwhile.
+        if !self.take(zone, false) {
             return false;
         }
-        let taken = self.take(zone, brings);
-        if !taken {
+        // New guarantees may stand for places that other zones have taken before, so the number of
+        // sessions has a bound of its own.
+        let fits = self.sums.try_add(live, self.max_sessions);
+        if !fits && self.leave(zone) {
             self.sums.sub(Places {
-                committed: 0,
-                live: 1,
+                committed: 1,
+                live: 0,
             });
         }
-        taken
+        fits
+    }
+
+    /// Counts one session of a zone less. Returns whether its place was beyond the guarantee.
+    fn leave(&self, zone: Zone) -> bool {
+        let word = &self.zone(zone).word;
+        Word::of(word.fetch_sub(1, Ordering::Relaxed)).beyond() > 0
     }
 
     /// Gives back the place of a session that has ended.

@@ -195,6 +195,38 @@ fn a_place_that_changes_hands_stays_one() {
     accounts_are_free(&accounts, 4);
 }
 
+/// Two threads compete for the last guaranteed place of a zone in a full table. The loser is counted
+/// nowhere meanwhile: a third zone gets what it is guaranteed.
+fn a_place_that_is_lost_takes_no_other() {
+    let accounts = accounts(6);
+    accounts.guarantee(&[Zone(0), BLUE, GREEN], &Limits);
+    let green = (0..6).filter(|_| accounts.claim(GREEN)).count();
+    assert_eq!(green, 4, "one place of each other zone is guaranteed");
+    let (one, two) = (Arc::clone(&accounts), Arc::clone(&accounts));
+    let claimed = Counted::new(Count::new(0));
+    let counted = Counted::clone(&claimed);
+    beside(
+        move || {
+            counted.fetch_add(usize::from(one.claim(BLUE)), Relaxed);
+        },
+        move || {
+            let blue = two.claim(BLUE);
+            assert!(two.claim(Zone(0)), "refused what is guaranteed");
+            two.release(Zone(0));
+            if blue {
+                two.release(BLUE);
+            }
+        },
+    );
+    for _ in 0..claimed.load(Relaxed) {
+        accounts.release(BLUE);
+    }
+    for _ in 0..green {
+        accounts.release(GREEN);
+    }
+    accounts_are_free(&accounts, 6);
+}
+
 /// New guarantees while sessions begin and end.
 fn accounts_outlive_a_reload() {
     let accounts = accounts(4);
@@ -342,7 +374,7 @@ fn a_stripe_has_one_owner() {
 }
 
 fn main() -> ExitCode {
-    let models: [(&str, fn()); 10] = [
+    let models: [(&str, fn()); 11] = [
         ("shares are exact", shares_are_exact),
         ("shares of sources are exact", shares_of_sources_are_exact),
         ("shares outlive a reload", shares_outlive_a_reload),
@@ -350,6 +382,10 @@ fn main() -> ExitCode {
         (
             "a place that changes hands stays one",
             a_place_that_changes_hands_stays_one,
+        ),
+        (
+            "a place that is lost takes no other",
+            a_place_that_is_lost_takes_no_other,
         ),
         ("accounts outlive a reload", accounts_outlive_a_reload),
         ("a rate is exact", a_rate_is_exact),

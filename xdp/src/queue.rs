@@ -1,0 +1,333 @@
+//! AF_XDP socket of one receive queue, with its frames and rings.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::sockopt::{
+    set_socket_send_buffer_size, set_socket_send_buffer_size_force, set_xdp_rx_ring_size,
+    set_xdp_tx_ring_size, set_xdp_umem_completion_ring_size, set_xdp_umem_fill_ring_size,
+    set_xdp_umem_reg, xdp_mmap_offsets, xdp_statistics,
+};
+use rustix::net::xdp::{
+    SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING,
+    XDP_UMEM_PGOFF_COMPLETION_RING, XDP_UMEM_PGOFF_FILL_RING, XdpUmemReg, XdpUmemRegFlags,
+};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, bind, send, socket_with};
+
+use crate::area::Frames;
+use crate::batch::{BATCH, Batch};
+use crate::error::{Step, XdpError};
+use crate::head::HEAD;
+use crate::ledger::{Counts, Desc};
+use crate::ring::{Consumer, Producer};
+use crate::stats::QueueStats;
+
+/// Bits of the size of a frame: a page, the largest size that the kernel allows.
+const SHIFT: u32 = 12;
+/// Bytes of a frame that the kernel leaves unused when it receives (`XDP_PACKET_HEADROOM`).
+const HEADROOM: u32 = 256;
+/// Number of frames: 16 MiB. Fill and completion ring have room for all of them.
+const FRAMES: u32 = 4_096;
+/// Entries of the rings of packets.
+const PACKETS: u32 = 2_048;
+/// Room for the packets of a batch that are in several pieces.
+const GATHER: usize = BATCH * 9_216;
+/// Requested size of the send queue, in bytes: beyond it the kernel sends no more.
+const SEND_QUEUE: usize = 8 << 20;
+/// Most calls to send that one flush makes. Each sends up to 32 packets.
+const KICKS: usize = 16;
+
+/// Largest frame that a socket without multi-buffer receives.
+pub const SINGLE: u32 = (1 << SHIFT) - HEADROOM;
+
+/// Reason why an answer was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// The ring is full: the kernel has not sent earlier packets.
+    Full,
+    /// The packet was answered already, or the answer does not fit into its first frame.
+    Unfit,
+}
+
+/// AF_XDP socket of a receive queue. One thread uses it.
+///
+/// A turn receives a batch, answers or ignores each packet, and flushes. A packet that is not
+/// answered is released by the flush.
+#[derive(Debug)]
+pub struct Queue {
+    socket: OwnedFd,
+    frames: Frames,
+    batch: Batch,
+    /// Copies of the packets in several pieces, with the place of each packet of the batch.
+    gathered: Box<[u8]>,
+    places: Vec<usize>,
+    rx: Consumer<Desc>,
+    tx: Producer<Desc>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    stats: Arc<QueueStats>,
+}
+
+impl Queue {
+    /// Opens a socket for a queue of an interface. Packets of more than [`SINGLE`] bytes are
+    /// received if `multi_buffer` is set, which needs Linux 6.6.
+    ///
+    /// # Errors
+    /// Returns the step that failed.
+    pub fn open(interface: u32, queue: u32, multi_buffer: bool) -> Result<Self, XdpError> {
+        let at = |step| move |error: Errno| XdpError::new(step, error);
+        let socket = socket_with(
+            AddressFamily::XDP,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(at(Step::Socket))?;
+        if set_socket_send_buffer_size_force(&socket, SEND_QUEUE).is_err() {
+            // Without CAP_NET_ADMIN, up to the system's limit.
+            let _ = set_socket_send_buffer_size(&socket, SEND_QUEUE);
+        }
+        let frames = Frames::new(FRAMES, SHIFT).map_err(at(Step::Memory))?;
+        let region = XdpUmemReg {
+            addr: frames.memory().address(),
+            len: frames.memory().len() as u64,
+            chunk_size: 1 << SHIFT,
+            headroom: 0,
+            flags: XdpUmemRegFlags::empty(),
+            tx_metadata_len: 0,
+        };
+        set_xdp_umem_reg(&socket, region).map_err(at(Step::Memory))?;
+        let rings = at(Step::Rings);
+        set_xdp_umem_fill_ring_size(&socket, FRAMES).map_err(rings)?;
+        set_xdp_umem_completion_ring_size(&socket, FRAMES).map_err(rings)?;
+        set_xdp_rx_ring_size(&socket, PACKETS).map_err(rings)?;
+        set_xdp_tx_ring_size(&socket, PACKETS).map_err(rings)?;
+        let offsets = xdp_mmap_offsets(&socket).map_err(rings)?;
+        let fd = socket.as_fd();
+        let rx = Consumer::map(fd, XDP_PGOFF_RX_RING, &offsets.rx, PACKETS).map_err(rings)?;
+        let tx = Producer::map(fd, XDP_PGOFF_TX_RING, &offsets.tx, PACKETS).map_err(rings)?;
+        let fill = Producer::map(fd, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES);
+        let completion = Consumer::map(fd, XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, FRAMES);
+        let mut flags = SocketAddrXdpFlags::XDP_COPY | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
+        if multi_buffer {
+            flags |= SocketAddrXdpFlags::XDP_USE_SG;
+        }
+        let address = SocketAddrXdp::new(flags, interface, queue);
+        bind(&socket, &address).map_err(at(Step::Bind))?;
+        let mut made = Self {
+            rx,
+            tx,
+            fill: fill.map_err(rings)?,
+            completion: completion.map_err(rings)?,
+            socket,
+            frames,
+            batch: Batch::default(),
+            gathered: vec![0; GATHER].into(),
+            places: Vec::with_capacity(BATCH),
+            stats: Arc::default(),
+        };
+        made.refill();
+        Ok(made)
+    }
+
+    /// Returns the counters, which other threads may read.
+    #[must_use]
+    pub fn stats(&self) -> Arc<QueueStats> {
+        Arc::clone(&self.stats)
+    }
+
+    /// Returns the number of frames of each owner.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.frames.ledger.counts()
+    }
+
+    /// Returns whether packets are ready.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.rx.len() > 0
+    }
+
+    /// Returns the share of the receive ring that is in use, in percent.
+    #[must_use]
+    pub fn load(&self) -> u32 {
+        self.rx.len() * 100 / PACKETS
+    }
+
+    /// Receives the packets that are ready, at most [`BATCH`], and returns their number.
+    pub fn receive(&mut self) -> usize {
+        self.reap();
+        let Self {
+            frames,
+            batch,
+            gathered,
+            places,
+            rx,
+            ..
+        } = self;
+        batch.receive(rx, &mut frames.ledger, GATHER);
+        places.clear();
+        let mut used = 0;
+        for (number, packet) in batch.packets().iter().enumerate() {
+            places.push(used);
+            if let pieces @ [_, _, ..] = batch.pieces(number) {
+                let room = gathered.get_mut(used..).unwrap_or_default();
+                let mut room = room.iter_mut();
+                for piece in pieces {
+                    let bytes = frames.bytes(piece);
+                    for (to, byte) in room.by_ref().zip(bytes) {
+                        *to = *byte;
+                    }
+                }
+                used += packet.len();
+            }
+        }
+        let count = batch.packets().len();
+        self.stats.received.add(count as u64);
+        count
+    }
+
+    /// Returns a received packet, from its Ethernet header on; nothing after it was answered.
+    #[must_use]
+    pub fn packet(&self, number: usize) -> &[u8] {
+        match self.batch.pieces(number) {
+            [] => &[],
+            [piece] => self.frames.bytes(piece),
+            pieces => {
+                let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+                let start = self.places.get(number).copied().unwrap_or_default();
+                self.gathered.get(start..start + len).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Sends the first `len` bytes of a received packet, with other headers, without copying them.
+    ///
+    /// # Errors
+    /// The packet is not sent. It is released by the next flush.
+    pub fn send_back(
+        &mut self,
+        number: usize,
+        head: &[u8; HEAD],
+        len: usize,
+    ) -> Result<(), NotSent> {
+        let (first, pieces) = match self.batch.pieces(number) {
+            pieces @ [first, ..] if first.len() >= HEAD => (*first, pieces.len()),
+            _ => return Err(NotSent::Unfit),
+        };
+        if (self.tx.room() as usize) < pieces {
+            return Err(NotSent::Full);
+        }
+        if !self.frames.write(&first, 0, head) {
+            return Err(NotSent::Unfit);
+        }
+        let tx = &mut self.tx;
+        let ledger = &mut self.frames.ledger;
+        if !self
+            .batch
+            .transmit(number, len, ledger, |desc| tx.push(desc))
+        {
+            return Err(NotSent::Unfit);
+        }
+        self.stats.sent.add(1);
+        Ok(())
+    }
+
+    /// Sends another payload in the first frame of a received packet.
+    ///
+    /// # Errors
+    /// Nothing is sent. The packet is released by the next flush.
+    pub fn send_instead(
+        &mut self,
+        number: usize,
+        head: &[u8; HEAD],
+        payload: &[u8],
+    ) -> Result<(), NotSent> {
+        let first = *self.batch.pieces(number).first().ok_or(NotSent::Unfit)?;
+        if self.tx.room() == 0 {
+            return Err(NotSent::Full);
+        }
+        let fits = self.frames.write(&first, 0, head) && self.frames.write(&first, HEAD, payload);
+        let ledger = &mut self.frames.ledger;
+        let desc = fits.then(|| {
+            self.batch
+                .transmit_one(number, HEAD + payload.len(), ledger)
+        });
+        self.tx.push(desc.flatten().ok_or(NotSent::Unfit)?);
+        self.stats.sent.add(1);
+        Ok(())
+    }
+
+    /// Releases the packets that were not answered, lends free frames to the kernel, and lets it
+    /// send the answers.
+    ///
+    /// # Errors
+    /// Returns the error of the system. Answers that were not sent stay in the ring for the next
+    /// flush.
+    pub fn flush(&mut self) -> Result<(), Errno> {
+        self.batch.release_all(&mut self.frames.ledger);
+        self.tx.publish();
+        let sent = self.kick();
+        self.reap();
+        self.refill();
+        self.stats
+            .publish(&self.frames.ledger, self.batch.malformed());
+        sent
+    }
+
+    /// Wakes the kernel until it has taken all packets to send.
+    fn kick(&self) -> Result<(), Errno> {
+        for _ in 0..KICKS {
+            if self.tx.len() == 0 || !self.tx.wants_wakeup() {
+                break;
+            }
+            self.stats.wakeups.add(1);
+            match send(&self.socket, &[], SendFlags::DONTWAIT) {
+                // The kernel sends a bounded number in one call.
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::BUSY | Errno::NOBUFS) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back the frames of packets that were sent.
+    fn reap(&mut self) {
+        let done = self.completion.len();
+        for place in 0..done {
+            self.frames.ledger.complete(self.completion.get(place));
+        }
+        if done > 0 {
+            self.completion.consume(done);
+        }
+    }
+
+    /// Lends all free frames to the kernel: an answer uses a frame of the packet that it answers.
+    fn refill(&mut self) {
+        let mut lent = 0;
+        while self.fill.room() > 0
+            && let Some(addr) = self.frames.ledger.lend()
+        {
+            self.fill.push(addr);
+            lent += 1;
+        }
+        if lent > 0 {
+            self.fill.publish();
+        }
+    }
+
+    /// Reads the kernel's counters of the socket.
+    pub fn read_kernel(&self) {
+        if let Ok(kernel) = xdp_statistics(&self.socket) {
+            self.stats.set_kernel(&kernel);
+        }
+    }
+}
+
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -113,12 +113,26 @@ impl Head {
     }
 
     /// Returns the headers of a datagram back to the sender, with `payload` bytes: Ethernet and IP
-    /// addresses are swapped, UDP ports are not. They are those of a raw socket of Linux that
-    /// prohibits fragments: without a UDP checksum, and with a lifetime of 64 hops.
+    /// addresses are swapped, UDP ports are not.
     ///
     /// Returns `None` if the payload is too long for a datagram.
     #[must_use]
     pub fn back(&self, payload: usize) -> Option<[u8; HEAD]> {
+        self.answer(self.source_port, self.destination_port, payload)
+    }
+
+    /// Returns the headers of a datagram back to the sender between other ports. They are those of
+    /// a raw socket of Linux that prohibits fragments: without a UDP checksum, and with a lifetime
+    /// of 64 hops.
+    ///
+    /// Returns `None` if the payload is too long for a datagram.
+    #[must_use]
+    pub fn answer(
+        &self,
+        source_port: u16,
+        destination_port: u16,
+        payload: usize,
+    ) -> Option<[u8; HEAD]> {
         let [ip_high, ip_low] = u16::try_from(payload + 28).ok()?.to_be_bytes();
         let [udp_high, udp_low] = u16::try_from(payload + 8).ok()?.to_be_bytes();
         let [e, f, g, h] = self.source.octets();
@@ -129,8 +143,8 @@ impl Head {
         let [high, low] = (!sum(&ip)).to_be_bytes();
         ip[10] = high;
         ip[11] = low;
-        let [sport_high, sport_low] = self.source_port.to_be_bytes();
-        let [dport_high, dport_low] = self.destination_port.to_be_bytes();
+        let [sport_high, sport_low] = source_port.to_be_bytes();
+        let [dport_high, dport_low] = destination_port.to_be_bytes();
         let udp = [
             sport_high, sport_low, dport_high, dport_low, udp_high, udp_low, 0, 0,
         ];

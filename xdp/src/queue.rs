@@ -169,18 +169,16 @@ impl Queue {
         batch.receive(rx, &mut frames.ledger, GATHER);
         places.clear();
         let mut used = 0;
-        for (number, packet) in batch.packets().iter().enumerate() {
+        for number in 0..batch.packets().len() {
             places.push(used);
             if let pieces @ [_, _, ..] = batch.pieces(number) {
-                let room = gathered.get_mut(used..).unwrap_or_default();
-                let mut room = room.iter_mut();
                 for piece in pieces {
                     let bytes = frames.bytes(piece);
-                    for (to, byte) in room.by_ref().zip(bytes) {
-                        *to = *byte;
+                    if let Some(room) = gathered.get_mut(used..used + bytes.len()) {
+                        room.copy_from_slice(bytes);
                     }
+                    used += bytes.len();
                 }
-                used += packet.len();
             }
         }
         let count = batch.packets().len();

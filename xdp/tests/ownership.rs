@@ -1,0 +1,81 @@
+//! Ownership of frames under any order of steps and any descriptors of the kernel.
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+#[path = "support/script.rs"]
+mod script;
+
+use proptest::prelude::*;
+
+use self::script::{Step, run};
+
+fn honest() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        any::<u8>().prop_map(Step::Lend),
+        (any::<u8>(), any::<u16>(), any::<u16>(), any::<bool>()).prop_map(
+            |(frame, offset, len, continues)| Step::Receive {
+                frame,
+                offset,
+                len,
+                continues
+            }
+        ),
+        any::<u16>().prop_map(|room| Step::Take { room }),
+        (0..8_u8, 0..9_000_u16).prop_map(|(packet, len)| Step::SendBack { packet, len }),
+        (0..8_u8, 0..9_000_u16).prop_map(|(packet, len)| Step::SendInstead { packet, len }),
+        Just(Step::Release),
+        any::<u8>().prop_map(|frame| Step::Complete { frame }),
+    ]
+}
+
+fn hostile() -> impl Strategy<Value = Step> {
+    let addr = prop_oneof![0..200_000_u64, any::<u64>()];
+    let len = prop_oneof![0..5_000_u32, any::<u32>()];
+    prop_oneof![
+        3 => honest(),
+        1 => (addr, len, 0..4_u32).prop_map(|(addr, len, options)| Step::Forge {
+            addr,
+            len,
+            options
+        }),
+        1 => (0..200_000_u64).prop_map(|addr| Step::ForgeCompletion { addr }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn an_honest_kernel_finds_every_frame_with_one_owner(
+        steps in prop::collection::vec(honest(), 0..200)
+    ) {
+        run(&steps);
+    }
+
+    #[test]
+    fn a_kernel_that_forges_descriptors_changes_no_owner_and_reaches_no_other_byte(
+        steps in prop::collection::vec(hostile(), 0..200)
+    ) {
+        run(&steps);
+    }
+}
+
+#[test]
+fn a_packet_whose_last_piece_is_missing_stays_in_the_ring() {
+    let piece = |continues| Step::Receive {
+        frame: 0,
+        offset: 256,
+        len: 100,
+        continues,
+    };
+    run(&[
+        Step::Lend(32),
+        piece(true),
+        Step::Take { room: 9_000 },
+        piece(false),
+        Step::Take { room: 9_000 },
+        Step::SendBack {
+            packet: 0,
+            len: 150,
+        },
+        Step::Complete { frame: 0 },
+        Step::Complete { frame: 0 },
+    ]);
+}

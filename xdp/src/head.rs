@@ -18,6 +18,21 @@ pub enum Refused {
     Martian,
 }
 
+impl Refused {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Malformed, Self::Checksum, Self::Martian];
+
+    /// Returns the stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::Martian => "martian",
+        }
+    }
+}
+
 /// Outer headers of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {

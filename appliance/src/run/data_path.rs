@@ -80,9 +80,10 @@ impl DataPath {
         self.overrides.apply_own(settings);
     }
 
-    /// Marks the appliance as draining; packets are still served.
+    /// Marks the appliance as draining; packets are still served, through the sockets.
     pub(crate) fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.leave_xdp();
     }
 
     /// Replaces the configuration of engine and front end, or changes nothing. Sends the RSTs of

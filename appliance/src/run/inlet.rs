@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -34,6 +34,11 @@ impl QueueBounds {
     /// worker that is not overloaded is empty after each turn, so its datagrams never wait 2.5 ms;
     /// and the other three parts are left to packets of sessions.
     const LONG: u32 = 4;
+
+    /// Returns whether a datagram that has waited for a time may not open a session.
+    pub(super) fn is_long(self, age: Duration) -> bool {
+        !self.delay.is_zero() && self.judge(age) != Waited::Briefly
+    }
 
     /// Classifies a datagram by its waiting time.
     fn judge(self, age: Duration) -> Waited {
@@ -313,6 +318,16 @@ impl Inlet {
             delay: Duration::ZERO,
         };
         Self::new(Vec::new(), bounds)
+    }
+
+    /// Returns the sockets.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(|each| each.socket.as_fd())
+    }
+
+    /// Forgets the datagrams of the last call, instead of another one.
+    pub(super) fn clear(&mut self) {
+        self.received.clear();
     }
 
     /// Receives the waiting datagrams. If requested, waits for them, at most [`PATIENCE`].

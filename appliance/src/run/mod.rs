@@ -48,6 +48,7 @@ pub(crate) mod view;
 mod watch;
 mod worker;
 mod worker_stats;
+pub(crate) mod xdp;
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -76,6 +77,7 @@ use self::socket::SocketError;
 use self::store::{StoreError, StoreHandle};
 use self::worker::Worker;
 use self::worker_stats::WorkerStats;
+use self::xdp::open::OpenError;
 use crate::config_file::{self, ConfigFileError};
 use crate::memory;
 use crate::output::notice;
@@ -114,6 +116,9 @@ pub(crate) enum RunError {
     /// A socket cannot be opened.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// AF_XDP cannot be used.
+    #[error("run.io = \"af_xdp\": {0}")]
+    Xdp(#[from] OpenError),
     /// A part outside the packet path cannot start.
     #[error(transparent)]
     Operate(#[from] OperateError),
@@ -188,7 +193,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         store: store_threads,
     })?;
     // All sockets first: either every worker works, or none.
-    let workers = (0..shared.workers.len())
+    let mut workers = (0..shared.workers.len())
         .map(|number| Worker::new(number, &shared))
         .collect::<Result<Vec<_>, _>>()?;
     if let Some(granted) = workers.first().and_then(|worker| worker.short_queue(asked)) {
@@ -204,12 +209,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
         ));
     }
     operations.restore()?;
+    xdp::start::start(&shared, &mut workers).inspect_err(|_| operations.put_back())?;
     let threads = start(workers, &shared).inspect_err(|_| operations.put_back())?;
     operations.announce();
     listening(&shared);
     while !operations.is_over() && threads.iter().all(|thread| !thread.is_finished()) {
         thread::sleep(PATIENCE);
     }
+    shared.leave_xdp();
     shared.stop.store(true, Ordering::Relaxed);
     let ended = finish(threads, GRACE);
     let hangs = matches!(ended, Err(RunError::Hangs(_)));

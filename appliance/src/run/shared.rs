@@ -4,8 +4,8 @@
 //! Nothing here locks on the packet path. A worker owns its counters and alone changes them. A
 //! reader gets each counter whole, but not all counters of one instant.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -18,6 +18,8 @@ use super::overflow::KernelDrops;
 use super::settings::RunSettings;
 use super::store::StoreHandle;
 use super::worker_stats::WorkerStats;
+use super::xdp::state::XdpState;
+use crate::output::notice;
 
 /// State that the threads of `portcullis run` share.
 pub(crate) struct Shared {
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) observers: Observers,
     /// Store that the appliances of a group share, if there is one.
     pub(crate) store: Option<StoreHandle>,
+    /// AF_XDP, once it is in use.
+    pub(crate) xdp: OnceLock<XdpState>,
 }
 
 impl Shared {
@@ -75,6 +79,7 @@ impl Shared {
             events,
             observers: Observers::default(),
             store: None,
+            xdp: OnceLock::new(),
         })
     }
 
@@ -125,6 +130,14 @@ impl Shared {
             for worker in &self.workers {
                 worker.receive_overflow.update(&kernel);
             }
+        }
+    }
+
+    /// Detaches the programs of AF_XDP, if any are attached, so that the sockets receive every later
+    /// packet.
+    pub(crate) fn leave_xdp(&self) {
+        if self.xdp.get().is_some_and(XdpState::detach) {
+            notice("AF_XDP: detached; packets take the socket path");
         }
     }
 

@@ -2,10 +2,12 @@
 //! the results.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use portcullis::geneve::front::{Answer, Datagram, Decision, Released, Scratch};
+use portcullis::geneve::front::{Answer, Datagram, Decision, Queued, Released, Scratch};
+use portcullis_xdp::Queue;
 
 use super::event_sink::EventSink;
 use super::inlet::{Inlet, Port, QueueBounds, Received, ports, receive_queue};
@@ -13,6 +15,7 @@ use super::outlet::Outlet;
 use super::shared::Shared;
 use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
+use super::xdp::rings::Rings;
 
 /// Sessions that a worker examines for expiry in one turn: some 50 us, less than a batch of
 /// datagrams takes.
@@ -34,6 +37,7 @@ pub(crate) struct Worker {
     ports: Vec<Port>,
     bounds: QueueBounds,
     outlet: Outlet,
+    queues: Vec<(Arc<str>, Queue)>,
 }
 
 impl Worker {
@@ -59,7 +63,13 @@ impl Worker {
             ports,
             bounds,
             outlet: Outlet::new(&config.geneve.listen)?,
+            queues: Vec::new(),
         })
+    }
+
+    /// Adds the rings of a receive queue of an interface.
+    pub(crate) fn add(&mut self, interface: Arc<str>, queue: Queue) {
+        self.queues.push((interface, queue));
     }
 
     /// Returns the size of the smallest receive queue in bytes, if it is less than requested.
@@ -83,6 +93,7 @@ impl Worker {
             shared,
             stats,
             inlet: Inlet::new(self.ports, self.bounds),
+            rings: Rings::new(self.queues, self.bounds),
             outlet: self.outlet,
             scratch: Scratch::new(&shared.front),
             sink: EventSink::new(shared),
@@ -104,7 +115,7 @@ impl Worker {
             };
             last = now;
             expiring = turns.decide(now);
-            turns.send();
+            turns.send(now);
             let is_small = (1..SMALL).contains(&count);
             if is_small && streak >= STREAK && !coalesce.is_zero() {
                 std::thread::sleep(coalesce);
@@ -115,25 +126,67 @@ impl Worker {
     }
 }
 
-/// Outgoing datagrams of a turn, with the counters of received ones.
-struct Answers<'t> {
+/// Decides datagrams in a batch, or one by one while an observer asks for their traces.
+struct Decider<'t, 's> {
+    shared: &'s Shared,
     stats: &'t WorkerStats,
-    outlet: &'t mut Outlet,
+    scratch: &'t mut Scratch,
+    sink: &'t mut EventSink<'s>,
+    now: Instant,
 }
 
-impl Answers<'_> {
-    /// Counts the datagram with a number in its batch, and queues its answer.
+impl Decider<'_, '_> {
+    /// Counts and decides the datagrams. `put` gets the number of each with its answer.
     #[inline]
-    fn put(&mut self, number: usize, datagram: &Datagram<'_>, answer: &Answer<'_>) {
-        self.stats.received.add(1);
-        self.stats.received_bytes.add(datagram.payload.len() as u64);
-        match answer {
-            Answer::Return => {
-                let len = datagram.payload.len();
-                self.outlet.put_back(&datagram.back(), number, len);
+    fn decide<'b>(
+        &mut self,
+        datagrams: impl Iterator<Item = Queued<'b>>,
+        mut put: impl FnMut(usize, &Datagram<'_>, &Answer<'_>),
+    ) {
+        let stats = self.stats;
+        let mut put = |number, datagram: &Datagram<'_>, answer: &Answer<'_>| {
+            stats.received.add(1);
+            stats.received_bytes.add(datagram.payload.len() as u64);
+            put(number, datagram, answer);
+        };
+        if self.sink.tap.explains() {
+            return self.decide_one_by_one(datagrams, put);
+        }
+        self.shared.front.handle_queued_batch(
+            &self.shared.engine,
+            datagrams,
+            self.now,
+            self.scratch,
+            self.sink,
+            |number, datagram, decision, sink| {
+                put(number, datagram, &decision.answer);
+                sink.tap.packet(datagram, &decision);
+            },
+        );
+    }
+
+    /// Decides the datagrams one by one, and traces those that an observer asks for.
+    #[cold]
+    fn decide_one_by_one<'b>(
+        &mut self,
+        datagrams: impl Iterator<Item = Queued<'b>>,
+        mut put: impl FnMut(usize, &Datagram<'_>, &Answer<'_>),
+    ) {
+        let (engine, front) = (&self.shared.engine, &self.shared.front);
+        let (scratch, sink) = (&mut *self.scratch, &mut *self.sink);
+        for (number, queued) in datagrams.enumerate() {
+            if sink.tap.traces(&queued.datagram) {
+                let (decision, steps) = front.explain(engine, &queued, self.now, scratch, sink);
+                put(number, &queued.datagram, &decision.answer);
+                sink.tap.traced(&queued.datagram, &decision, steps);
+                continue;
             }
-            Answer::Send(outgoing) => self.outlet.put_made(&outgoing.tunnel, outgoing.payload),
-            Answer::Nothing(_) => {}
+            let each =
+                |_, datagram: &Datagram<'_>, decision: Decision<'_>, sink: &mut EventSink<'_>| {
+                    put(number, datagram, &decision.answer);
+                    sink.tap.packet(datagram, &decision);
+                };
+            front.handle_queued_batch(engine, [queued], self.now, scratch, sink, each);
         }
     }
 }
@@ -143,6 +196,7 @@ struct Turns<'s> {
     shared: &'s Shared,
     stats: &'s WorkerStats,
     inlet: Inlet,
+    rings: Rings,
     outlet: Outlet,
     scratch: Scratch,
     sink: EventSink<'s>,
@@ -157,7 +211,7 @@ impl Turns<'_> {
     /// Returns an error if receiving has failed [`MAX_FAILURES`] times in a row.
     #[inline]
     fn receive(&mut self, wait: bool) -> io::Result<usize> {
-        match self.inlet.receive(wait) {
+        match self.try_receive(wait) {
             Ok(Received { count, unaddressed }) => {
                 self.failures = 0;
                 if count > 0 {
@@ -179,6 +233,24 @@ impl Turns<'_> {
         }
     }
 
+    /// Receives from the rings, if the worker has any, and from the sockets.
+    #[inline]
+    fn try_receive(&mut self, wait: bool) -> io::Result<Received> {
+        if self.rings.is_empty() {
+            return self.inlet.receive(wait);
+        }
+        let reads_sockets = self.rings.wait(wait, self.inlet.sockets())?;
+        let in_rings = self.rings.receive(self.stats);
+        let mut received = Received::default();
+        if reads_sockets {
+            received = self.inlet.receive(false)?;
+        } else {
+            self.inlet.clear();
+        }
+        received.count += in_rings;
+        Ok(received)
+    }
+
     /// Decides the received datagrams and those that were held, and ends expired sessions. Returns
     /// whether more sessions have expired.
     #[inline]
@@ -187,52 +259,31 @@ impl Turns<'_> {
             shared,
             stats,
             inlet,
+            rings,
             outlet,
             scratch,
             sink,
             ..
         } = self;
         sink.refresh(now);
-        if sink.tap.explains() {
-            return self.decide_one_by_one(now);
-        }
-        shared.front.handle_queued_batch(
-            &shared.engine,
-            inlet.datagrams(),
-            now,
+        let mut decider = Decider {
+            shared,
+            stats,
             scratch,
             sink,
-            |number, datagram, decision, sink| {
-                Answers { stats, outlet }.put(number, datagram, &decision.answer);
-                sink.tap.packet(datagram, &decision);
-            },
-        );
-        self.after_datagrams(now)
-    }
-
-    /// Decides the received datagrams one by one, and traces those that an observer asks for.
-    #[cold]
-    fn decide_one_by_one(&mut self, now: Instant) -> bool {
-        let (engine, front) = (&self.shared.engine, &self.shared.front);
-        let (scratch, sink) = (&mut self.scratch, &mut self.sink);
-        for (number, queued) in self.inlet.datagrams().enumerate() {
-            let mut answers = Answers {
-                stats: self.stats,
-                outlet: &mut self.outlet,
-            };
-            if sink.tap.traces(&queued.datagram) {
-                let (decision, steps) = front.explain(engine, &queued, now, scratch, sink);
-                answers.put(number, &queued.datagram, &decision.answer);
-                sink.tap.traced(&queued.datagram, &decision, steps);
-                continue;
-            }
-            let each =
-                |_, datagram: &Datagram<'_>, decision: Decision<'_>, sink: &mut EventSink<'_>| {
-                    answers.put(number, datagram, &decision.answer);
-                    sink.tap.packet(datagram, &decision);
-                };
-            front.handle_queued_batch(engine, [queued], now, scratch, sink, each);
+            now,
+        };
+        for ring in rings.iter_mut() {
+            let (datagrams, replies) = ring.batch();
+            decider.decide(datagrams, |number, _, answer| replies.put(number, answer));
+            ring.answer(outlet, stats);
         }
+        let put = |number, datagram: &Datagram<'_>, answer: &Answer<'_>| match answer {
+            Answer::Return => outlet.put_back(&datagram.back(), number, datagram.payload.len()),
+            Answer::Send(outgoing) => outlet.put_made(&outgoing.tunnel, outgoing.payload),
+            Answer::Nothing(_) => {}
+        };
+        decider.decide(inlet.datagrams(), put);
         self.after_datagrams(now)
     }
 
@@ -263,7 +314,8 @@ impl Turns<'_> {
 
     /// Sends all queued datagrams, and the RSTs.
     #[inline]
-    fn send(&mut self) {
+    fn send(&mut self, now: Instant) {
+        self.rings.flush(now, self.stats);
         let EventSink { resets, tap, .. } = &mut self.sink;
         for reset in resets.drain(..) {
             let outgoing = self.shared.front.reset(&reset, &mut self.scratch);
@@ -278,8 +330,18 @@ impl Turns<'_> {
         }
     }
 
-    /// Releases and sends the datagrams that are still held, so that each has an outcome.
+    /// Decides the datagrams that are still in the rings, then releases and sends those that are
+    /// held, so that each has an outcome.
     fn finish(mut self) {
+        for _ in self.rings.last_turns() {
+            let (count, now) = (self.rings.receive(self.stats), Instant::now());
+            self.inlet.clear();
+            self.decide(now);
+            self.send(now);
+            if count == 0 {
+                break;
+            }
+        }
         self.shared.front.release_held();
         self.put_released(Instant::now());
         self.outlet.flush(&self.inlet, self.stats);

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_xdp::Refused;
+
 use super::counters::{Count, SendFault};
 use super::overflow::QueueDrops;
 use super::sends::{ProvenPaths, SendPath, Sends};
@@ -44,6 +46,8 @@ pub(crate) struct WorkerStats {
     pub(crate) receive_failed: Count,
     /// Datagrams that arrived without their destination address.
     pub(crate) unaddressed: Count,
+    /// Frames of AF_XDP that the system would not have given to a socket, by [`Refused`].
+    pub(crate) refused_frames: [Count; Refused::ALL.len()],
     /// RSTs whose tunnel is no longer known.
     pub(crate) resets_without_tunnel: Count,
 }
@@ -82,7 +86,9 @@ impl WorkerStats {
         let fault = match error.raw_os_error() {
             Some(nix::libc::EMSGSIZE) => SendFault::TooLong,
             Some(nix::libc::ENOBUFS | nix::libc::EAGAIN) => SendFault::NoBuffer,
-            Some(nix::libc::ENETUNREACH | nix::libc::EHOSTUNREACH) => SendFault::Unreachable,
+            Some(nix::libc::ENETUNREACH | nix::libc::EHOSTUNREACH | nix::libc::ENETDOWN) => {
+                SendFault::Unreachable
+            }
             Some(nix::libc::EPERM | nix::libc::EACCES) => SendFault::NotPermitted,
             _ => SendFault::Other,
         };

@@ -24,7 +24,7 @@ pub(crate) use self::flow_field::FlowField;
 pub(crate) use self::log_output::{LogOutput, SyslogTransport};
 pub(crate) use self::store::StoreSettings;
 pub(crate) use self::values::{
-    ControlPath, FailedReload, Interval, Listen, LogFormat, Logged, LoggedDenied, StoredRules,
+    ControlPath, FailedReload, Interval, Io, Listen, LogFormat, Logged, LoggedDenied, StoredRules,
 };
 
 /// The control socket of a running appliance, where `portcullis sessions` connects by default.
@@ -60,6 +60,7 @@ impl Settings {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
             document.refuse("run.checkpoint", &["run.sessions_file"], why);
         }
+        settings.run.check(document);
         settings.log.check(document);
         settings
     }
@@ -115,6 +116,19 @@ portcullis::config_section! {
         /// Whether each of them is bound to a processor.
         pin: bool {
             default: false, "the scheduler balances load";
+            restart: true;
+        }
+        /// The path of packets: through the system's sockets, or past them with AF_XDP, which
+        /// costs less for each packet ([AF_XDP](XDP.md)). `auto` uses sockets where AF_XDP cannot
+        /// be used, and says why; `af_xdp` does not start there.
+        io: Io {
+            default: Io::default(), "AF_XDP needs more capabilities, and interrupts some drivers";
+            restart: true;
+        }
+        /// The network interfaces of AF_XDP.
+        interfaces: Vec<String> {
+            default: Vec::new(), "those with an address of `geneve.listen`";
+            limit: "at most 16 names of 1 to 15 characters";
             restart: true;
         }
         /// The size of the receive queue that each worker asks the system for.
@@ -175,10 +189,31 @@ portcullis::config_section! {
 impl RunSettings {
     /// The largest number of workers.
     pub(crate) const MAX_WORKERS: u32 = 256;
+    /// The largest number of interfaces.
+    const MAX_INTERFACES: usize = 16;
 
     /// Returns the path of the control socket, if there is one.
     pub(crate) fn control_path(&self) -> Option<PathBuf> {
         self.control.path.clone()
+    }
+
+    /// Adds what is wrong with the names of interfaces to the document.
+    fn check(&self, document: &mut Document<'_>) {
+        // The kernel's rules (`dev_valid_name`); at most 15 bytes.
+        let is_name = |name: &String| {
+            let fits = |c: char| !c.is_whitespace() && c != '/' && c != ':';
+            (1..=15).contains(&name.len())
+                && name.chars().all(fits)
+                && !matches!(name.as_str(), "." | "..")
+        };
+        if let Some(name) = self.interfaces.iter().find(|name| !is_name(name)) {
+            let why = format!("{name:?} is not the name of a network interface");
+            document.refuse("run.interfaces", &[], &why);
+        }
+        if self.interfaces.len() > Self::MAX_INTERFACES {
+            let why = format!("{} names are more than 16", self.interfaces.len());
+            document.refuse("run.interfaces", &[], &why);
+        }
     }
 }
 

@@ -32,6 +32,28 @@ impl FailedReload {
     }
 }
 
+/// Path of packets between the network interface and the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Io {
+    /// AF_XDP where it can be used, else sockets.
+    Auto,
+    /// Sockets.
+    #[default]
+    Socket,
+    /// AF_XDP; a start fails where it cannot be used.
+    AfXdp,
+}
+
+impl Io {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Socket => "socket",
+            Self::AfXdp => "af_xdp",
+        }
+    }
+}
+
 /// Format of a line of the session log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum LogFormat {
@@ -135,6 +157,7 @@ impl LoggedDenied {
 
 portcullis::config_choices! {
     FailedReload [Ignore, Unhealthy],
+    Io [Auto, Socket, AfXdp],
     LogFormat [Json, Zeek, ZeekJson, Eve, Ecs, AwsVpcFlow],
     StoredRules [All, Resilient],
     Logged [All, Marked],

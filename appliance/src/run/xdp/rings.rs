@@ -1,0 +1,333 @@
+//! Rings of a worker: received frames, and the answers in their place.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use portcullis::geneve::front::{Answer, Datagram, Queued, Tunnel, Waited};
+use portcullis_xdp::{BATCH, HEAD, Head, NotSent, Queue};
+
+use crate::output::notice;
+use crate::run::inlet::QueueBounds;
+use crate::run::outlet::Outlet;
+use crate::run::sends::SendPath;
+use crate::run::socket::PATIENCE;
+use crate::run::worker_stats::WorkerStats;
+
+/// Share of a receive ring, in percent, from which its packets count as waiting for long.
+const CROWDED: u32 = 50;
+/// Turns with packets in the rings after which the sockets are read, too.
+const SOCKETS_EVERY: u32 = 16;
+/// Interval at which the kernel's counters are read.
+const KERNEL_EVERY: Duration = Duration::from_secs(1);
+/// Most turns that empty the rings at the end: more than a ring has batches.
+const LAST_TURNS: usize = 64;
+
+/// Datagram in a received frame.
+#[derive(Debug)]
+struct Taken {
+    /// Number of the packet in its batch.
+    packet: usize,
+    head: Head,
+}
+
+/// Answer to a datagram.
+#[derive(Debug)]
+enum Reply {
+    /// The datagram goes back unchanged.
+    Back,
+    /// A payload of the appliance's own, at this offset.
+    Made {
+        start: usize,
+        len: usize,
+        tunnel: Tunnel,
+    },
+}
+
+/// Answers to the datagrams of a batch.
+#[derive(Debug, Default)]
+pub(in crate::run) struct Replies {
+    replies: Vec<(usize, Reply)>,
+    made: Vec<u8>,
+}
+
+impl Replies {
+    /// Keeps the answer to a datagram, by its number in the batch.
+    #[inline]
+    pub(in crate::run) fn put(&mut self, number: usize, answer: &Answer<'_>) {
+        let reply = match answer {
+            Answer::Return => Reply::Back,
+            Answer::Send(outgoing) => {
+                let start = self.made.len();
+                self.made.extend_from_slice(outgoing.payload);
+                Reply::Made {
+                    start,
+                    len: outgoing.payload.len(),
+                    tunnel: outgoing.tunnel,
+                }
+            }
+            Answer::Nothing(_) => return,
+        };
+        self.replies.push((number, reply));
+    }
+}
+
+/// Rings of one receive queue.
+pub(in crate::run) struct Ring {
+    queue: Queue,
+    interface: Arc<str>,
+    taken: Vec<Taken>,
+    replies: Replies,
+    waited: Waited,
+    /// Return of the first call that left the ring non-empty; `None` if the last one has emptied
+    /// it.
+    behind_since: Option<Instant>,
+    /// Path of the last answer, until it is flushed.
+    path: Option<SendPath>,
+    kernel_read: Instant,
+}
+
+impl Ring {
+    fn new((interface, queue): (Arc<str>, Queue)) -> Self {
+        Self {
+            queue,
+            interface,
+            taken: Vec::with_capacity(BATCH),
+            replies: Replies {
+                replies: Vec::with_capacity(BATCH),
+                made: Vec::new(),
+            },
+            waited: Waited::Briefly,
+            behind_since: None,
+            path: None,
+            kernel_read: Instant::now(),
+        }
+    }
+
+    /// Receives a batch, and returns the number of its datagrams.
+    fn receive(&mut self, bounds: QueueBounds, stats: &WorkerStats) -> usize {
+        let is_crowded = self.queue.load() >= CROWDED;
+        self.taken.clear();
+        for packet in 0..self.queue.receive() {
+            match Head::parse(self.queue.packet(packet)) {
+                Ok(head) => self.taken.push(Taken { packet, head }),
+                Err(refused) => {
+                    if let Some(count) = stats.refused_frames.get(refused as usize) {
+                        count.add(1);
+                    }
+                }
+            }
+        }
+        self.waited = Waited::Briefly;
+        if self.queue.is_ready() {
+            let now = Instant::now();
+            let since = *self.behind_since.get_or_insert(now);
+            if is_crowded && bounds.is_long(now.saturating_duration_since(since)) {
+                self.waited = Waited::Long;
+            }
+        } else {
+            self.behind_since = None;
+        }
+        self.taken.len()
+    }
+
+    /// Returns the datagrams of the last batch, and the place of their answers.
+    pub(in crate::run) fn batch(&mut self) -> (impl Iterator<Item = Queued<'_>>, &mut Replies) {
+        let Self {
+            queue,
+            taken,
+            replies,
+            waited,
+            ..
+        } = self;
+        let (queue, waited) = (&*queue, *waited);
+        let datagrams = taken.iter().map(move |Taken { packet, head }| {
+            let frame = queue.packet(*packet);
+            Queued {
+                datagram: Datagram {
+                    source: head.source,
+                    source_port: head.source_port,
+                    destination: head.destination,
+                    destination_port: head.destination_port,
+                    payload: frame.get(head.payload.clone()).unwrap_or_default(),
+                },
+                waited,
+            }
+        });
+        (datagrams, replies)
+    }
+
+    /// Writes the answers into the frames of their datagrams. An answer that goes to another
+    /// address, or is longer than a frame, goes to the outlet.
+    pub(in crate::run) fn answer(&mut self, outlet: &mut Outlet, stats: &WorkerStats) {
+        let Self {
+            queue,
+            taken,
+            replies,
+            path,
+            ..
+        } = self;
+        let Replies { replies, made } = replies;
+        for (number, reply) in replies.drain(..) {
+            let Some(Taken { packet, head }) = taken.get(number) else {
+                continue;
+            };
+            let back = SendPath {
+                source: head.destination,
+                destination: head.source,
+            };
+            let (len, count) = match reply {
+                Reply::Back => (head.payload.len(), &stats.returned),
+                Reply::Made { len, .. } => (len, &stats.made),
+            };
+            let sent = match reply {
+                Reply::Back => head.back(len).map_or(Err(NotSent::Unfit), |to| {
+                    queue.send_back(*packet, &to, HEAD + len)
+                }),
+                Reply::Made { start, tunnel, .. } => {
+                    let payload = made.get(start..start + len).unwrap_or_default();
+                    let ports = (tunnel.source_port, tunnel.destination_port);
+                    let goes_back =
+                        tunnel.source == back.source && tunnel.destination == back.destination;
+                    let to = head.answer(ports.0, ports.1, len).filter(|_| goes_back);
+                    let sent = to.map_or(Err(NotSent::Unfit), |to| {
+                        queue.send_instead(*packet, &to, payload)
+                    });
+                    if sent == Err(NotSent::Unfit) {
+                        outlet.put_made(&tunnel, payload);
+                        continue;
+                    }
+                    sent
+                }
+            };
+            match sent {
+                Ok(()) => {
+                    count.add(1);
+                    stats.sent_bytes.add(len as u64);
+                    *path = Some(back);
+                }
+                Err(_) => stats.send_failed(&io::Error::from(nix::Error::ENOBUFS), back),
+            }
+        }
+        made.clear();
+    }
+
+    /// Hands the answers to the kernel and the other frames back to it.
+    fn flush(&mut self, now: Instant, stats: &WorkerStats) {
+        let flushed = self.queue.flush();
+        if let Some(path) = self.path.take() {
+            match flushed {
+                Ok(()) => stats.sends.succeeded(path),
+                Err(error) => stats.send_failed(&error.into(), path),
+            }
+        }
+        if now.saturating_duration_since(self.kernel_read) >= KERNEL_EVERY {
+            self.kernel_read = now;
+            self.queue.read_kernel();
+        }
+    }
+}
+
+/// Rings of a worker.
+pub(in crate::run) struct Rings {
+    rings: Vec<Ring>,
+    bounds: QueueBounds,
+    /// Turns since the sockets were read.
+    turns: u32,
+}
+
+impl Rings {
+    /// Returns the rings of queues with the names of their interfaces.
+    pub(in crate::run) fn new(queues: Vec<(Arc<str>, Queue)>, bounds: QueueBounds) -> Self {
+        Self {
+            rings: queues.into_iter().map(Ring::new).collect(),
+            bounds,
+            turns: 0,
+        }
+    }
+
+    /// Returns whether the worker has no rings.
+    pub(in crate::run) const fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    /// Returns the rings.
+    pub(in crate::run) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Ring> {
+        self.rings.iter_mut()
+    }
+
+    /// Waits for a packet in the rings or at the sockets if requested and none is in the rings.
+    /// Returns whether the sockets are to be read.
+    ///
+    /// # Errors
+    /// Returns the error of the system.
+    pub(in crate::run) fn wait<'f>(
+        &mut self,
+        wait: bool,
+        sockets: impl Iterator<Item = BorrowedFd<'f>>,
+    ) -> io::Result<bool> {
+        self.turns += 1;
+        if self.rings.iter().any(|ring| ring.queue.is_ready()) {
+            let are_due = self.turns >= SOCKETS_EVERY;
+            self.turns = if are_due { 0 } else { self.turns };
+            return Ok(are_due);
+        }
+        self.turns = 0;
+        if !wait {
+            return Ok(true);
+        }
+        let mut polled = Vec::with_capacity(self.rings.len() + 1);
+        polled.extend(
+            self.rings
+                .iter()
+                .map(|ring| PollFd::new(ring.queue.as_fd(), PollFlags::POLLIN)),
+        );
+        polled.extend(sockets.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let patience = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut polled, patience) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let (of_rings, of_sockets) = polled.split_at(self.rings.len().min(polled.len()));
+        let any = of_sockets.iter().any(|socket| socket.any() == Some(true));
+        let failed = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let has_failed =
+            |fd: &PollFd<'_>| fd.revents().is_some_and(|events| events.intersects(failed));
+        let gone = of_rings.iter().position(has_failed);
+        if let Some(place) = gone {
+            self.remove(place);
+        }
+        Ok(any)
+    }
+
+    /// Closes rings whose interface is gone.
+    #[cold]
+    fn remove(&mut self, place: usize) {
+        let ring = self.rings.remove(place);
+        notice(&format!(
+            "warning: the interface {} is gone: its packets take the socket path until a restart",
+            ring.interface
+        ));
+    }
+
+    /// Receives a batch from each ring. Returns the number of datagrams.
+    pub(in crate::run) fn receive(&mut self, stats: &WorkerStats) -> usize {
+        let bounds = self.bounds;
+        let each = self.rings.iter_mut();
+        each.map(|ring| ring.receive(bounds, stats)).sum()
+    }
+
+    /// Hands all answers to the kernel.
+    pub(in crate::run) fn flush(&mut self, now: Instant, stats: &WorkerStats) {
+        for ring in &mut self.rings {
+            ring.flush(now, stats);
+        }
+    }
+
+    /// Returns the numbers of the turns that empty the rings at the end.
+    pub(in crate::run) fn last_turns(&self) -> std::ops::Range<usize> {
+        0..if self.rings.is_empty() { 0 } else { LAST_TURNS }
+    }
+}

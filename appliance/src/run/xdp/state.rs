@@ -1,0 +1,39 @@
+//! Attached programs and counters of a running appliance.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use portcullis_xdp::{Attachment, Mode, QueueStats};
+
+/// Network interface in use.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// Name of the interface.
+    pub(crate) name: Arc<str>,
+    /// Way in which the program runs.
+    pub(crate) mode: Mode,
+    /// Counters of each receive queue, by its number.
+    pub(crate) queues: Vec<Arc<QueueStats>>,
+}
+
+/// AF_XDP of a running appliance.
+#[derive(Debug, Default)]
+pub(crate) struct XdpState {
+    pub(super) attachments: Mutex<Vec<Attachment>>,
+    /// Interfaces in use, or that were until the program was detached.
+    pub(crate) ports: Vec<Port>,
+}
+
+impl XdpState {
+    /// Returns whether the programs are attached.
+    pub(crate) fn is_attached(&self) -> bool {
+        !self.attachments.lock().is_empty()
+    }
+
+    /// Detaches the programs, so that the sockets receive every later packet. Packets in the rings
+    /// are still served. Returns whether any program was attached.
+    pub(crate) fn detach(&self) -> bool {
+        let attachments = std::mem::take(&mut *self.attachments.lock());
+        !attachments.is_empty()
+    }
+}

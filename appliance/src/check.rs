@@ -10,6 +10,7 @@ use portcullis::config::{ConfigErrors, EffectiveValue, effective_toml};
 use crate::config_file::{self, STANDARD_INPUT};
 use crate::memory;
 use crate::run::settings::{self, Settings};
+use crate::run::xdp;
 
 mod json;
 mod snippet;
@@ -71,6 +72,8 @@ struct Report {
     /// The number of compiled rules.
     rules: usize,
     warnings: Vec<String>,
+    /// The path of packets on this machine, unless it is the default one.
+    io: Option<String>,
 }
 
 impl Report {
@@ -80,9 +83,21 @@ impl Report {
         config_file::complete(&mut config, folder)?;
         let compiled = config.compile()?;
         let memory = compiled.memory();
+        let mut warnings = warnings(&config, &settings, &memory);
+        let io = match xdp::open::preview(&config.geneve.listen, &settings.run) {
+            Some(Ok(line)) => Some(line),
+            Some(Err(why)) => {
+                warnings.push(format!(
+                    "run.io: AF_XDP cannot be used on this machine: {why}"
+                ));
+                None
+            }
+            None => None,
+        };
         Ok(Self {
             values: values(&config, &settings),
-            warnings: warnings(&config, &settings, &memory),
+            warnings,
+            io,
             rules: compiled.policy.len(),
             config,
             memory,
@@ -103,6 +118,9 @@ impl Report {
         }
         for line in memory::lines(&self.memory) {
             writeln!(out, "{line}")?;
+        }
+        if let Some(io) = &self.io {
+            writeln!(out, "# io: {io}")?;
         }
         if self.rules > 1 {
             writeln!(

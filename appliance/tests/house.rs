@@ -60,6 +60,10 @@ const FLOORS: &[&str] = &[
     "run::socket",
     "run::inlet",
     "run::outlet",
+    // AF_XDP beside the sockets.
+    "run::xdp::state",
+    "run::xdp::open",
+    "run::xdp::rings",
     // The store as the packet path sees it.
     "run::store::address",
     "run::store::backoff",
@@ -95,6 +99,8 @@ const FLOORS: &[&str] = &[
     "run::shared",
     "run::event_sink",
     "run::worker",
+    "run::xdp::start",
+    "run::xdp",
     "run::overrides",
     "run::data_path",
     "run::store::answers",
@@ -163,6 +169,7 @@ const FLOORS: &[&str] = &[
     "run::metrics::readings",
     "run::metrics::engine",
     "run::metrics::appliance",
+    "run::metrics::xdp",
     "run::metrics",
     "run::operations",
     "run",
@@ -242,10 +249,17 @@ fn no_modules_of_the_simulator_name_each_other_in_a_circle() {
 }
 
 #[test]
+fn no_modules_of_xdp_name_each_other_in_a_circle() {
+    let xdp = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../xdp/src"));
+    assert_eq!(circles(&xdp), Vec::<String>::new());
+}
+
+#[test]
 fn the_sources_keep_their_bounds() {
     let appliance = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut faults = faults_below(&appliance.join("src"));
     faults.extend(faults_below(&appliance.join("../simulator/src")));
+    faults.extend(faults_below(&appliance.join("../xdp")));
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
     let mut faults = faults_below(&appliance.join("tests"));
     faults.retain(|fault| fault.ends_with(" columns"));

@@ -51,7 +51,7 @@ impl Step {
             }
             (Self::Bind, libc::EBUSY) => "another socket is bound to the queue",
             (Self::Bind, libc::EINVAL) => {
-                "the kernel is older than 6.6, which the frames of this MTU need, or the queue \
+                "the kernel is older than 6.6, and frames of this MTU need it, or the queue \
                  does not exist"
             }
             (Self::Bind, libc::ENETDOWN) => "the interface is down",

@@ -82,7 +82,8 @@ const EXIT: u8 = 0x95;
 const PSEUDO_MAP_FD: u8 = 1;
 /// Helper `bpf_redirect_map`.
 const REDIRECT_MAP: i32 = 51;
-/// Verdict `XDP_PASS`; as the flags of `bpf_redirect_map`, the verdict for a queue without a socket.
+/// Verdict `XDP_PASS`. In the flags of `bpf_redirect_map`: the verdict for a queue without a
+/// socket.
 const XDP_PASS: i32 = 2;
 
 // Offsets in the context (`struct xdp_md`).

@@ -33,6 +33,7 @@ mod engine;
 pub(super) mod families;
 mod readings;
 mod store;
+mod xdp;
 
 use self::families::Families;
 pub(crate) use self::readings::AllListenerCounters;
@@ -159,6 +160,7 @@ impl Collector for Readings {
         self.traffic(&mut to)?;
         self.appliance(&mut to)?;
         self.store(&mut to)?;
+        self.xdp(&mut to)?;
         self.process.encode(&mut to)
     }
 }

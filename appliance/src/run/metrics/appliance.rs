@@ -2,6 +2,7 @@
 //! listeners.
 
 use portcullis::geneve::front::EndpointStats;
+use portcullis_xdp::Refused;
 use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
@@ -87,6 +88,7 @@ impl Readings {
             |worker| worker.resets_without_tunnel.value(),
         )?;
         self.send_faults(to)?;
+        self.refused_frames(to)?;
         self.batches(to)?;
         self.endpoints(to)?;
         self.front(to)
@@ -104,6 +106,26 @@ impl Readings {
                 faults.map(move |(fault, count)| {
                     (
                         [("worker", name.as_str()), ("reason", fault.name())],
+                        count.value(),
+                    )
+                })
+            }),
+        )
+    }
+
+    fn refused_frames(&self, to: &mut Families<'_, '_>) -> Written {
+        let workers = self.workers();
+        to.counters(
+            Family::new(
+                "portcullis_worker_refused_frames",
+                "Frames of AF_XDP that are not datagrams for a socket: an invalid header, a wrong \
+                 checksum of the IP header, or a source that cannot be answered",
+            ),
+            workers.iter().flat_map(|(name, worker)| {
+                let reasons = Refused::ALL.iter().zip(&worker.refused_frames);
+                reasons.map(move |(reason, count)| {
+                    (
+                        [("worker", name.as_str()), ("reason", reason.name())],
                         count.value(),
                     )
                 })

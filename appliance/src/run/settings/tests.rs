@@ -379,3 +379,17 @@ fn denied_sessions_of_marked_rules_are_logged_by_default() {
         assert_eq!(said(text), (wanted, line.to_owned()));
     }
 }
+
+#[test]
+fn the_names_of_interfaces_are_bounded_and_are_no_paths() {
+    let settings = read("run.io = \"af_xdp\"\nrun.interfaces = [\"ens5\", \"wire.7\"]").unwrap();
+    assert_eq!(settings.run.io, Io::AfXdp);
+    assert_eq!(settings.run.interfaces, ["ens5", "wire.7"]);
+    for name in ["", "..", "a/b", "a b", "eth0:1", "a-name-of-16-byt"] {
+        let error = read(&format!("run.interfaces = {name:?}")).unwrap_err();
+        assert!(error.contains("is not the name of a network"), "{error}");
+    }
+    let many = vec!["ens5"; 17];
+    let error = read(&format!("run.interfaces = {many:?}")).unwrap_err();
+    assert!(error.contains("17 names are more than 16"), "{error}");
+}

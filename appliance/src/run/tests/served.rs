@@ -6,8 +6,10 @@ use std::net::TcpStream;
 use std::thread;
 
 use portcullis::{DropReason, EndReason};
+use portcullis_xdp::Mode;
 
 use super::*;
+use crate::run::xdp::state::{Port, XdpState};
 
 #[test]
 fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not() {
@@ -401,6 +403,12 @@ fn families_of_the_store_are_there_if_there_is_a_store() {
 fn the_page_lists_every_metric() {
     let appliance = with_store("run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n");
     appliance.connection(1, 1_000);
+    let port = Port {
+        name: "ens5".into(),
+        mode: Mode::Native,
+        queues: vec![Arc::default()],
+    };
+    appliance.shared.xdp.set(XdpState::of(vec![port])).unwrap();
     let metrics = appliance.operations().addresses.metrics.unwrap();
     wait_for("a count of the sessions and a checkpoint", || {
         let text = open_metrics(metrics);
@@ -422,7 +430,8 @@ families in OpenMetrics. A counter's series end in `_total`, and so does its fam
 format; `portcullis_build_info` is a gauge there.
 
 Each reason has a series from the start. Families of the store and of questions are there if
-`store.url` is set. `portcullis_sessions_by_state` has a series for each zone,
+`store.url` is set, those of `portcullis_xdp` if AF_XDP is in use (`run.io`).
+`portcullis_sessions_by_state` has a series for each zone,
 protocol and state that has had a session. It is counted in the background while metrics are read;
 `portcullis_sessions_by_state_age_seconds` is the age of the count.
 

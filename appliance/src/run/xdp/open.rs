@@ -11,6 +11,7 @@ use portcullis::geneve::PORT;
 use portcullis_xdp::{Interface, Queue, Selection, XdpError};
 
 use super::state::{Port, XdpState};
+use crate::run::settings::{Io, RunSettings};
 
 /// Reason why AF_XDP cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +120,24 @@ impl Choice {
     }
 }
 
+/// Returns a line about the use of AF_XDP on this machine, without starting it; `None` if `run.io`
+/// does not ask for it.
+///
+/// # Errors
+/// An interface cannot be used.
+pub(crate) fn preview(listen: &[Ipv4Addr], run: &RunSettings) -> Option<Result<String, OpenError>> {
+    let describe = |choice: Choice| {
+        let each = choice.interfaces.iter().map(|interface| {
+            let Interface {
+                name, queues, mtu, ..
+            } = interface;
+            format!("{name} (receive queues: {queues}, MTU: {mtu})")
+        });
+        format!("AF_XDP at {}", each.collect::<Vec<_>>().join(", "))
+    };
+    (run.io != Io::Socket).then(|| Choice::new(listen, &run.interfaces).map(describe))
+}
+
 /// Opened rings of all interfaces.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
@@ -133,12 +152,44 @@ impl Opened {
     pub(crate) fn lines(&self) -> Vec<String> {
         let line = |port: &Port| {
             format!(
-                "AF_XDP at {}: {} receive queues, {} mode",
+                "AF_XDP at {}: receive queues: {}, mode: {}",
                 port.name,
                 port.queues.len(),
                 port.mode.name()
             )
         };
         self.state.ports.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(listen: [u8; 4], names: &[&str]) -> String {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let choice = Choice::new(&[listen.into()], &names);
+        choice.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn an_interface_that_does_not_exist_is_named() {
+        let refusal = refusal([192, 0, 2, 1], &["pc-none"]);
+        assert!(refusal.starts_with("pc-none: "), "{refusal}");
+        assert!(refusal.contains("there is no such interface"), "{refusal}");
+    }
+
+    #[test]
+    fn an_address_of_no_interface_or_of_the_loopback_chooses_none() {
+        for listen in [[192, 0, 2, 1], [127, 0, 0, 1]] {
+            let refusal = refusal(listen, &[]);
+            assert!(refusal.contains("no network interface has"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn sockets_are_not_announced() {
+        let run = RunSettings::default();
+        assert!(preview(&[[127, 0, 0, 1].into()], &run).is_none());
     }
 }

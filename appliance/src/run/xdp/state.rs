@@ -25,6 +25,15 @@ pub(crate) struct XdpState {
 }
 
 impl XdpState {
+    /// Returns a state without attached programs.
+    #[cfg(test)]
+    pub(crate) fn of(ports: Vec<Port>) -> Self {
+        Self {
+            attachments: Mutex::default(),
+            ports,
+        }
+    }
+
     /// Returns whether the programs are attached.
     pub(crate) fn is_attached(&self) -> bool {
         !self.attachments.lock().is_empty()

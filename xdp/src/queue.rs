@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{
     set_socket_send_buffer_size, set_socket_send_buffer_size_force, set_xdp_rx_ring_size,
     set_xdp_tx_ring_size, set_xdp_umem_completion_ring_size, set_xdp_umem_fill_ring_size,
-    set_xdp_umem_reg, xdp_mmap_offsets, xdp_statistics,
+    set_xdp_umem_reg, socket_error, xdp_mmap_offsets, xdp_statistics,
 };
 use rustix::net::xdp::{
     SocketAddrXdp, SocketAddrXdpFlags, XDP_PGOFF_RX_RING, XDP_PGOFF_TX_RING,
@@ -314,6 +314,12 @@ impl Queue {
         if lent > 0 {
             self.fill.publish();
         }
+    }
+
+    /// Returns whether the interface was removed. The kernel reports that once, and not to `poll`.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        matches!(socket_error(&self.socket), Ok(Err(Errno::NETDOWN)))
     }
 
     /// Reads the kernel's counters of the socket.

@@ -214,8 +214,9 @@ impl Ring {
         made.clear();
     }
 
-    /// Hands the answers to the kernel and the other frames back to it.
-    fn flush(&mut self, now: Instant, stats: &WorkerStats) {
+    /// Hands the answers to the kernel and the other frames back to it. Returns whether the
+    /// interface still exists, as of the last second.
+    fn flush(&mut self, now: Instant, stats: &WorkerStats) -> bool {
         let flushed = self.queue.flush();
         if let Some(path) = self.path.take() {
             match flushed {
@@ -223,10 +224,12 @@ impl Ring {
                 Err(error) => stats.send_failed(&error.into(), path),
             }
         }
-        if now.saturating_duration_since(self.kernel_read) >= KERNEL_EVERY {
-            self.kernel_read = now;
-            self.queue.read_kernel();
+        if now.saturating_duration_since(self.kernel_read) < KERNEL_EVERY {
+            return true;
         }
+        self.kernel_read = now;
+        self.queue.read_kernel();
+        !self.queue.is_gone()
     }
 }
 
@@ -290,26 +293,8 @@ impl Rings {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let (of_rings, of_sockets) = polled.split_at(self.rings.len().min(polled.len()));
-        let any = of_sockets.iter().any(|socket| socket.any() == Some(true));
-        let failed = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-        let has_failed =
-            |fd: &PollFd<'_>| fd.revents().is_some_and(|events| events.intersects(failed));
-        let gone = of_rings.iter().position(has_failed);
-        if let Some(place) = gone {
-            self.remove(place);
-        }
-        Ok(any)
-    }
-
-    /// Closes rings whose interface is gone.
-    #[cold]
-    fn remove(&mut self, place: usize) {
-        let ring = self.rings.remove(place);
-        notice(&format!(
-            "warning: the interface {} is gone: its packets take the socket path until a restart",
-            ring.interface
-        ));
+        let mut of_sockets = polled.iter().skip(self.rings.len());
+        Ok(of_sockets.any(|socket| socket.any() == Some(true)))
     }
 
     /// Receives a batch from each ring. Returns the number of datagrams.
@@ -319,11 +304,18 @@ impl Rings {
         each.map(|ring| ring.receive(bounds, stats)).sum()
     }
 
-    /// Hands all answers to the kernel.
+    /// Hands all answers to the kernel. Closes the rings of an interface that was removed.
     pub(in crate::run) fn flush(&mut self, now: Instant, stats: &WorkerStats) {
-        for ring in &mut self.rings {
-            ring.flush(now, stats);
-        }
+        self.rings.retain_mut(|ring| {
+            let exists = ring.flush(now, stats);
+            if !exists {
+                notice(&format!(
+                    "warning: the interface {} is gone: AF_XDP serves it no more until a restart",
+                    ring.interface
+                ));
+            }
+            exists
+        });
     }
 
     /// Returns the numbers of the turns that empty the rings at the end.

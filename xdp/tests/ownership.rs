@@ -1,9 +1,17 @@
 //! Ownership of frames under any order of steps and any descriptors of the kernel.
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 #[path = "support/script.rs"]
 mod script;
 
+use std::fs;
+use std::path::Path;
+
+use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 
 use self::script::{Step, run};
@@ -78,4 +86,22 @@ fn a_packet_whose_last_piece_is_missing_stays_in_the_ring() {
         Step::Complete { frame: 0 },
         Step::Complete { frame: 0 },
     ]);
+}
+
+/// The inputs of the fuzz target `descriptors`, those included that once crashed it.
+#[test]
+fn the_inputs_of_the_fuzz_target_pass() {
+    let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz");
+    let mut count = 0;
+    for kind in ["seeds", "crashes"] {
+        let Ok(files) = fs::read_dir(fuzz.join(kind).join("descriptors")) else {
+            continue;
+        };
+        for file in files {
+            let bytes = fs::read(file.unwrap().path()).unwrap();
+            run(&Vec::<Step>::arbitrary_take_rest(Unstructured::new(&bytes)).unwrap());
+            count += 1;
+        }
+    }
+    assert!(count > 0, "there are seeds");
 }

@@ -54,7 +54,6 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -216,8 +215,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), RunError> {
     while !operations.is_over() && threads.iter().all(|thread| !thread.is_finished()) {
         thread::sleep(PATIENCE);
     }
-    shared.leave_xdp();
-    shared.stop.store(true, Ordering::Relaxed);
+    shared.stop();
     let ended = finish(threads, GRACE);
     let hangs = matches!(ended, Err(RunError::Hangs(_)));
     let saved = operations.finish(hangs);

@@ -4,7 +4,7 @@
 //! Nothing here locks on the packet path. A worker owns its counters and alone changes them. A
 //! reader gets each counter whole, but not all counters of one instant.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -133,12 +133,17 @@ impl Shared {
         }
     }
 
-    /// Detaches the programs of AF_XDP, if any are attached, so that the sockets receive every later
-    /// packet.
+    /// Detaches the programs of AF_XDP, if any are attached. The sockets receive all later packets.
     pub(crate) fn leave_xdp(&self) {
         if self.xdp.get().is_some_and(XdpState::detach) {
             notice("AF_XDP: detached; packets take the socket path");
         }
+    }
+
+    /// Ends the workers, after the packets that are in their rings.
+    pub(crate) fn stop(&self) {
+        self.leave_xdp();
+        self.stop.store(true, Ordering::Relaxed);
     }
 
     /// Returns whether every worker has turned at least once.

@@ -2,12 +2,10 @@
 //! the results.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use portcullis::geneve::front::{Answer, Datagram, Decision, Queued, Released, Scratch};
-use portcullis_xdp::Queue;
 
 use super::event_sink::EventSink;
 use super::inlet::{Inlet, Port, QueueBounds, Received, ports, receive_queue};
@@ -16,6 +14,7 @@ use super::shared::Shared;
 use super::socket::SocketError;
 use super::worker_stats::WorkerStats;
 use super::xdp::rings::Rings;
+use super::xdp::state::OpenQueue;
 
 /// Sessions that a worker examines for expiry in one turn: some 50 us, less than a batch of
 /// datagrams takes.
@@ -37,7 +36,7 @@ pub(crate) struct Worker {
     ports: Vec<Port>,
     bounds: QueueBounds,
     outlet: Outlet,
-    queues: Vec<(Arc<str>, Queue)>,
+    queues: Vec<OpenQueue>,
 }
 
 impl Worker {
@@ -68,8 +67,8 @@ impl Worker {
     }
 
     /// Adds the rings of a receive queue of an interface.
-    pub(crate) fn add(&mut self, interface: Arc<str>, queue: Queue) {
-        self.queues.push((interface, queue));
+    pub(crate) fn add(&mut self, queue: OpenQueue) {
+        self.queues.push(queue);
     }
 
     /// Returns the size of the smallest receive queue in bytes, if it is less than requested.

@@ -69,37 +69,7 @@ impl Readings {
             "Calls that wake the kernel to send",
             |stats| stats.wakeups.value(),
         )?;
-        let dropped = rows.iter().flat_map(|row| {
-            let stats = row.stats;
-            [
-                ("kernel", &stats.dropped),
-                ("receive_ring_full", &stats.rx_full),
-                ("fill_ring_empty", &stats.fill_empty),
-                ("malformed", &stats.malformed),
-            ]
-            .map(|(reason, count)| (row.with("reason", reason), count.value()))
-        });
-        to.counters(
-            Family::new(
-                "portcullis_xdp_dropped_frames",
-                "Frames that were lost before the engine: by the kernel, for example for their \
-                 size; because the worker is too slow (receive_ring_full, fill_ring_empty); or \
-                 with more pieces than any frame has. The kernel's counts are read every second",
-            ),
-            dropped,
-        )?;
-        let refused = rows.iter().flat_map(|row| {
-            let stats = row.stats;
-            [("kernel", &stats.invalid), ("appliance", &stats.foreign)]
-                .map(|(by, count)| (row.with("by", by), count.value()))
-        });
-        to.counters(
-            Family::new(
-                "portcullis_xdp_refused_descriptors",
-                "Descriptors in a ring that name no frame of its side. No sender can cause them",
-            ),
-            refused,
-        )?;
+        losses(&rows, to)?;
         let frames = rows.iter().flat_map(|row| {
             let frames = row.stats.frames();
             [
@@ -118,4 +88,39 @@ impl Readings {
             frames,
         )
     }
+}
+
+/// Writes the families of lost frames and wrong descriptors.
+fn losses(rows: &[Row<'_>], to: &mut Families<'_, '_>) -> Written {
+    let dropped = rows.iter().flat_map(|row| {
+        let stats = row.stats;
+        [
+            ("kernel", &stats.dropped),
+            ("receive_ring_full", &stats.rx_full),
+            ("fill_ring_empty", &stats.fill_empty),
+            ("malformed", &stats.malformed),
+        ]
+        .map(|(reason, count)| (row.with("reason", reason), count.value()))
+    });
+    to.counters(
+        Family::new(
+            "portcullis_xdp_dropped_frames",
+            "Frames that were lost before the engine: by the kernel, for example for their \
+                 size; because the worker is too slow (receive_ring_full, fill_ring_empty); or \
+                 with more pieces than any frame has. The kernel's counts are read every second",
+        ),
+        dropped,
+    )?;
+    let refused = rows.iter().flat_map(|row| {
+        let stats = row.stats;
+        [("kernel", &stats.invalid), ("appliance", &stats.foreign)]
+            .map(|(by, count)| (row.with("by", by), count.value()))
+    });
+    to.counters(
+        Family::new(
+            "portcullis_xdp_refused_descriptors",
+            "Descriptors in a ring that name no frame of its side. No sender can cause them",
+        ),
+        refused,
+    )
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use portcullis::geneve::PORT;
 use portcullis_xdp::{Interface, Queue, Selection, XdpError};
 
-use super::state::{Port, XdpState};
+use super::state::{OpenQueue, Port, XdpState};
 use crate::run::settings::{Io, RunSettings};
 
 /// Reason why AF_XDP cannot be used.
@@ -112,8 +112,12 @@ impl Choice {
                 queues: queues.iter().map(Queue::stats).collect(),
             });
             attachments.push(attachment);
-            let with_name = |queue| (Arc::clone(&name), queue);
-            opened.queues.extend(queues.into_iter().map(with_name));
+            opened
+                .queues
+                .extend(queues.into_iter().map(|queue| OpenQueue {
+                    interface: Arc::clone(&name),
+                    queue,
+                }));
         }
         opened.state.attachments = Mutex::new(attachments);
         Ok(opened)
@@ -143,8 +147,8 @@ pub(crate) fn preview(listen: &[Ipv4Addr], run: &RunSettings) -> Option<Result<S
 pub(crate) struct Opened {
     /// State for the rest of the appliance.
     pub(crate) state: XdpState,
-    /// Rings with the names of their interfaces.
-    pub(crate) queues: Vec<(Arc<str>, Queue)>,
+    /// Rings of all queues.
+    pub(crate) queues: Vec<OpenQueue>,
 }
 
 impl Opened {

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use portcullis::geneve::front::{Answer, Datagram, Queued, Tunnel, Waited};
 use portcullis_xdp::{BATCH, HEAD, Head, NotSent, Queue};
 
+use super::state::OpenQueue;
 use crate::output::notice;
 use crate::run::inlet::QueueBounds;
 use crate::run::outlet::Outlet;
@@ -90,7 +91,7 @@ pub(in crate::run) struct Ring {
 }
 
 impl Ring {
-    fn new((interface, queue): (Arc<str>, Queue)) -> Self {
+    fn new(OpenQueue { interface, queue }: OpenQueue) -> Self {
         Self {
             queue,
             interface,
@@ -242,8 +243,8 @@ pub(in crate::run) struct Rings {
 }
 
 impl Rings {
-    /// Returns the rings of queues with the names of their interfaces.
-    pub(in crate::run) fn new(queues: Vec<(Arc<str>, Queue)>, bounds: QueueBounds) -> Self {
+    /// Returns the rings of queues.
+    pub(in crate::run) fn new(queues: Vec<OpenQueue>, bounds: QueueBounds) -> Self {
         Self {
             rings: queues.into_iter().map(Ring::new).collect(),
             bounds,

@@ -23,9 +23,9 @@ pub(in crate::run) fn start(shared: &Shared, workers: &mut [Worker]) -> Result<(
                 notice(&line);
             }
             let count = workers.len().max(1);
-            for (number, (interface, queue)) in opened.queues.into_iter().enumerate() {
+            for (number, queue) in opened.queues.into_iter().enumerate() {
                 if let Some(worker) = workers.get_mut(number % count) {
-                    worker.add(interface, queue);
+                    worker.add(queue);
                 }
             }
             // Only the start sets it.

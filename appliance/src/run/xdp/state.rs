@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use portcullis_xdp::{Attachment, Mode, QueueStats};
+use portcullis_xdp::{Attachment, Mode, Queue, QueueStats};
 
 /// Network interface in use.
 #[derive(Debug)]
@@ -14,6 +14,15 @@ pub(crate) struct Port {
     pub(crate) mode: Mode,
     /// Counters of each receive queue, by its number.
     pub(crate) queues: Vec<Arc<QueueStats>>,
+}
+
+/// Rings of a receive queue, before a worker has them.
+#[derive(Debug)]
+pub(crate) struct OpenQueue {
+    /// Name of the interface.
+    pub(crate) interface: Arc<str>,
+    /// Rings.
+    pub(crate) queue: Queue,
 }
 
 /// AF_XDP of a running appliance.

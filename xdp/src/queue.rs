@@ -285,7 +285,10 @@ impl Queue {
                 // The kernel sends a bounded number in one call.
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(Errno::BUSY | Errno::NOBUFS) => break,
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.stats.wakeup_failures.add(1);
+                    return Err(error);
+                }
             }
         }
         Ok(())

@@ -209,3 +209,92 @@ impl<T: Entry> Producer<T> {
         self.0.wants_wakeup()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: u32 = 8;
+
+    fn offsets(desc: u64) -> XdpRingOffset {
+        XdpRingOffset {
+            producer: 0,
+            consumer: 64,
+            desc,
+            flags: Some(128),
+        }
+    }
+
+    /// Returns a ring in memory of its own, whose counters both begin at `start`.
+    fn ring(start: u32) -> Ring<u64> {
+        let mapping = Mapping::zeroed(4_096).unwrap();
+        let mut ring = Ring::within(mapping, &offsets(192), SIZE).unwrap();
+        ring.own = start;
+        for counter in [ring.producer, ring.consumer] {
+            ring.counter(counter).store(start, Ordering::Relaxed);
+        }
+        ring
+    }
+
+    #[test]
+    fn a_ring_outside_of_its_memory_is_refused() {
+        for (desc, size) in [(4_096 - 63, SIZE), (4_096, SIZE), (u64::MAX, 1), (193, 1)] {
+            let mapping = Mapping::zeroed(4_096).unwrap();
+            assert!(Ring::<u64>::within(mapping, &offsets(desc), size).is_none());
+        }
+    }
+
+    #[test]
+    fn a_producer_fills_the_ring_once_and_goes_on_after_the_consumer_across_the_wrap() {
+        let mut producer = Producer(ring(u32::MAX - 2));
+        for value in 0..u64::from(SIZE) {
+            producer.push(value);
+        }
+        assert_eq!((producer.room(), producer.len()), (0, SIZE));
+        let ring = &producer.0;
+        let published = ring.counter(ring.producer);
+        assert_eq!(published.load(Ordering::Relaxed), u32::MAX - 2);
+        producer.publish();
+        let ring = &producer.0;
+        let (published, consumed) = (ring.counter(ring.producer), ring.counter(ring.consumer));
+        assert_eq!(published.load(Ordering::Relaxed), 5);
+        consumed.store(1, Ordering::Relaxed);
+        assert_eq!(producer.room(), 4);
+    }
+
+    #[test]
+    fn a_consumer_reads_entries_in_order_across_the_wrap() {
+        let mut producer = Producer(ring(u32::MAX - 2));
+        for value in 0..6 {
+            producer.push(value);
+        }
+        producer.publish();
+        let Producer(mut ring) = producer;
+        ring.own = u32::MAX - 2;
+        let mut consumer = Consumer(ring);
+        assert_eq!(consumer.len(), 6);
+        assert_eq!((0..6).map(|place| consumer.get(place)).sum::<u64>(), 15);
+        consumer.consume(5);
+        assert_eq!((consumer.len(), consumer.get(0)), (1, 5));
+    }
+
+    #[test]
+    fn a_counter_that_lies_never_leads_outside() {
+        let consumer = Consumer(ring(7));
+        let ring = &consumer.0;
+        ring.counter(ring.producer).store(6, Ordering::Relaxed);
+        assert_eq!(consumer.len(), SIZE);
+        for place in [0, SIZE, u32::MAX] {
+            assert_eq!(consumer.get(place), 0);
+        }
+    }
+
+    #[test]
+    fn the_flag_of_the_kernel_says_whether_it_must_be_woken() {
+        let producer = Producer(ring(0));
+        assert!(!producer.wants_wakeup());
+        let flags = producer.0.flags.unwrap();
+        producer.0.counter(flags).store(1, Ordering::Relaxed);
+        assert!(producer.wants_wakeup());
+    }
+}

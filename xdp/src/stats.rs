@@ -36,6 +36,8 @@ pub struct QueueStats {
     pub sent: Count,
     /// Calls that wake the kernel to send.
     pub wakeups: Count,
+    /// Of these, calls that the kernel refused, for example because the interface is down.
+    pub wakeup_failures: Count,
     /// Packets with a descriptor that is wrong, or with too many pieces.
     pub malformed: Count,
     /// Descriptors that name a frame which the kernel does not own. No sender can cause them.
@@ -65,6 +67,18 @@ impl QueueStats {
         }
     }
 
+    /// Returns the number of packets that were lost before [`crate::Queue::receive`] returned them.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        let counts = [
+            &self.dropped,
+            &self.rx_full,
+            &self.fill_empty,
+            &self.malformed,
+        ];
+        counts.into_iter().map(Count::value).sum()
+    }
+
     pub(crate) fn publish(&self, ledger: &Ledger, malformed: u64) {
         let counts = ledger.counts();
         let values = [counts.free, counts.fill, counts.received, counts.transmit];
@@ -76,9 +90,10 @@ impl QueueStats {
     }
 
     pub(crate) fn set_kernel(&self, kernel: &XdpStatistics) {
-        self.dropped.set(kernel.rx_dropped);
-        self.rx_full.set(kernel.rx_ring_full.unwrap_or_default());
+        // The kernel counts a packet without a frame as dropped, too.
         let empty = kernel.rx_fill_ring_empty_descs.unwrap_or_default();
+        self.dropped.set(kernel.rx_dropped.saturating_sub(empty));
+        self.rx_full.set(kernel.rx_ring_full.unwrap_or_default());
         self.fill_empty.set(empty);
         self.invalid
             .set(kernel.rx_invalid_descs + kernel.tx_invalid_descs);

@@ -62,6 +62,7 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use portcullis::config::GeneveConfig;
 use portcullis::{Config, ConfigError};
+use portcullis_xdp::Refused;
 use serde_json::{Value, json};
 
 use self::counters::{Count, SendFault};
@@ -77,6 +78,7 @@ use self::store::{StoreError, StoreHandle};
 use self::worker::Worker;
 use self::worker_stats::WorkerStats;
 use self::xdp::open::OpenError;
+use self::xdp::state::XdpState;
 use crate::config_file::{self, ConfigFileError};
 use crate::memory;
 use crate::output::notice;
@@ -262,6 +264,11 @@ fn farewell(shared: &Shared) -> Value {
         };
         (fault.name(), shared.workers.iter().map(of_fault).sum())
     });
+    let frames = Refused::ALL.map(|reason| {
+        let workers = shared.workers.iter();
+        let counts = workers.filter_map(|worker| worker.refused_frames.get(reason as usize));
+        (reason.name(), counts.map(Count::value).sum())
+    });
     let refused = front
         .refused
         .iter()
@@ -282,6 +289,8 @@ fn farewell(shared: &Shared) -> Value {
         "refused": counted(refused.collect()),
         "dropped": counted(dropped.collect()),
         "unsent": counted(faults.to_vec()),
+        "refused_frames": counted(frames.to_vec()),
+        "lost_frames": shared.xdp.get().map_or(0, XdpState::dropped),
         "workers_receive_overflow": overflow,
         "endpoints": front.endpoints.len() - 1,
         "tunnel_ends": front.tunnel_ends,

@@ -345,6 +345,7 @@ impl Turns<'_> {
         self.put_released(Instant::now());
         self.outlet.flush(&self.inlet, self.stats);
         // The kernel's counts end with the sockets.
+        self.rings.read_kernel();
         self.shared.read_receive_overflow();
     }
 }

@@ -69,6 +69,12 @@ impl Readings {
             "Calls that wake the kernel to send",
             |stats| stats.wakeups.value(),
         )?;
+        counters(
+            "portcullis_xdp_wakeup_failures",
+            "Calls that the kernel refused, for example because the interface is down; the frames \
+             stay in the send ring",
+            |stats| stats.wakeup_failures.value(),
+        )?;
         losses(&rows, to)?;
         let frames = rows.iter().flat_map(|row| {
             let frames = row.stats.frames();

@@ -11,6 +11,7 @@ use portcullis_xdp::{BATCH, HEAD, Head, NotSent, Queue};
 
 use super::state::OpenQueue;
 use crate::output::notice;
+use crate::run::counters::SendFault;
 use crate::run::inlet::QueueBounds;
 use crate::run::outlet::Outlet;
 use crate::run::sends::SendPath;
@@ -222,7 +223,8 @@ impl Ring {
         if let Some(path) = self.path.take() {
             match flushed {
                 Ok(()) => stats.sends.succeeded(path),
-                Err(error) => stats.send_failed(&error.into(), path),
+                // The answers stay in the ring: they are late, not lost.
+                Err(_) => stats.sends.failed(path, SendFault::Unreachable),
             }
         }
         if now.saturating_duration_since(self.kernel_read) < KERNEL_EVERY {
@@ -317,6 +319,13 @@ impl Rings {
             }
             exists
         });
+    }
+
+    /// Reads the kernel's counters for the last time.
+    pub(in crate::run) fn read_kernel(&self) {
+        for ring in &self.rings {
+            ring.queue.read_kernel();
+        }
     }
 
     /// Returns the numbers of the turns that empty the rings at the end.

@@ -43,6 +43,12 @@ impl XdpState {
         }
     }
 
+    /// Returns the number of frames that were lost before the engine.
+    pub(crate) fn dropped(&self) -> u64 {
+        let queues = self.ports.iter().flat_map(|port| &port.queues);
+        queues.map(|stats| stats.lost()).sum()
+    }
+
     /// Returns whether the programs are attached.
     pub(crate) fn is_attached(&self) -> bool {
         !self.attachments.lock().is_empty()

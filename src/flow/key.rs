@@ -335,8 +335,6 @@ impl core::fmt::Debug for FlowKey {
 
 #[cfg(test)]
 mod tests {
-    use core::hash::BuildHasher;
-
     use super::*;
 
     /// Returns a key with one bit of its words flipped: four of addresses, then the numbers.

@@ -40,6 +40,9 @@ pub(crate) struct FiveTuple<Z = String> {
     pub(crate) icmp_id: Option<u16>,
 }
 
+/// Hop-by-hop options, routing header, fragment header and destination options.
+const EXTENSION_HEADERS: [u8; 4] = [0, 43, 44, 60];
+
 /// Address of a session with its port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Endpoint {
@@ -109,10 +112,16 @@ impl<Z> FiveTuple<Z> {
 
     /// Returns the Community ID of the session (version 1, seed 0), which other monitors compute
     /// for it too. `None` where a part of it is not known: the code of an ICMP session that is not
-    /// a query, or the ports of a fragment or of a malformed packet.
+    /// a query; the ports, or type and code, of a fragment or of a malformed packet; the protocol
+    /// after IPv6 extension headers that were not read.
     pub(crate) fn community_id(&self) -> Option<String> {
         let (first, second) = match (self.icmp_type, self.icmp_code) {
             (None, _) if self.protocol.has_ports() => (Some(self.sport?), Some(self.dport?)),
+            // Without them, the ID would be that of an echo.
+            (None, _) if matches!(self.protocol, Protocol::ICMP | Protocol::ICMPV6) => return None,
+            (None, _) if self.src.is_ipv6() && EXTENSION_HEADERS.contains(&self.protocol.0) => {
+                return None;
+            }
             (None, _) => (None, None),
             // The specification takes the type of the reply in place of the code.
             (Some(kind), _) if self.icmp_id.is_some() => (Some(kind.into()), Some(0)),
@@ -244,6 +253,10 @@ mod tests {
         };
         assert_eq!(unknown_code.community_id(), None);
         assert!(flow(47, "10.0.0.1", "10.0.0.2").community_id().is_some());
+        for protocol in [1, 58, 0, 43, 44, 60] {
+            let unknown = flow(protocol, "2001:db8::1", "2001:db8::2");
+            assert_eq!(unknown.community_id(), None, "{protocol}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(crate) struct Flow {
     pub(crate) ports: Option<[u16; 2]>,
     /// Flags of a TCP segment.
     pub(crate) flags: Option<TcpFlags>,
-    /// Type and code of an ICMP message.
+    /// Type and code of an ICMP message; `None` for a fragment, or if they cannot be read.
     pub(crate) icmp: Option<IcmpTypeCode>,
 }
 
@@ -55,6 +55,12 @@ impl Flow {
         let icmp = match parsed.transport {
             Transport::IcmpQuery(query) => icmp(query.icmp_type, query.code),
             Transport::IcmpError(error) => icmp(error.icmp_type, error.code),
+            Transport::IcmpOther { kind, code } => icmp(kind, code),
+            // The second byte of the message.
+            Transport::Discovery { kind } => {
+                let code = bytes.get(usize::from(parsed.ip.header_len) + 1);
+                code.and_then(|code| icmp(kind, *code))
+            }
             _ => None,
         };
         Some(Self {
@@ -171,6 +177,69 @@ mod tests {
         for len in 0..20 {
             assert_eq!(Flow::of(&packet[..len]), None, "{len}");
         }
+    }
+
+    fn icmpv6(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+        let ends = [[0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]; 2];
+        let message = etherparse::Icmpv6Type::Unknown {
+            type_u8: kind,
+            code_u8: code,
+            bytes5to8: [0; 4],
+        };
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv6(ends[0], ends[1], 255)
+            .icmpv6(message)
+            .write(&mut packet, rest)
+            .unwrap();
+        packet
+    }
+
+    fn icmp(kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+        let message = etherparse::Icmpv4Type::Unknown {
+            type_u8: kind,
+            code_u8: code,
+            bytes5to8: [0; 4],
+        };
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .icmpv4(message)
+            .write(&mut packet, rest)
+            .unwrap();
+        packet
+    }
+
+    #[test]
+    fn each_icmp_message_has_its_type_and_code() {
+        for (packet, kind, code) in [
+            // Router advertisement and an unassigned type of IPv4.
+            (icmp(9, 16, &[]), 9, 16),
+            (icmp(44, 3, &[]), 44, 3),
+            // Router advertisement, redirect, and an unassigned type of IPv6.
+            (icmpv6(134, 0, &[0; 8]), 134, 0),
+            (icmpv6(137, 7, &[0; 32]), 137, 7),
+            (icmpv6(200, 5, &[]), 200, 5),
+        ] {
+            let flow = Flow::of(&packet).unwrap();
+            assert_eq!(flow.icmp, Some(IcmpTypeCode { kind, code }), "{packet:?}");
+            assert_eq!(flow.ports, None);
+        }
+    }
+
+    #[test]
+    fn icmp_that_cannot_be_read_has_no_community_id() {
+        let id = |packet: &[u8]| Flow::of(packet)?.five_tuple(())?.community_id();
+        let whole = icmp(9, 0, &[0; 8]);
+        assert!(id(&whole).is_some());
+        // Truncated after the IP header, and a fragment that is not the first.
+        for len in 20..24 {
+            assert_eq!(id(&whole[..len]), None, "{len}");
+        }
+        let mut fragment = whole;
+        fragment[7] = 1;
+        assert_eq!(id(&fragment), None);
+        let truncated = &icmpv6(134, 0, &[0; 8])[..41];
+        assert!(Flow::of(truncated).is_some());
+        assert_eq!(id(truncated), None);
     }
 
     #[test]

@@ -188,11 +188,13 @@ impl Appliance {
             settings,
             waiting,
         } = prepared;
+        // Compiled first, so that names and filters follow the data path without delay.
+        let zones = config.compile().map_err(|error| error.to_string())?.zones;
         let done = self
             .data_path
-            .reload(config.clone(), Instant::now())
+            .reload(config, Instant::now())
             .map_err(|error| error.to_string())?;
-        self.zones.replace(&config);
+        self.zones.replace(zones);
         self.data_path.shared.observers.follow_reload();
         self.health.reloaded(settings.health.clone());
         *self.settings.lock() = settings;

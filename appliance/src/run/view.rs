@@ -60,11 +60,9 @@ impl ZoneNames {
         Ok(Self(RwLock::new(config.compile()?.zones)))
     }
 
-    /// Replaces the names with those of another configuration, if it compiles.
-    pub(crate) fn replace(&self, config: &Config) {
-        if let Ok(compiled) = config.compile() {
-            *self.0.write() = compiled.zones;
-        }
+    /// Replaces the names with those of another configuration.
+    pub(crate) fn replace(&self, zones: Zones) {
+        *self.0.write() = zones;
     }
 
     /// Returns the name of a zone; its number if it has none.

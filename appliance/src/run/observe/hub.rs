@@ -11,7 +11,7 @@ use super::super::data_path::DataPath;
 use super::super::supervise::supervise;
 use super::asymmetry::Evidence;
 use super::event::SessionFacts;
-use super::switch::Sent;
+use super::switch::{Observers, Sent};
 
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,11 +30,21 @@ pub(crate) fn start(data_path: Arc<DataPath>, stop: Arc<AtomicBool>) -> io::Resu
             let Some(events) = observers.take_receiver() else {
                 return;
             };
-            let failed = || observers.count_failure();
-            supervise("observe", &stop, failed, |_| {
-                run(&data_path, &events, &stop)
+            distribute(observers, &events, &stop, |events| {
+                run(&data_path, events, &stop);
             });
         })
+}
+
+/// Calls `run` with the receiver until it returns; again, after a failure that is counted.
+pub(super) fn distribute(
+    observers: &Observers,
+    events: &Receiver<Sent>,
+    stop: &AtomicBool,
+    mut run: impl FnMut(&Receiver<Sent>),
+) {
+    let failed = || observers.count_failure();
+    supervise("observe", stop, failed, |_| run(events));
 }
 
 fn run(data_path: &DataPath, events: &Receiver<Sent>, stop: &AtomicBool) {

@@ -79,7 +79,7 @@ pub(crate) fn run(
     };
     let subscription = Subscription {
         filter: filter.clone(),
-        refilter: Box::new(refilter),
+        refilter: Arc::new(refilter),
         rate,
         explain: spec.explain,
         follow: spec.follow,
@@ -87,10 +87,14 @@ pub(crate) fn run(
     let Some(subscribed) = shared.observers.subscribe(subscription) else {
         return StreamEnd::Refused("too many clients observe already".to_owned());
     };
-    if !Arc::ptr_eq(&policy, &shared.engine.policy()) {
-        // A reload has come between, and has not changed this filter.
-        shared.observers.follow_reload();
-    }
+    // A reload that has come between has not changed this filter.
+    shared.observers.follow_reload();
+    let policy = shared.engine.policy();
+    let names = Names {
+        zones: &appliance.zones,
+        policy: &policy,
+    };
+    let filter = spec.filter(&names).unwrap_or(filter);
     let mut stream = Stream {
         spec,
         appliance,

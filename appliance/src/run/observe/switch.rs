@@ -149,6 +149,8 @@ pub(crate) struct Observers {
     epoch: AtomicU64,
     wishes: RwLock<Arc<Vec<Wish>>>,
     hub: Mutex<Hub>,
+    /// Held while filters search names, so that the newest names are taken over last.
+    refiltering: Mutex<()>,
     pub(super) counters: Counters,
 }
 
@@ -164,13 +166,14 @@ impl Default for Observers {
                 ring: Ring::default(),
                 listeners: Vec::new(),
             }),
+            refiltering: Mutex::default(),
             counters: Counters::default(),
         }
     }
 }
 
 /// Source of a client's filter with the names of now; `None` if one of them is gone.
-pub(crate) type Refilter = Box<dyn Fn() -> Option<Filter> + Send>;
+pub(crate) type Refilter = Arc<dyn Fn() -> Option<Filter> + Send + Sync>;
 
 /// Stream that a client asks for.
 pub(crate) struct Subscription {
@@ -225,14 +228,22 @@ impl Observers {
     }
 
     /// Takes over the rules and zones of a reload into the filters of all clients. A filter that
-    /// names one that is gone stays as it was.
+    /// names one that is gone stays as it was. No other lock is held while filters search names.
     pub(crate) fn follow_reload(&self) {
-        let hub = self.hub.lock();
+        let _refiltering = self.refiltering.lock();
+        let of_client = |each: &Listener| (Arc::clone(&each.left_out), Arc::clone(&each.refilter));
+        let clients: Vec<_> = self.hub.lock().listeners.iter().map(of_client).collect();
+        let filters: Vec<_> = clients
+            .into_iter()
+            .filter_map(|(client, refilter)| Some((client, Arc::new(refilter()?))))
+            .collect();
         self.change_wishes(|wishes| {
             for wish in wishes {
-                let listener = hub.listeners.iter().find(|each| each.slot == wish.slot);
-                if let Some(filter) = listener.and_then(|listener| (listener.refilter)()) {
-                    wish.filter = Arc::new(filter);
+                // A slot may have another client by now.
+                let mut filters = filters.iter();
+                let own = filters.find(|(client, _)| Arc::ptr_eq(client, &wish.left_out));
+                if let Some((_, filter)) = own {
+                    wish.filter = Arc::clone(filter);
                 }
             }
         });

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use super::event::{Observed, PacketEvent};
 use super::filter::{Condition, Facts, Filter};
+use super::hub::distribute;
 use super::kind::Kind;
 use super::ring::Ring;
 use super::switch::{MAX_OBSERVERS, Observers, Sent, Subscription};
@@ -111,7 +112,7 @@ fn reasons(sent: &[Sent]) -> Vec<&'static str> {
 fn subscription(filter: Filter, rate: u32) -> Subscription {
     Subscription {
         filter,
-        refilter: Box::new(|| None),
+        refilter: Arc::new(|| None),
         rate,
         explain: false,
         follow: true,
@@ -393,6 +394,93 @@ fn the_number_of_clients_is_bounded_and_slots_are_reused() {
     drop(clients);
     assert_eq!(bench.observers.counts().clients, 0);
     assert!(bench.observers.wishes().is_empty());
+}
+
+#[test]
+fn a_distributor_that_fails_begins_again_with_its_receiver_and_is_counted() {
+    let bench = Bench::new();
+    for port in 1..=3 {
+        drop_udp(&mut bench.tap(), DropReason::TtlZero, [192, 0, 2, 1], port);
+    }
+    let mut received = Vec::new();
+    let stop = AtomicBool::new(false);
+    distribute(&bench.observers, &bench.queue, &stop, |events| {
+        received.push(events.try_iter().take(2).count());
+        assert!(received.len() > 1, "the first call fails");
+    });
+    assert_eq!(received, [2, 1]);
+    assert_eq!(bench.observers.counts().failures, 1);
+}
+
+/// Returns the filter of a wish for events of a port.
+fn port_filter(port: &str) -> Filter {
+    filter([(Condition::Port(port.parse().unwrap()), false)])
+}
+
+#[test]
+fn a_reload_changes_the_filters_whose_names_are_found() {
+    let bench = Bench::new();
+    let now = Arc::new(Mutex::new(None));
+    let subscribe = |port, refilter| {
+        let subscription = Subscription {
+            refilter,
+            ..subscription(port_filter(port), 100)
+        };
+        bench.observers.subscribe(subscription).unwrap()
+    };
+    let found = {
+        let now = Arc::clone(&now);
+        subscribe("1", Arc::new(move || now.lock().clone()))
+    };
+    let gone = subscribe("2", Arc::new(|| None));
+    let filters = || [&found, &gone].map(|client| (*client.filter().unwrap()).clone());
+    let before = found.epoch();
+    bench.observers.follow_reload();
+    assert_eq!(filters(), [port_filter("1"), port_filter("2")]);
+    *now.lock() = Some(port_filter("7"));
+    bench.observers.follow_reload();
+    assert_eq!(filters(), [port_filter("7"), port_filter("2")]);
+    assert!(found.epoch() > before, "the taps take the filter over");
+    let mut tap = bench.tap();
+    for port in [1, 7] {
+        drop_udp(&mut tap, DropReason::TtlZero, [192, 0, 2, 1], port);
+    }
+    let to_found = |sent: &Sent| sent.to.has(0);
+    assert_eq!(
+        bench.taken().iter().map(to_found).collect::<Vec<_>>(),
+        [false, true]
+    );
+}
+
+#[test]
+fn a_reload_gives_a_slot_no_filter_of_the_client_before() {
+    let bench = Arc::new(Observers::default());
+    let (started, is_started) = std::sync::mpsc::channel();
+    let (proceed, may_proceed) = std::sync::mpsc::channel();
+    let (started, may_proceed) = (Mutex::new(started), Mutex::new(may_proceed));
+    let refilter = move || {
+        started.lock().send(()).unwrap();
+        may_proceed.lock().recv().ok();
+        Some(port_filter("7"))
+    };
+    let first = Subscription {
+        refilter: Arc::new(refilter),
+        ..subscription(port_filter("1"), 100)
+    };
+    let first = bench.subscribe(first).unwrap();
+    let reload = {
+        let bench = Arc::clone(&bench);
+        std::thread::spawn(move || bench.follow_reload())
+    };
+    is_started.recv().unwrap();
+    // Clients come and go while a filter searches names.
+    drop(first);
+    let second = bench
+        .subscribe(subscription(port_filter("2"), 100))
+        .unwrap();
+    proceed.send(()).unwrap();
+    reload.join().unwrap();
+    assert_eq!(*second.filter().unwrap(), port_filter("2"));
 }
 
 #[test]

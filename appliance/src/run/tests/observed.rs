@@ -216,26 +216,44 @@ fn a_filter_by_rule_follows_a_reload() {
 }
 
 #[test]
-fn a_filter_by_rule_is_right_from_the_first_packet_after_a_reload() {
+fn a_filter_by_zone_is_right_from_the_first_packet_after_a_reload() {
     let appliance = TestAppliance::start("");
     let filter = vec![
-        condition(Field::Rule, "web", false),
+        condition(Field::Zone, "blue", false),
         condition(Field::Event, "opened", false),
     ];
     let mut client = Observing::start(&appliance, follow(filter));
-    // A rule before the others gives them other numbers.
+    let file = appliance.file();
+    for (turn, [blue, red]) in [[2, 1], [1, 2], [3, 1]].into_iter().enumerate() {
+        let text = TestAppliance::text(&appliance.directory, "");
+        let text = text.replace("blue = 1\n", &format!("blue = {blue}\nred = {red}\n"));
+        std::fs::write(&file, text).unwrap();
+        let mut orders = Client::connect(&appliance.control()).unwrap();
+        orders.ask(&Request::Reload).unwrap();
+        let host = turn as u8 * 2 + 1;
+        appliance.query(host, red);
+        appliance.query(host + 1, blue);
+        let row = client.next();
+        assert_eq!(row.src.unwrap().to_string(), format!("10.0.0.{}", host + 1));
+        assert_eq!(row.zone.as_deref(), Some("blue"));
+    }
+    drop(client);
+    appliance.finish();
+}
+
+#[test]
+fn a_rule_that_a_reload_adds_has_its_name_in_events() {
+    let appliance = TestAppliance::start("");
+    let filter = vec![condition(Field::Event, "opened", false)];
+    let mut client = Observing::start(&appliance, follow(filter));
     let first = "[[policy.rule]]\nname = \"first\"\naction = \"allow\"\n\
-                 destination_ports = [9]\nprotocol = \"udp\"\n";
-    for (turn, more) in [first, "", first, ""].into_iter().enumerate() {
+                 destination_ports = [53]\nprotocol = \"udp\"\n";
+    for (turn, (more, rule)) in [(first, "first"), ("", "dns")].into_iter().enumerate() {
         appliance.rewrite(more);
         let mut orders = Client::connect(&appliance.control()).unwrap();
         orders.ask(&Request::Reload).unwrap();
-        let host = turn as u8 + 1;
-        appliance.query(host, 0);
-        let port = 1_000 + turn as u16;
-        appliance.connection(host, port);
-        let row = client.next();
-        assert_eq!((row.sport, row.rule.as_deref()), (Some(port), Some("web")));
+        appliance.query(turn as u8 + 1, 0);
+        assert_eq!(client.next().rule.as_deref(), Some(rule));
     }
     drop(client);
     appliance.finish();

@@ -128,7 +128,7 @@ impl<'s> EventSink<'s> {
         Self {
             shared,
             log: EventSender::new(shared),
-            tap: tap.with_log(shared.events.as_ref()),
+            tap: tap.with_log(shared.events.as_ref(), shared.workers.len()),
             resets: Vec::new(),
         }
     }

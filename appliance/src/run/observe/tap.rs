@@ -181,13 +181,16 @@ impl<'s> Tap<'s> {
     }
 
     /// Passes packets that were not forwarded to the queue of the session log, if it records them.
-    pub(crate) fn with_log(mut self, queue: Option<&'s EventQueue>) -> Self {
+    /// The packets of a second are divided between `workers`; of each reason, one more is passed.
+    pub(crate) fn with_log(mut self, queue: Option<&'s EventQueue>, workers: usize) -> Self {
         self.log = queue.filter(|queue| queue.drops_per_second() > 0);
         if let Some(queue) = self.log
             && !self.state.is_spent
             && self.state.drops.budget() == 0
         {
-            self.state.drops = Shares::new(queue.drops_per_second());
+            let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+            let budget = queue.drops_per_second().checked_div(workers);
+            self.state.drops = Shares::reserving(budget.unwrap_or_default().max(1));
         }
         self
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use etherparse::PacketBuilder;
@@ -14,7 +14,9 @@ use portcullis::policy::PortRange;
 use portcullis::{Class, DropReason, Tracked, TunnelRef, Verdict, Zone};
 use proptest::prelude::*;
 
-use super::event::{Observed, PacketEvent};
+use super::super::event_queue::{EventQueue, SessionEvent};
+use super::super::settings::LogSettings;
+use super::event::{Observed, PacketEvent, PacketReason};
 use super::filter::{Condition, Facts, Filter};
 use super::hub::distribute;
 use super::kind::Kind;
@@ -394,6 +396,53 @@ fn the_number_of_clients_is_bounded_and_slots_are_reused() {
     drop(clients);
     assert_eq!(bench.observers.counts().clients, 0);
     assert!(bench.observers.wishes().is_empty());
+}
+
+/// Returns a queue of the session log that records dropped packets, and its receiving end.
+fn log_queue(settings: &LogSettings) -> (EventQueue, Receiver<SessionEvent>) {
+    let (sender, events) = sync_channel(settings.queue);
+    (EventQueue::new(sender, settings), events)
+}
+
+#[test]
+fn the_log_has_each_reason_of_many_floods_and_the_workers_divide_the_rest() {
+    let bench = Bench::new();
+    let settings = LogSettings {
+        drops: 32,
+        ..LogSettings::default()
+    };
+    let (queue, events) = log_queue(&settings);
+    let is_of_policy =
+        |reason: &DropReason| [DropReason::PolicyDeny, DropReason::PolicyReject].contains(reason);
+    let reasons: Vec<_> = DropReason::TRACKING
+        .iter()
+        .copied()
+        .filter(|reason| !is_of_policy(reason))
+        .collect();
+    let floods = 12;
+    let mut tap = bench.tap().with_log(Some(&queue), 2);
+    for reason in reasons.iter().take(floods) {
+        for _ in 0..100 {
+            drop_udp(&mut tap, *reason, [192, 0, 2, 1], 7);
+        }
+    }
+    drop(tap);
+    let mut lines = [0; DropReason::COUNT];
+    for event in events.try_iter() {
+        let SessionEvent::Dropped(packet) = event else {
+            panic!("{event:?}");
+        };
+        let PacketReason::Engine(reason) = packet.reason else {
+            panic!("{packet:?}");
+        };
+        lines[reason.index()] += 1;
+    }
+    let lines: Vec<u64> = reasons.iter().map(|reason| lines[reason.index()]).collect();
+    assert_eq!(lines[..3], [9, 5, 3]);
+    assert!(lines[..floods].iter().all(|lines| *lines >= 1), "{lines:?}");
+    let total: u64 = lines.iter().sum();
+    assert_eq!(total, 16 + floods as u64);
+    assert_eq!(queue.lost().drops_left_out, 100 * floods as u64 - total);
 }
 
 #[test]

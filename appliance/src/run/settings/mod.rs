@@ -329,12 +329,13 @@ portcullis::config_section! {
             default: LoggedDenied::default(), "a scan would fill the log";
             restart: true;
         }
-        /// The packets that each worker may log in a second because they were dropped, rejected or
-        /// refused for another reason than the policy; 0 is none. Each reason has a share, and
-        /// further packets are counted. See [the session log](LOG.md).
+        /// The packets that all workers together may log in a second because they were dropped,
+        /// rejected or refused for another reason than the policy; 0 is none. A flood of one
+        /// reason gets half. Outside this number, each worker logs the first packet of each reason.
+        /// Further packets are counted. See [the session log](LOG.md).
         drops: u32 {
             default: 0, "the metrics count drops by reason, and `portcullis observe` shows them";
-            bounds: 16..=100_000;
+            bounds: 16..=1_000;
             unit: "packets a second";
             or_zero: true;
             restart: true;

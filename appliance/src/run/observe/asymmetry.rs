@@ -42,11 +42,12 @@ struct Count<K> {
     packets: u64,
 }
 
-/// Last report of a thing.
+/// Last report of a thing, or its appearance.
 #[derive(Debug, Clone, Copy)]
 struct Reported {
-    packets: u64,
-    /// Number of the reading.
+    /// Count of the report; `None` before the first one.
+    packets: Option<u64>,
+    /// Number of the reading of the report, or of the one before the thing appeared.
     reading: u64,
 }
 
@@ -61,24 +62,28 @@ struct Turns<K> {
 
 impl<K: Copy + Eq + Hash> Turns<K> {
     /// Returns the positions of at most `most` things that are new or have counted more packets,
-    /// and remembers their counts. Things that are missing are forgotten.
+    /// and remembers their counts. A new thing waits from the reading in which it appears. Things
+    /// that are missing are forgotten.
     fn next(&mut self, counts: &[Count<K>], most: usize) -> Vec<usize> {
+        let is_new = Reported {
+            packets: None,
+            reading: self.readings,
+        };
         self.readings += 1;
-        let before = |count: &Count<K>| self.reported.get(&count.of).copied();
-        let is_changed =
-            |count: &Count<K>| before(count).is_none_or(|before| before.packets != count.packets);
+        let before = |count: &Count<K>| self.reported.get(&count.of).copied().unwrap_or(is_new);
+        let is_changed = |count: &Count<K>| before(count).packets != Some(count.packets);
         let mut changed: Vec<_> = counts
             .iter()
             .enumerate()
             .filter(|(_, count)| is_changed(count))
             .collect();
-        changed.sort_by_key(|(_, count)| before(count).map_or(0, |before| before.reading));
+        changed.sort_by_key(|(_, count)| before(count).reading);
         changed.truncate(most);
-        let kept = |count: &Count<K>| Some((count.of, before(count)?));
-        let mut reported: HashMap<_, _> = counts.iter().filter_map(kept).collect();
+        let kept = |count: &Count<K>| (count.of, before(count));
+        let mut reported: HashMap<_, _> = counts.iter().map(kept).collect();
         for (_, count) in &changed {
             let now = Reported {
-                packets: count.packets,
+                packets: Some(count.packets),
                 reading: self.readings,
             };
             reported.insert(count.of, now);
@@ -157,6 +162,28 @@ mod tests {
             }
             assert_eq!(seen.len(), 200, "each line within four readings");
         }
+    }
+
+    #[test]
+    fn lines_that_appear_all_the_time_do_not_starve_those_that_change() {
+        let mut turns = turns();
+        assert_eq!(turns.next(&counts(1), 200).len(), 200);
+        let mut seen = HashSet::new();
+        // As many lines appear in each reading as it has room for.
+        for reading in 1..=4 {
+            let appeared = (0..64 * reading).map(|of| Count {
+                of: 1_000 + of,
+                packets: 1,
+            });
+            let all: Vec<_> = counts(1 + u64::from(reading))
+                .into_iter()
+                .chain(appeared)
+                .collect();
+            let places = turns.next(&all, 64);
+            assert_eq!(places.len(), 64);
+            seen.extend(places.into_iter().filter(|place| *place < 200));
+        }
+        assert_eq!(seen.len(), 200, "each line that has changed");
     }
 
     #[test]

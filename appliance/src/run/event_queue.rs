@@ -50,6 +50,8 @@ pub(crate) struct EventQueue {
     lost_denied: AtomicU64,
     lost_drops: AtomicU64,
     drops_left_out: AtomicU64,
+    /// Whether the log has lines of dropped packets whose addresses cannot be read.
+    records_unreadable: bool,
 }
 
 /// Counts of events that found the queue full.
@@ -84,6 +86,7 @@ impl EventQueue {
             lost_denied: AtomicU64::new(0),
             lost_drops: AtomicU64::new(0),
             drops_left_out: AtomicU64::new(0),
+            records_unreadable: settings.records_unreadable(),
         }
     }
 
@@ -176,6 +179,11 @@ impl EventQueue {
     /// if the log records none.
     pub(super) const fn drops_per_second(&self) -> u32 {
         self.drops_per_second
+    }
+
+    /// Returns whether the log has lines of dropped packets whose addresses cannot be read.
+    pub(super) const fn records_unreadable(&self) -> bool {
+        self.records_unreadable
     }
 
     /// Counts dropped packets that were beyond the share of their reason.

@@ -95,6 +95,12 @@ impl Flow {
         Some(FiveTuple::of_packet(zone, self.protocol?, ends, self.icmp))
     }
 
+    /// Returns whether a packet has a flow.
+    pub(crate) fn is_readable(bytes: &[u8]) -> bool {
+        // A valid packet has the fixed part of the header too.
+        Self::of_malformed(bytes).is_some()
+    }
+
     /// Reads the fixed part of an IP header, whatever follows.
     fn of_malformed(bytes: &[u8]) -> Option<Self> {
         let (protocol, src, dst): (u8, IpAddr, IpAddr) = match bytes.first()? >> 4 {
@@ -176,6 +182,7 @@ mod tests {
         assert_eq!((flow.protocol, flow.ports), (Some(Protocol::TCP), None));
         for len in 0..20 {
             assert_eq!(Flow::of(&packet[..len]), None, "{len}");
+            assert!(!Flow::is_readable(&packet[..len]), "{len}");
         }
     }
 
@@ -219,6 +226,7 @@ mod tests {
             (icmpv6(137, 7, &[0; 32]), 137, 7),
             (icmpv6(200, 5, &[]), 200, 5),
         ] {
+            assert!(Flow::is_readable(&packet));
             let flow = Flow::of(&packet).unwrap();
             assert_eq!(flow.icmp, Some(IcmpTypeCode { kind, code }), "{packet:?}");
             assert_eq!(flow.ports, None);

@@ -188,6 +188,14 @@ impl Raw<'_> {
         }
     }
 
+    /// Returns whether the addresses of an event's packet can be read.
+    pub(super) fn is_readable(&self) -> bool {
+        match self {
+            Self::Packet(packet) => Flow::is_readable(packet.bytes()),
+            _ => false,
+        }
+    }
+
     /// Returns what the session log records of a packet that was not forwarded; `None` for other
     /// events.
     pub(super) fn dropped(&self) -> Option<DroppedPacket> {

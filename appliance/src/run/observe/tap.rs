@@ -442,7 +442,7 @@ impl<'s> Tap<'s> {
 
     /// Passes a packet that was not forwarded to the session log, if its reason has a share left.
     fn log_drop(&mut self, raw: &Raw<'_>, queue: &EventQueue) {
-        if !DroppedPacket::is_of(raw.kind()) {
+        if !DroppedPacket::is_of(raw.kind()) || !queue.records_unreadable() && !raw.is_readable() {
             return;
         }
         if !self.state.drops.take(raw.class()) {

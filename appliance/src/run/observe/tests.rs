@@ -15,7 +15,7 @@ use portcullis::{Class, DropReason, Tracked, TunnelRef, Verdict, Zone};
 use proptest::prelude::*;
 
 use super::super::event_queue::{EventQueue, SessionEvent};
-use super::super::settings::LogSettings;
+use super::super::settings::{LogFormat, LogSettings};
 use super::event::{Observed, PacketEvent, PacketReason};
 use super::filter::{Condition, Facts, Filter};
 use super::hub::distribute;
@@ -443,6 +443,34 @@ fn the_log_has_each_reason_of_many_floods_and_the_workers_divide_the_rest() {
     let total: u64 = lines.iter().sum();
     assert_eq!(total, 16 + floods as u64);
     assert_eq!(queue.lost().drops_left_out, 100 * floods as u64 - total);
+}
+
+#[test]
+fn datagrams_without_addresses_use_no_share_of_a_log_that_has_no_lines_of_them() {
+    let refused = Decision {
+        answer: Answer::Nothing(NotSent::Refused(Refusal::Ethernet)),
+        verdict: None,
+        packet: None,
+        is_too_large: false,
+    };
+    for (format, lines) in [(LogFormat::Json, 9), (LogFormat::Ecs, 0)] {
+        let bench = Bench::new();
+        let settings = LogSettings {
+            drops: 16,
+            format,
+            ..LogSettings::default()
+        };
+        let (queue, events) = log_queue(&settings);
+        let mut tap = bench.tap().with_log(Some(&queue), 1);
+        for _ in 0..100 {
+            tap.packet(&datagram(b"no GENEVE"), &refused);
+        }
+        drop_udp(&mut tap, DropReason::TtlZero, [192, 0, 2, 1], 7);
+        drop(tap);
+        assert_eq!(events.try_iter().count(), lines + 1, "{format:?}");
+        let unwritten = if lines > 0 { 100 - lines as u64 } else { 0 };
+        assert_eq!(queue.lost().drops_left_out, unwritten, "{format:?}");
+    }
 }
 
 #[test]

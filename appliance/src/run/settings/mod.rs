@@ -399,6 +399,11 @@ impl LogSettings {
         self.interim.0.filter(|_| self.format.has_interim())
     }
 
+    /// Returns whether packets whose addresses cannot be read have lines.
+    pub(crate) const fn records_unreadable(&self) -> bool {
+        matches!(self.format, LogFormat::Json) && !matches!(self.output, LogOutput::Ipfix(_))
+    }
+
     /// Returns the name of this appliance in lines.
     pub(crate) fn host(&self) -> String {
         self.host.clone().unwrap_or_else(|| {

@@ -20,8 +20,11 @@ use super::parse::{ENDPOINT, appliance, hexadecimal, seconds};
 use super::socket::{RawSender, local_address};
 use super::tunnel::{Endpoint, GENEVE_LEN, OVERHEAD, Outer, geneve_header};
 
-/// Number of datagrams per call.
+/// Most datagrams per call.
 const BATCH: usize = 32;
+/// Longest payload of a UDP datagram over IPv4, which bounds the datagrams that the system makes
+/// from one piece.
+const MAX_PAYLOAD: usize = 65_507;
 /// Pause of a flood that is ahead of its rate.
 const REST: Duration = Duration::from_micros(50);
 /// Maximum delay that the flood catches up on.
@@ -117,6 +120,43 @@ pub(super) struct Flooded {
     refused: u64,
     seconds: f64,
     sent_per_second: f64,
+}
+
+impl Flooded {
+    /// Adds a batch.
+    ///
+    /// # Errors
+    /// Returns the error of the batch if the system has accepted nothing so far, and its error is
+    /// not one that passes.
+    fn add(&mut self, batch: &[Template], passed: Passed) -> io::Result<()> {
+        self.sent += passed.sent;
+        self.refused += (batch.len() as u64).saturating_sub(passed.sent);
+        match passed.error {
+            Some(error) if self.sent == 0 && !is_passing(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Batch that was passed to the system.
+#[derive(Debug, Default)]
+struct Passed {
+    /// Datagrams that the system accepted.
+    sent: u64,
+    /// First error.
+    error: Option<io::Error>,
+}
+
+/// Returns whether the next datagrams may be accepted: a queue is full, or the error reports what
+/// an earlier datagram met.
+fn is_passing(error: &io::Error) -> bool {
+    let kinds = [
+        io::ErrorKind::WouldBlock,
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::ConnectionRefused,
+    ];
+    let no_buffer = rustix::io::Errno::NOBUFS.raw_os_error();
+    kinds.contains(&error.kind()) || error.raw_os_error() == Some(no_buffer)
 }
 
 /// Outer packet that is changed into the packet of any flow.
@@ -253,7 +293,8 @@ const _: () = assert!(OVERHEAD == Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_
 /// Sends until all packets are sent, the time is over, or `stop` is set.
 ///
 /// # Errors
-/// Returns an error if no raw socket can be created, or no route to the appliance exists.
+/// Returns an error if no raw socket can be created, no route to the appliance exists, or the system
+/// does not accept such datagrams.
 pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Flooded> {
     let from = match args.from {
         Some(from) => from,
@@ -271,13 +312,13 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
             to: SocketAddrV4::new(*args.appliance.ip(), 0).into(),
         },
     };
-    let mut packets = vec![template; BATCH];
+    let mut packets = vec![template; sender.batch()];
     let begun = Instant::now();
     let (mut done, mut paced_from, mut paced) = (Flooded::default(), begun, 0);
     let mut next = 0u64;
     while !stop.load(Ordering::Relaxed) && begun.elapsed() < args.seconds {
         let left = args.packets.map_or(u64::MAX, |packets| packets - next);
-        let mut count = left.min(BATCH as u64);
+        let mut count = left.min(packets.len() as u64);
         if let Some(rate) = args.rate {
             let due = |time: Duration| (time.as_secs_f64() * rate as f64) as u64;
             let mut behind = due(paced_from.elapsed()).saturating_sub(paced);
@@ -303,9 +344,7 @@ pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Floode
             next += 1;
         }
         paced += count;
-        let sent = sender.send(batch);
-        done.sent += sent;
-        done.refused += count - sent;
+        done.add(batch, sender.send(batch))?;
     }
     done.seconds = begun.elapsed().as_secs_f64();
     done.sent_per_second = done.sent as f64 / done.seconds;
@@ -320,7 +359,12 @@ enum Sender {
         to: SocketAddrAny,
     },
     /// The system makes the datagrams from one piece.
-    Segmented { socket: UdpSocket, piece: Vec<u8> },
+    Segmented {
+        socket: UdpSocket,
+        piece: Vec<u8>,
+        /// Length of a datagram.
+        len: usize,
+    },
 }
 
 impl Sender {
@@ -333,30 +377,45 @@ impl Sender {
         Ok(Self::Segmented {
             socket,
             piece: Vec::with_capacity(BATCH * len),
+            len,
         })
     }
 
-    /// Sends a batch, and returns the number of datagrams that the system accepted.
-    fn send(&mut self, batch: &[Template]) -> u64 {
+    /// Returns the most datagrams of a batch.
+    fn batch(&self) -> usize {
+        match self {
+            Self::Raw { .. } => BATCH,
+            Self::Segmented { len, .. } => (MAX_PAYLOAD / len.max(&1)).clamp(1, BATCH),
+        }
+    }
+
+    /// Sends a batch.
+    fn send(&mut self, batch: &[Template]) -> Passed {
         match self {
             Self::Raw { socket, to } => send(socket, to, batch),
-            Self::Segmented { socket, piece } => {
+            Self::Segmented { socket, piece, .. } => {
                 piece.clear();
                 for packet in batch {
                     piece.extend_from_slice(packet.payload());
                 }
                 match socket.send(piece) {
-                    Ok(_) => batch.len() as u64,
+                    Ok(_) => Passed {
+                        sent: batch.len() as u64,
+                        error: None,
+                    },
                     // The batch is lost, as on a wire.
-                    Err(_) => 0,
+                    Err(error) => Passed {
+                        sent: 0,
+                        error: Some(error),
+                    },
                 }
             }
         }
     }
 }
 
-/// Sends a batch, and returns the number of datagrams that the system accepted.
-fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
+/// Sends a batch.
+fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> Passed {
     let slices: Vec<[IoSlice<'_>; 1]> = batch
         .iter()
         .map(|packet| [IoSlice::new(&packet.bytes)])
@@ -370,19 +429,22 @@ fn send(socket: &RawSender, to: &SocketAddrAny, batch: &[Template]) -> u64 {
         .zip(&mut control)
         .map(|(slices, control)| MMsgHdr::new_with_addr(to, slices, control))
         .collect();
-    let (mut done, mut taken) = (0, 0);
+    let (mut done, mut passed) = (0, Passed::default());
     while let Some(left) = messages.get_mut(done..).filter(|left| !left.is_empty()) {
         match sendmmsg(socket, left, SendFlags::empty()) {
             Ok(sent) => {
                 done += sent.max(1);
-                taken += sent as u64;
+                passed.sent += sent as u64;
             }
             Err(rustix::io::Errno::INTR) => {}
             // The first remaining datagram is lost, as on a wire.
-            Err(_) => done += 1,
+            Err(error) => {
+                done += 1;
+                passed.error.get_or_insert(error.into());
+            }
         }
     }
-    taken
+    passed
 }
 
 #[cfg(test)]
@@ -434,8 +496,8 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_system_makes_the_datagrams_of_a_piece() {
+    /// Returns a receiver, and a batch for it from a sender whose datagrams the system makes.
+    fn segmented(size: usize) -> (UdpSocket, Sender, Vec<Template>) {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         receiver
             .set_read_timeout(Some(Duration::from_secs(5)))
@@ -444,17 +506,49 @@ mod tests {
             panic!("an IPv4 address");
         };
         let outer = Outer::new([127, 0, 0, 1].into(), *to.ip());
-        let template = Template::new(outer, 0xb1, Attack::Ack, 40);
-        let mut sender = Sender::segmented([127, 0, 0, 1].into(), to, &template).unwrap();
-        let mut batch = vec![template; 3];
+        let template = Template::new(outer, 0xb1, Attack::Udp, size);
+        let sender = Sender::segmented([127, 0, 0, 1].into(), to, &template).unwrap();
+        let mut batch = vec![template; BATCH];
         for (flow, packet) in (0..).zip(&mut batch) {
             packet.become_flow(flow);
         }
-        assert_eq!(sender.send(&batch), 3);
-        for packet in &batch {
-            let mut datagram = [0; 2_048];
-            let len = receiver.recv(&mut datagram).unwrap();
-            assert_eq!(&datagram[..len], packet.payload());
+        (receiver, sender, batch)
+    }
+
+    #[test]
+    fn the_system_makes_the_datagrams_of_a_piece() {
+        for (size, wanted) in [(40, BATCH), (2_500, 25), (8_500, 7)] {
+            let (receiver, mut sender, mut batch) = segmented(size);
+            assert_eq!(sender.batch(), wanted);
+            // The receive queue has room for these.
+            batch.truncate(wanted.min(7));
+            let mut done = Flooded::default();
+            done.add(&batch, sender.send(&batch)).unwrap();
+            assert_eq!((done.sent, done.refused), (batch.len() as u64, 0));
+            for packet in &batch {
+                let mut datagram = [0; 9_000];
+                let len = receiver.recv(&mut datagram).unwrap();
+                assert_eq!(&datagram[..len], packet.payload());
+            }
         }
+    }
+
+    #[test]
+    fn datagrams_that_the_system_never_accepts_are_an_error() {
+        let (_receiver, mut sender, batch) = segmented(8_500);
+        let mut done = Flooded::default();
+        let error = done.add(&batch, sender.send(&batch)).unwrap_err();
+        let too_long = rustix::io::Errno::MSGSIZE.raw_os_error();
+        assert_eq!(error.raw_os_error(), Some(too_long));
+        // A full queue passes, and so does an error after datagrams that were accepted.
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::ConnectionRefused] {
+            let error = Some(kind.into());
+            done.add(&batch, Passed { sent: 0, error }).unwrap();
+        }
+        assert_eq!((done.sent, done.refused), (0, 3 * BATCH as u64));
+        let most = batch.get(..sender.batch()).unwrap();
+        done.add(most, sender.send(most)).unwrap();
+        done.add(&batch, sender.send(&batch)).unwrap();
+        assert_eq!((done.sent, done.refused), (7, 4 * BATCH as u64));
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use portcullis::SessionRecord;
 use portcullis::event::IcmpTypeCode;
-use portcullis::packet::{Checksums, TcpFlags, Transport, parse};
+use portcullis::packet::{Checksums, TcpFlags, Transport, parse, parse_first_fragment};
 use portcullis::policy::Protocol;
 
 use crate::five_tuple::{Endpoint, FiveTuple};
@@ -23,16 +23,22 @@ pub(crate) struct Flow {
     pub(crate) ports: Option<[u16; 2]>,
     /// Flags of a TCP segment.
     pub(crate) flags: Option<TcpFlags>,
-    /// Type and code of an ICMP message; `None` for a fragment, or if they cannot be read.
+    /// Type and code of an ICMP message; `None` for a later fragment, or if they cannot be read.
     pub(crate) icmp: Option<IcmpTypeCode>,
 }
 
 impl Flow {
-    /// Reads a whole packet. A malformed one may still have addresses.
+    /// Reads a packet or a fragment. A malformed one may still have addresses, and a first fragment
+    /// has the transport header.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
-        let Ok(parsed) = parse(bytes, Checksums::Trust) else {
+        let Ok(fragment) = parse(bytes, Checksums::Trust) else {
             return Self::of_malformed(bytes);
         };
+        let transport_offset = match fragment.transport {
+            Transport::Fragment(fragment) => fragment.transport_offset,
+            _ => fragment.ip.header_len,
+        };
+        let parsed = parse_first_fragment(bytes, &fragment).unwrap_or(fragment);
         let (ports, flags) = match parsed.transport {
             Transport::Tcp {
                 src_port,
@@ -58,7 +64,7 @@ impl Flow {
             Transport::IcmpOther { kind, code } => icmp(kind, code),
             // The second byte of the message.
             Transport::Discovery { kind } => {
-                let code = bytes.get(usize::from(parsed.ip.header_len) + 1);
+                let code = bytes.get(usize::from(transport_offset) + 1);
                 code.and_then(|code| icmp(kind, *code))
             }
             _ => None,
@@ -231,6 +237,23 @@ mod tests {
             assert_eq!(flow.icmp, Some(IcmpTypeCode { kind, code }), "{packet:?}");
             assert_eq!(flow.ports, None);
         }
+    }
+
+    #[test]
+    fn a_first_fragment_has_ports_and_a_later_one_has_none() {
+        let mut first = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1_000, 53)
+            .write(&mut first, &[0; 16])
+            .unwrap();
+        first[6] |= 0x20;
+        assert_eq!(Flow::of(&first).unwrap().ports, Some([1_000, 53]));
+        first[7] = 8;
+        assert_eq!(Flow::of(&first).unwrap().ports, None);
+        let mut message = icmp(9, 3, &[0; 8]);
+        message[6] |= 0x20;
+        let seen = Flow::of(&message).unwrap().icmp;
+        assert_eq!(seen, Some(IcmpTypeCode { kind: 9, code: 3 }));
     }
 
     #[test]

@@ -175,7 +175,7 @@ impl EventQueue {
         self.lost_denied.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the number of dropped packets that each worker may put into the queue in a second; 0
+    /// Returns the number of dropped packets that the workers may put into the queue in a second; 0
     /// if the log records none.
     pub(super) const fn drops_per_second(&self) -> u32 {
         self.drops_per_second

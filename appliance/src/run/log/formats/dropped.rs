@@ -15,7 +15,7 @@ use super::super::super::view::Viewer;
 use crate::five_tuple::FiveTuple;
 
 /// Row of a packet that was dropped, rejected or refused. Fields in common with an event of
-/// `portcullis observe` have equal names and values.
+/// `portcullis observe` have equal names; ports are not the identifier of an ICMP query.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct DroppedRow<'a> {

@@ -122,6 +122,7 @@ fn own(facts: &Facts<'_>) -> Value {
     };
     set("zone", facts.flow.zone.clone().map(Value::from));
     set("action", Some(json!(facts.action())));
+    set("direction", facts.packet_direction().map(Value::from));
     set("state", facts.session.map(|session| json!(session.state)));
     set(
         "parent_uid",

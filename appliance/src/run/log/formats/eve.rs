@@ -180,5 +180,8 @@ fn own(facts: &Facts<'_>) -> Value {
     if let (Some(uid), Some(own)) = (facts.parent_uid(), own.as_object_mut()) {
         own.insert("parent_uid".to_owned(), json!(uid.to_string()));
     }
+    if let (Some(direction), Some(own)) = (facts.packet_direction(), own.as_object_mut()) {
+        own.insert("direction".to_owned(), json!(direction));
+    }
     own
 }

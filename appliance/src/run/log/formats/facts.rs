@@ -158,6 +158,15 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Returns the name of the direction of a dropped packet in its session, if it is known: the
+    /// five-tuple is that of the packet, and so the reverse of the session's in replies.
+    pub(super) fn packet_direction(&self) -> Option<&'static str> {
+        match self.outcome {
+            Outcome::Dropped(_) => self.direction(Direction::Original).map(Direction::name),
+            _ => None,
+        }
+    }
+
     /// Returns the session's identifier.
     pub(super) fn uid(&self) -> Option<String> {
         self.uid.map(|uid| uid.to_string())

@@ -8,7 +8,8 @@ use portcullis::geneve::front::Refusal;
 use portcullis::packet::Malformed;
 use portcullis::policy::Action;
 use portcullis::{
-    Config, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord, SessionUid, TunnelRef,
+    Class, Config, Direction, DropReason, EndReason, Engine, Packet, SessionId, SessionRecord,
+    SessionUid, Tracked, TunnelRef,
 };
 use serde_json::{Value, json};
 
@@ -650,6 +651,35 @@ fn a_dropped_packet_has_its_reason_and_the_identifier_of_its_session_in_each_for
     );
     assert!(ecs.get("rule").is_none());
     assert_eq!(vpc::records(&facts, Part::whole(&facts)).count(), 1);
+}
+
+#[test]
+fn a_dropped_reply_has_its_direction_where_the_format_has_one() {
+    let record = connection();
+    let reason = PacketReason::Engine(DropReason::TcpSeqAboveWindow);
+    // Before biflowDirection: as before forwardingStatus, and that.
+    let place = 2 + 8 + 16 + 5 + 16 + 2 + 2 + 1;
+    for (direction, name, number) in [
+        (Some(Direction::Original), json!("original"), 1),
+        (Some(Direction::Reply), json!("reply"), 2),
+        (None, json!(null), 0),
+    ] {
+        let mut facts = dropped(&record, reason, Kind::Dropped);
+        if let Outcome::Dropped(packet) = &mut facts.outcome {
+            packet.tracked = Some(Tracked {
+                class: Class::Invalid,
+                direction,
+                session: Some(record.id),
+                tolerated: None,
+                late: None,
+            });
+        }
+        assert_eq!(eve::record(&facts, HOST)["portcullis"]["direction"], name);
+        assert_eq!(ecs::event(&facts, HOST)["portcullis"]["direction"], name);
+        let records: Vec<_> = ipfix::records(&facts).collect();
+        let [only] = records.try_into().unwrap();
+        assert_eq!(only[place], number, "{name}");
+    }
 }
 
 #[test]

@@ -293,8 +293,8 @@ const _: () = assert!(OVERHEAD == Ipv4Header::MIN_LEN + UdpHeader::LEN + GENEVE_
 /// Sends until all packets are sent, the time is over, or `stop` is set.
 ///
 /// # Errors
-/// Returns an error if no raw socket can be created, no route to the appliance exists, or the system
-/// does not accept such datagrams.
+/// Returns an error if no raw socket can be created, no route to the appliance exists, or the
+/// system does not accept such datagrams.
 pub(super) fn run(args: &FloodArgs, stop: &Arc<AtomicBool>) -> io::Result<Flooded> {
     let from = match args.from {
         Some(from) => from,

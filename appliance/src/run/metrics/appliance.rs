@@ -249,6 +249,48 @@ impl Readings {
     }
 
     pub(super) fn appliance(&self, to: &mut Families<'_, '_>) -> Written {
+        self.session_log(to)?;
+        to.gauge(
+            Family::new(
+                "portcullis_healthy",
+                "1 if health checks are answered with 200",
+            ),
+            u64::from(self.reasons.is_empty()),
+        )?;
+        to.gauges(
+            Family::new(
+                "portcullis_unhealthy",
+                "1 for each reason for which health checks are answered with 503",
+            ),
+            Unhealthy::NAMES.map(|reason| {
+                (
+                    [("reason", reason)],
+                    u64::from(self.reasons.contains(&reason)),
+                )
+            }),
+        )?;
+        self.observers(to)?;
+        self.reloads(to)?;
+        self.checkpoints(to)?;
+        self.listeners(to)?;
+        to.gauge(
+            Family::new(
+                "portcullis_worker_stall",
+                "Time since the last turn of the slowest worker",
+            )
+            .in_unit(&Unit::Seconds),
+            self.stall_seconds,
+        )?;
+        to.gauge(
+            Family::new("portcullis_uptime", "Time since the start").in_unit(&Unit::Seconds),
+            self.uptime_seconds,
+        )?;
+        let mut info =
+            to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
+        info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+    }
+
+    fn session_log(&self, to: &mut Families<'_, '_>) -> Written {
         let LogReadings {
             written,
             dropped,
@@ -293,45 +335,7 @@ impl Readings {
                  (log.fail_closed)",
             ),
             u64::from(is_closed),
-        )?;
-        to.gauge(
-            Family::new(
-                "portcullis_healthy",
-                "1 if health checks are answered with 200",
-            ),
-            u64::from(self.reasons.is_empty()),
-        )?;
-        to.gauges(
-            Family::new(
-                "portcullis_unhealthy",
-                "1 for each reason for which health checks are answered with 503",
-            ),
-            Unhealthy::NAMES.map(|reason| {
-                (
-                    [("reason", reason)],
-                    u64::from(self.reasons.contains(&reason)),
-                )
-            }),
-        )?;
-        self.observers(to)?;
-        self.reloads(to)?;
-        self.checkpoints(to)?;
-        self.listeners(to)?;
-        to.gauge(
-            Family::new(
-                "portcullis_worker_stall",
-                "Time since the last turn of the slowest worker",
-            )
-            .in_unit(&Unit::Seconds),
-            self.stall_seconds,
-        )?;
-        to.gauge(
-            Family::new("portcullis_uptime", "Time since the start").in_unit(&Unit::Seconds),
-            self.uptime_seconds,
-        )?;
-        let mut info =
-            to.0.encode_descriptor("portcullis_build", "The version", None, MetricType::Info)?;
-        info.encode_info(&Labels(&[("version", env!("CARGO_PKG_VERSION"))]))
+        )
     }
 
     pub(super) fn observers(&self, to: &mut Families<'_, '_>) -> Written {

@@ -153,8 +153,8 @@ pub use asymmetry::{AsymmetryLine, AsymmetryReport, Cause as AsymmetryCause, Evi
 pub use builder::{EngineBuilder, Policy, Rule};
 pub use config::{Config, ConfigError};
 pub use engine::{
-    Answer, Engine, Expiry, HeldPackets, LogFault, LogGate, Packet, Reload, RuleTraffic, RuleUse,
-    SessionDetail, SessionFilter,
+    Answer, Engine, Expiry, HeldPackets, LogFault, LogGate, LogScope, Packet, Reload, RuleTraffic,
+    RuleUse, SessionDetail, SessionFilter,
 };
 pub use event::{DeniedSession, Discard, LimitReached, Sink};
 pub use flow::{Direction, Zone};

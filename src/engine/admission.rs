@@ -229,7 +229,10 @@ impl Engine {
     ) -> Option<Verdict> {
         let barred = if settings.bars_options(&candidate.parsed.ip, permit.rule) {
             Some(invalid(DropReason::IpOptions))
-        } else if self.log_gate.bars(&settings.policy, permit.rule) {
+        } else if self
+            .log_gate
+            .bars(&settings.policy, permit.rule, permit.audited.is_some())
+        {
             trace.step(|| Step::Note("the session log cannot be written: no new session"));
             Some(Verdict::Drop(DropReason::LogUnavailable, permit.tracked))
         } else {

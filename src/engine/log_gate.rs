@@ -1,6 +1,6 @@
 //! Gate that keeps new sessions out while their log cannot be written.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::policy::{CompiledPolicy, RuleId};
 
@@ -8,10 +8,25 @@ use crate::policy::{CompiledPolicy, RuleId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LogFault {
-    /// A record of a session was lost.
-    RecordLost = 1,
+    /// Records of sessions were lost, or would be if further sessions were admitted.
+    QueueFull = 1,
     /// The writer of the log cannot write.
     WriterFails = 2,
+    /// There is no writer of the log.
+    NoWriter = 4,
+}
+
+/// Sessions that a closed [`LogGate`] keeps out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[repr(u8)]
+pub enum LogScope {
+    /// All sessions.
+    #[default]
+    All,
+    /// Sessions of rules that ask for a log ([`CompiledPolicy::logs`]).
+    Marked,
+    /// Sessions of rules that ask for a log, and those that only [`Action::Audit`](crate::policy::Action::Audit) admits.
+    MarkedAndAudited,
 }
 
 /// Gate that keeps new sessions out while the log of the engine's user cannot be written.
@@ -25,14 +40,17 @@ pub enum LogFault {
 pub struct LogGate {
     /// A bit for each fault.
     faults: AtomicU8,
-    /// Only sessions of rules that ask for a log are kept out.
-    marked_only: AtomicBool,
+    /// The [`LogScope`].
+    scope: AtomicU8,
 }
 
 impl LogGate {
     /// Closes the gate until the fault is [cleared](Self::clear).
     pub fn report(&self, fault: LogFault) {
-        self.faults.fetch_or(fault as u8, Ordering::Relaxed);
+        // Read first: every record that is lost reports its loss.
+        if !self.has(fault) {
+            self.faults.fetch_or(fault as u8, Ordering::Relaxed);
+        }
     }
 
     /// Clears a fault. The gate opens if there is no other.
@@ -53,16 +71,24 @@ impl LogGate {
         self.faults.load(Ordering::Relaxed) != 0
     }
 
-    /// Sets whether a closed gate keeps out only the sessions of rules that ask for a log
-    /// ([`CompiledPolicy::logs`]); by default, it keeps out all.
-    pub fn set_marked_only(&self, marked_only: bool) {
-        self.marked_only.store(marked_only, Ordering::Relaxed);
+    /// Sets which sessions a closed gate keeps out; by default, all.
+    pub fn set_scope(&self, scope: LogScope) {
+        self.scope.store(scope as u8, Ordering::Relaxed);
     }
 
-    /// Returns whether the gate keeps out a session that a rule admits.
+    /// Returns whether the gate keeps out a session that a rule admits; `audited` if only the
+    /// action `audit` admits it.
     #[inline]
-    pub(super) fn bars(&self, policy: &CompiledPolicy, rule: RuleId) -> bool {
-        self.is_closed() && (!self.marked_only.load(Ordering::Relaxed) || policy.logs(rule))
+    pub(super) fn bars(&self, policy: &CompiledPolicy, rule: RuleId, audited: bool) -> bool {
+        self.is_closed() && self.includes(policy, rule, audited)
+    }
+
+    #[cold]
+    fn includes(&self, policy: &CompiledPolicy, rule: RuleId, audited: bool) -> bool {
+        let scope = self.scope.load(Ordering::Relaxed);
+        scope == LogScope::All as u8
+            || policy.logs(rule)
+            || (audited && scope == LogScope::MarkedAndAudited as u8)
     }
 }
 
@@ -74,12 +100,12 @@ mod tests {
     fn the_gate_is_closed_until_every_fault_is_cleared() {
         let gate = LogGate::default();
         assert!(!gate.is_closed());
-        gate.report(LogFault::RecordLost);
-        gate.report(LogFault::RecordLost);
+        gate.report(LogFault::QueueFull);
+        gate.report(LogFault::QueueFull);
         gate.report(LogFault::WriterFails);
-        gate.clear(LogFault::RecordLost);
+        gate.clear(LogFault::QueueFull);
         assert!(gate.is_closed() && gate.has(LogFault::WriterFails));
-        assert!(!gate.has(LogFault::RecordLost));
+        assert!(!gate.has(LogFault::QueueFull));
         gate.clear(LogFault::WriterFails);
         assert!(!gate.is_closed());
     }

@@ -95,7 +95,7 @@ pub use expiry::Expiry;
 pub use held::HeldPackets;
 pub(crate) use hint_memory::{hint_bytes, known_source_bytes};
 pub use inspect::SessionDetail;
-pub use log_gate::{LogFault, LogGate};
+pub use log_gate::{LogFault, LogGate, LogScope};
 pub use reload::Reload;
 pub use rule_use::{RuleTraffic, RuleUse};
 pub use store_answers::Answer;

@@ -2,7 +2,7 @@
 
 use crate::support::packets::{ACK, Ends, RST, SYN, echo, udp};
 use crate::support::scene::Scene;
-use portcullis::{Class, DropReason, LogFault, Verdict};
+use portcullis::{Class, DropReason, LogFault, LogScope, Verdict};
 
 const V4: Ends = Ends::v4(4000, 80);
 
@@ -47,7 +47,7 @@ fn a_closed_gate_drops_what_would_open_a_session_and_nothing_else() {
 #[test]
 fn what_the_policy_denies_is_dropped_for_that_reason() {
     let scene = Scene::new("policy.default = \"deny\"");
-    scene.engine.log_gate().report(LogFault::RecordLost);
+    scene.engine.log_gate().report(LogFault::QueueFull);
     let verdict = scene.decide(&udp(V4, b"question"));
     assert_eq!(verdict.reason(), Some(DropReason::PolicyDeny));
 }
@@ -59,14 +59,35 @@ fn sessions_that_need_no_log_are_admitted_if_only_those_of_marked_rules_need_it(
          destination_ports = 80\nlog = true\n",
     );
     let gate = scene.engine.log_gate();
-    gate.set_marked_only(true);
-    gate.report(LogFault::RecordLost);
+    gate.set_scope(LogScope::Marked);
+    gate.report(LogFault::QueueFull);
     refused(&scene.decide(&udp(V4, b"question")));
     assert!(
         scene
             .decide(&udp(Ends::v4(4000, 53), b"question"))
             .is_forward()
     );
-    gate.set_marked_only(false);
+    gate.set_scope(LogScope::All);
     refused(&scene.decide(&udp(Ends::v4(4001, 53), b"question")));
+}
+
+#[test]
+fn audited_sessions_need_the_log_where_it_has_lines_of_them() {
+    let scene = Scene::new(
+        "[[policy.rule]]\nname = \"watched\"\naction = \"audit\"\nprotocol = \"udp\"\n\
+         destination_ports = 80\n",
+    );
+    let gate = scene.engine.log_gate();
+    gate.report(LogFault::QueueFull);
+    for (scope, audited) in [
+        (LogScope::MarkedAndAudited, Some(DropReason::LogUnavailable)),
+        (LogScope::Marked, None),
+    ] {
+        gate.set_scope(scope);
+        let reasons = [80, 53].map(|port| {
+            let packet = udp(Ends::v4(4000, port), b"question");
+            scene.decide(&packet).reason()
+        });
+        assert_eq!(reasons, [audited, None], "{scope:?}");
+    }
 }

@@ -621,7 +621,7 @@ fn scenario(reason: DropReason) -> Option<Scenario> {
         },
         DropReason::LogUnavailable => Scenario {
             then: |engine, now| {
-                engine.log_gate().report(LogFault::RecordLost);
+                engine.log_gate().report(LogFault::QueueFull);
                 now
             },
             ..alone(udp(V4, b"question"))

@@ -27,25 +27,68 @@ pub(crate) enum SessionEvent {
     Dropped(DroppedPacket),
 }
 
+/// Part of the queue that events of a kind may fill.
+#[derive(Debug)]
+struct Share {
+    waiting: AtomicUsize,
+    max: usize,
+}
+
+impl Share {
+    fn new(max: usize) -> Self {
+        Self {
+            waiting: AtomicUsize::new(0),
+            max: max.max(1),
+        }
+    }
+
+    /// Takes a slot; returns `false` if all are taken.
+    fn take(&self) -> bool {
+        // Read first: a flood that finds the share full writes nothing that other workers read.
+        if self.waiting.load(Ordering::Relaxed) >= self.max {
+            return false;
+        }
+        let is_taken = self.waiting.fetch_add(1, Ordering::Relaxed) < self.max;
+        if !is_taken {
+            self.release();
+        }
+        is_taken
+    }
+
+    fn release(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Sessions that opened or ended and wait in the queue, where new sessions are kept out before
+/// their records are lost.
+#[derive(Debug)]
+struct Backlog {
+    waiting: AtomicUsize,
+    /// New sessions are kept out from this number on: what is left of the half that other events
+    /// cannot take is for the ends of sessions that exist.
+    high: usize,
+    /// New sessions are admitted again from this number down.
+    low: usize,
+}
+
 /// Sending end of the queue, with the kinds of events that the log records.
+///
+/// Denied sessions take at most a quarter of the slots, interim lines and dropped packets an eighth
+/// each: half of the queue is for sessions that open or end.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     sender: SyncSender<SessionEvent>,
     opened: bool,
     sessions: Logged,
     denied: LoggedDenied,
-    /// A lost record of a session keeps new sessions out.
-    fail_closed: bool,
-    /// Denied sessions in the queue.
-    denied_waiting: AtomicUsize,
-    /// Interim lines in the queue.
-    updates_waiting: AtomicUsize,
-    /// Bound of `denied_waiting`: a flood of denied sessions takes no room from sessions that end.
-    denied_max: usize,
+    /// Records of sessions that wait, if the log fails closed.
+    backlog: Option<Backlog>,
+    denied_share: Share,
+    updates_share: Share,
+    drops_share: Share,
     /// Dropped packets that each worker may put into the queue in a second.
     drops_per_second: u32,
-    /// Dropped packets in the queue.
-    drops_waiting: AtomicUsize,
     lost: AtomicU64,
     lost_denied: AtomicU64,
     lost_drops: AtomicU64,
@@ -76,12 +119,15 @@ impl EventQueue {
             opened: settings.opened && settings.format.has_opened(),
             sessions: settings.sessions,
             denied: settings.denied,
-            fail_closed: settings.fail_closed,
-            denied_waiting: AtomicUsize::new(0),
-            updates_waiting: AtomicUsize::new(0),
-            denied_max: settings.queue / 2,
+            backlog: settings.fail_closed.then(|| Backlog {
+                waiting: AtomicUsize::new(0),
+                high: settings.queue / 8 * 3,
+                low: settings.queue / 8,
+            }),
+            denied_share: Share::new(settings.queue / 4),
+            updates_share: Share::new(settings.queue / 8),
+            drops_share: Share::new(settings.queue / 8),
             drops_per_second: settings.drops,
-            drops_waiting: AtomicUsize::new(0),
             lost: AtomicU64::new(0),
             lost_denied: AtomicU64::new(0),
             lost_drops: AtomicU64::new(0),
@@ -103,28 +149,39 @@ impl EventQueue {
     /// Releases the slot of an event that has left the queue.
     pub(crate) fn took(&self, event: &SessionEvent) {
         match event {
-            SessionEvent::Denied(_) => self.denied_waiting.fetch_sub(1, Ordering::Relaxed),
-            SessionEvent::Updated(..) => self.updates_waiting.fetch_sub(1, Ordering::Relaxed),
-            SessionEvent::Dropped(_) => self.drops_waiting.fetch_sub(1, Ordering::Relaxed),
-            _ => 0,
-        };
+            SessionEvent::Denied(_) => self.denied_share.release(),
+            SessionEvent::Updated(..) => self.updates_share.release(),
+            SessionEvent::Dropped(_) => self.drops_share.release(),
+            SessionEvent::Opened(_) | SessionEvent::Ended(..) | SessionEvent::Limited(_) => {
+                if let Some(backlog) = &self.backlog {
+                    backlog.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
-    /// Puts a live session into the queue, if a quarter of it has room for such sessions. One
-    /// thread alone calls this, and waits if it returns `false`.
-    pub(super) fn send_update(&self, session: &SessionRecord, at: Instant) -> bool {
-        if self.updates_waiting.load(Ordering::Relaxed) >= (self.denied_max / 2).max(1) {
+    /// Returns whether so few records of sessions wait that new sessions may be admitted again.
+    pub(crate) fn is_relieved(&self) -> bool {
+        let backlog = self.backlog.as_ref();
+        backlog.is_none_or(|backlog| backlog.waiting.load(Ordering::Relaxed) <= backlog.low)
+    }
+
+    /// Puts an event into the queue, if its share has room.
+    fn send_within(&self, share: &Share, event: SessionEvent) -> bool {
+        if !share.take() {
             return false;
         }
-        self.updates_waiting.fetch_add(1, Ordering::Relaxed);
-        let sent = self
-            .sender
-            .try_send(SessionEvent::Updated(*session, at))
-            .is_ok();
+        let sent = self.sender.try_send(event).is_ok();
         if !sent {
-            self.updates_waiting.fetch_sub(1, Ordering::Relaxed);
+            share.release();
         }
         sent
+    }
+
+    /// Puts a live session into the queue, if the share of such sessions has room. One thread alone
+    /// calls this, and waits if it returns `false`.
+    pub(super) fn send_update(&self, session: &SessionRecord, at: Instant) -> bool {
+        self.send_within(&self.updates_share, SessionEvent::Updated(*session, at))
     }
 
     /// Returns whether the log records only the sessions of marked rules.
@@ -149,30 +206,30 @@ impl EventQueue {
         }
     }
 
-    /// Puts an event into the queue, or counts it as lost if the queue is full. Returns whether new
-    /// sessions may be admitted after it.
+    /// Puts a session that opened or ended, or a limit that was reached, into the queue, or counts
+    /// it as lost if the queue is full. Returns whether new sessions may be admitted after it.
     #[must_use]
     pub(super) fn send(&self, event: SessionEvent) -> bool {
-        let sent = self.sender.try_send(event);
-        if sent.is_err() {
+        let waiting = self.backlog.as_ref().map(|backlog| &backlog.waiting);
+        // Counted first: the writer may take the event immediately.
+        let before = waiting.map_or(0, |waiting| waiting.fetch_add(1, Ordering::Relaxed));
+        let sent = self.sender.try_send(event).is_ok();
+        if !sent {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            if let Some(waiting) = waiting {
+                waiting.fetch_sub(1, Ordering::Relaxed);
+            }
         }
-        sent.is_ok() || !self.fail_closed
+        let backlog = self.backlog.as_ref();
+        backlog.is_none_or(|backlog| sent && before + 1 < backlog.high)
     }
 
-    /// Puts a denied session into the queue, or counts it as lost if its half of the queue is full.
+    /// Puts a denied session into the queue, or counts it as lost if the share of such sessions is
+    /// full.
     pub(super) fn send_denied(&self, denied: &DeniedSession) {
-        // Read first: a flood that finds the half full writes nothing that other workers read.
-        if self.denied_waiting.load(Ordering::Relaxed) < self.denied_max {
-            let others = self.denied_waiting.fetch_add(1, Ordering::Relaxed);
-            if others < self.denied_max
-                && self.sender.try_send(SessionEvent::Denied(*denied)).is_ok()
-            {
-                return;
-            }
-            self.denied_waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.send_within(&self.denied_share, SessionEvent::Denied(*denied)) {
+            self.lost_denied.fetch_add(1, Ordering::Relaxed);
         }
-        self.lost_denied.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Returns the number of dropped packets that the workers may put into the queue in a second; 0
@@ -191,15 +248,144 @@ impl EventQueue {
         self.drops_left_out.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Puts a dropped packet into the queue, or counts it as lost if its quarter of the queue is
+    /// Puts a dropped packet into the queue, or counts it as lost if the share of such packets is
     /// full.
     pub(super) fn send_drop(&self, packet: &DroppedPacket) {
-        let waiting = self.drops_waiting.fetch_add(1, Ordering::Relaxed);
-        let is_sent = waiting < (self.denied_max / 2).max(1)
-            && self.sender.try_send(SessionEvent::Dropped(*packet)).is_ok();
-        if !is_sent {
-            self.drops_waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.send_within(&self.drops_share, SessionEvent::Dropped(*packet)) {
             self.lost_drops.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, sync_channel};
+
+    use etherparse::PacketBuilder;
+    use portcullis::{Config, DropReason, Engine, Event, Outbox, Packet, TunnelRef};
+
+    use super::super::observe::event::PacketReason;
+    use super::super::observe::kind::Kind;
+    use super::*;
+
+    const SLOTS: usize = 64;
+
+    /// Returns a queue of [`SLOTS`] that nobody reads, and its other end.
+    fn queue(fail_closed: bool) -> (EventQueue, Receiver<SessionEvent>) {
+        let settings = LogSettings {
+            queue: SLOTS,
+            fail_closed,
+            ..LogSettings::default()
+        };
+        let (sender, events) = sync_channel(SLOTS);
+        (EventQueue::new(sender, &settings), events)
+    }
+
+    /// Returns the first event that a packet makes under a policy.
+    fn first_event<T>(policy: &str, find: impl Fn(Event<'_>) -> Option<T>) -> T {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4([10, 0, 0, 1], [192, 0, 2, 1], 64)
+            .udp(1_000, 53)
+            .write(&mut packet, b"")
+            .unwrap();
+        let config = Config::from_toml(policy, "test.toml").unwrap();
+        let engine = Engine::with_seed(&config, [1, 2, 3, 4]).unwrap();
+        let mut outbox = Outbox::default();
+        let _ = engine.process(&Packet::new(&packet, Instant::now()), &mut outbox);
+        outbox.drain().find_map(find).unwrap()
+    }
+
+    fn session() -> SessionRecord {
+        first_event("policy.default = \"allow\"", |event| match event {
+            Event::Opened(session) => Some(session),
+            _ => None,
+        })
+    }
+
+    fn denied() -> DeniedSession {
+        first_event("policy.default = \"deny\"", |event| match event {
+            Event::Denied(denied) => Some(denied),
+            _ => None,
+        })
+    }
+
+    fn dropped() -> DroppedPacket {
+        DroppedPacket {
+            kind: Kind::Dropped,
+            reason: PacketReason::Engine(DropReason::TcpNoSession),
+            at: Instant::now(),
+            zone: None,
+            tunnel: TunnelRef::NONE,
+            flow: None,
+            bytes: 40,
+            tracked: None,
+            rule: None,
+        }
+    }
+
+    /// Fills the shares of denied sessions, interim lines and dropped packets.
+    fn fill_shares(queue: &EventQueue, session: &SessionRecord) {
+        let denied = denied();
+        for _ in 0..SLOTS {
+            queue.send_denied(&denied);
+            queue.send_drop(&dropped());
+            queue.send_update(session, Instant::now());
+        }
+    }
+
+    #[test]
+    fn half_of_the_queue_is_for_sessions_whatever_else_floods_it() {
+        let (queue, events) = queue(false);
+        let session = session();
+        fill_shares(&queue, &session);
+        for number in 0..SLOTS / 2 {
+            let ended = SessionEvent::Ended(session, EndReason::Timeout);
+            assert!(queue.send(ended));
+            assert_eq!(queue.lost().sessions, 0, "{number}");
+        }
+        let slots = SLOTS as u64;
+        let mut lost = LostEvents {
+            denied: slots - slots / 4,
+            drops: slots - slots / 8,
+            ..LostEvents::default()
+        };
+        assert_eq!(queue.lost(), lost);
+        assert!(queue.send(SessionEvent::Opened(session)), "nothing closes");
+        lost.sessions = 1;
+        assert_eq!(queue.lost(), lost);
+        for event in events.try_iter() {
+            queue.took(&event);
+        }
+        fill_shares(&queue, &session);
+        assert_eq!(events.try_iter().count(), SLOTS / 2, "every share is free");
+    }
+
+    #[test]
+    fn new_sessions_are_kept_out_before_a_record_is_lost_and_return_while_denied_ones_wait() {
+        let (queue, events) = queue(true);
+        let session = session();
+        let opened = SessionEvent::Opened(session);
+        let mut admitted = 0;
+        while queue.send(opened) {
+            admitted += 1;
+        }
+        assert_eq!(admitted + 1, SLOTS / 8 * 3);
+        fill_shares(&queue, &session);
+        // Sessions that exist end meanwhile.
+        for _ in 0..SLOTS / 8 {
+            let _ = queue.send(SessionEvent::Ended(session, EndReason::Timeout));
+        }
+        assert_eq!(queue.lost().sessions, 0);
+        assert!(!queue.send(opened), "the queue is full");
+        assert_eq!(queue.lost().sessions, 1);
+        let denied = denied();
+        let mut taken = 0;
+        while !queue.is_relieved() {
+            queue.took(&events.try_recv().unwrap());
+            queue.send_denied(&denied);
+            taken += 1;
+        }
+        assert!(taken < SLOTS, "the queue was never empty");
+        assert!(queue.send(opened));
     }
 }

@@ -91,12 +91,12 @@ impl<'s> EventSender<'s> {
         }
     }
 
-    /// Puts an event of a session into the queue. If it is lost and the settings ask for that, no
-    /// new session is admitted until the queue has been empty.
+    /// Puts an event of a session into the queue. If too many wait, or this one is lost, and the
+    /// settings ask for that, no new session is admitted until the writer has taken most of them.
     #[inline]
     fn send(&self, queue: &EventQueue, event: SessionEvent) {
         if !queue.send(event) {
-            self.shared.engine.log_gate().report(LogFault::RecordLost);
+            self.shared.engine.log_gate().report(LogFault::QueueFull);
         }
     }
 

@@ -123,6 +123,12 @@ impl Shared {
         }
     }
 
+    /// Returns whether so few records of sessions wait in the queue that new sessions may be
+    /// admitted again.
+    pub(crate) fn is_log_relieved(&self) -> bool {
+        self.events.as_ref().is_none_or(EventQueue::is_relieved)
+    }
+
     /// Reads how many datagrams found the workers' receive queues full. Where the system does not
     /// say, the counts stay.
     pub(crate) fn read_receive_overflow(&self) {

@@ -61,7 +61,7 @@ impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.counters.runs.store(false, Ordering::Relaxed);
         if let Some(gate) = self.gate {
-            gate.report(LogFault::WriterFails);
+            gate.report(LogFault::NoWriter);
         }
     }
 }

@@ -21,11 +21,11 @@ mod tests;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use portcullis::{LogFault, LogGate};
+use portcullis::{LogFault, LogGate, LogScope};
 
 use self::batch::{Batch, Written};
 pub(crate) use self::counters::LogCounters;
@@ -35,7 +35,7 @@ use self::formats::Formatter;
 pub(crate) use self::interim::Interim;
 use super::data_path::DataPath;
 use super::event_queue::SessionEvent;
-use super::settings::{LogSettings, Logged};
+use super::settings::{LogSettings, Logged, LoggedDenied};
 use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
 
@@ -69,7 +69,7 @@ impl SessionLog {
         stop: Arc<AtomicBool>,
     ) -> io::Result<JoinHandle<()>> {
         if let Some(gate) = self.gate() {
-            gate.set_marked_only(self.settings.sessions == Logged::Marked);
+            gate.set_scope(self.scope());
             // Until the output is known to be open.
             gate.report(LogFault::WriterFails);
         }
@@ -85,6 +85,9 @@ impl SessionLog {
         lines.gate = gate;
         let mut formatter = Formatter::new(&self.settings);
         loop {
+            if let Some(gate) = gate {
+                self.reopen(gate);
+            }
             if lines.are_stuck() {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -92,7 +95,7 @@ impl SessionLog {
                 lines.flush();
                 continue;
             }
-            match next(events, gate, lines.wait(Instant::now())) {
+            match events.recv_timeout(lines.wait(Instant::now())) {
                 Ok(event) => self.put(&event, &mut formatter, &mut lines),
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => break,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -113,6 +116,24 @@ impl SessionLog {
     fn gate(&self) -> Option<&LogGate> {
         let gate = self.data_path.shared.engine.log_gate();
         self.settings.fail_closed.then_some(gate)
+    }
+
+    /// Returns the sessions of which the log has a line.
+    fn scope(&self) -> LogScope {
+        match (self.settings.sessions, self.settings.denied) {
+            (Logged::All, _) => LogScope::All,
+            (Logged::Marked, LoggedDenied::None) => LogScope::Marked,
+            // An audited session has a line among the denied ones.
+            (Logged::Marked, _) => LogScope::MarkedAndAudited,
+        }
+    }
+
+    /// Clears the fault of the queue once few records of sessions wait. Called in each turn, not
+    /// only after an event: a worker may report the fault after the writer has taken the last one.
+    fn reopen(&self, gate: &LogGate) {
+        if gate.has(LogFault::QueueFull) && self.data_path.shared.is_log_relieved() {
+            gate.clear(LogFault::QueueFull);
+        }
     }
 
     fn put(&self, event: &SessionEvent, formatter: &mut Formatter, lines: &mut Lines<'_>) {
@@ -136,22 +157,6 @@ impl SessionLog {
             self.counters.add_dropped(1);
         }
     }
-}
-
-/// Waits for an event. A queue that is found empty has room again for what was lost.
-fn next<E>(
-    events: &Receiver<E>,
-    gate: Option<&LogGate>,
-    wait: Duration,
-) -> Result<E, RecvTimeoutError> {
-    if let Some(gate) = gate.filter(|gate| gate.has(LogFault::RecordLost)) {
-        match events.try_recv() {
-            Ok(event) => return Ok(event),
-            Err(TryRecvError::Empty) => gate.clear(LogFault::RecordLost),
-            Err(TryRecvError::Disconnected) => {}
-        }
-    }
-    events.recv_timeout(wait)
 }
 
 /// Complete lines for an output that may fail.

@@ -465,15 +465,3 @@ fn with_a_gate_lines_that_cannot_be_written_are_kept_and_close_it() {
     lines.finish();
     assert_eq!(counts(&counters), (12, 4));
 }
-
-#[test]
-fn a_queue_that_was_full_has_room_again_when_it_is_found_empty() {
-    let gate = LogGate::default();
-    let (sender, events) = std::sync::mpsc::sync_channel(1);
-    sender.send("event").unwrap();
-    gate.report(LogFault::RecordLost);
-    assert!(next(&events, Some(&gate), Duration::ZERO).is_ok());
-    assert!(gate.is_closed());
-    next(&events, Some(&gate), Duration::ZERO).unwrap_err();
-    assert!(!gate.is_closed());
-}

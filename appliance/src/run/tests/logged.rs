@@ -527,7 +527,7 @@ fn without_its_receiver_a_log_that_fails_closed_keeps_new_sessions_out() {
 }
 
 #[test]
-fn a_full_queue_keeps_new_sessions_out_until_it_is_empty() {
+fn a_queue_that_fills_keeps_new_sessions_out_until_it_has_room_and_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("log");
     nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -554,15 +554,13 @@ fn a_full_queue_keeps_new_sessions_out_until_it_is_empty() {
         refused(&appliance, 60_001),
         Some(DropReason::LogUnavailable)
     );
-    let lost = appliance.shared.lost_events().sessions;
-    assert!(lost > 0);
     let reading = std::thread::spawn(move || {
         let mut file = std::fs::File::open(pipe).unwrap();
         std::io::copy(&mut file, &mut std::io::sink()).unwrap()
     });
     wait_for("an open gate", || !gate.is_closed());
     assert_eq!(refused(&appliance, 60_001), None);
-    assert_eq!(appliance.shared.lost_events().sessions, lost);
+    assert_eq!(appliance.shared.lost_events().sessions, 0);
     drop(appliance.finish());
     assert!(reading.join().unwrap() > 0);
 }

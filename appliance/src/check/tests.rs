@@ -433,6 +433,31 @@ fn a_snippet_of_very_long_lines_is_left_out() {
 }
 
 #[test]
+fn settings_that_weaken_a_log_that_fails_closed_are_warnings() {
+    let of = |text: &str| Report::new(text, "f", None).unwrap().warnings.join("\n");
+    let open = "log.output = \"stdout\"\ntcp.asymmetric = \"report\"\n";
+    assert!(!of(open).contains("log.fail_closed"));
+    let closed = "log = { output = \"stdout\", fail_closed = true }\n";
+    let limit = "limits.new_per_second_per_source = 100\n";
+    let no_limit = "limits.new_per_second_per_source is not";
+    assert!(of(closed).contains(no_limit));
+    let text = of(&format!("{closed}{limit}"));
+    assert!(!text.contains("log.fail_closed"), "{text}");
+    for report in [
+        "tcp.asymmetric = \"report\"\n",
+        "tcp.zones.default = { asymmetric = \"report\" }\n",
+        "policy.rule = [{ name = \"a\", action = \"allow\", tcp = { asymmetric = \"report\" } }]\n",
+    ] {
+        let text = of(&format!("{closed}{limit}{report}"));
+        assert!(
+            text.contains("tcp.asymmetric is \"report\""),
+            "{report}{text}"
+        );
+        assert!(!text.contains(no_limit), "{text}");
+    }
+}
+
+#[test]
 fn a_policy_that_allows_by_default_is_a_warning() {
     let of = |text: &str| Report::new(text, "f", None).unwrap().warnings.join("\n");
     assert!(!of("").contains("sessions that no rule names"));

@@ -14,6 +14,7 @@ use std::{io, thread};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::{Mutex, RwLock};
+use portcullis::LogFault;
 use socket2::SockRef;
 
 use super::data_path::DataPath;
@@ -185,7 +186,8 @@ impl Health {
         found.extend(judgment.sending.map(Unhealthy::SendFailing));
         found.extend(judgment.receiving.map(Unhealthy::ReceiveFailing));
         found.extend(judgment.addressing.map(Unhealthy::DestinationUnknown));
-        found.extend(judgment.log_closed.map(Unhealthy::LogUnavailable));
+        let has_writer = !shared.engine.log_gate().has(LogFault::NoWriter);
+        found.extend(Self::closed_log_of(&judgment, has_writer, &settings));
         found.extend(Self::full_table_of(
             &judgment,
             shared.engine.max_sessions(),
@@ -195,6 +197,18 @@ impl Health {
             found.push(Unhealthy::FailedReload);
         }
         found
+    }
+
+    /// Returns the closed log, if the settings make it a reason. A log without a writer always is
+    /// one: only a restart of this appliance helps.
+    fn closed_log_of(
+        judgment: &Judgment,
+        has_writer: bool,
+        settings: &HealthSettings,
+    ) -> Option<Unhealthy> {
+        let counts = settings.log_unavailable || !has_writer;
+        let closed = judgment.log_closed.filter(|_| counts);
+        closed.map(Unhealthy::LogUnavailable)
     }
 
     fn full_table_of(
@@ -334,5 +348,24 @@ fn accept_for(time: Duration, socket: &TcpListener, listener: &HttpListener) {
             // No descriptor is left, or the client is gone.
             Err(_) => thread::sleep(left.min(FOLLOW / 10)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_log_is_a_reason_unless_the_settings_say_otherwise_and_a_writer_lives() {
+        let mut judgment = Judgment::none(Instant::now());
+        let mut settings = HealthSettings::default();
+        assert_eq!(Health::closed_log_of(&judgment, true, &settings), None);
+        let time = Duration::from_secs(2);
+        judgment.log_closed = Some(time);
+        let reason = Some(Unhealthy::LogUnavailable(time));
+        assert_eq!(Health::closed_log_of(&judgment, true, &settings), reason);
+        settings.log_unavailable = false;
+        assert_eq!(Health::closed_log_of(&judgment, true, &settings), None);
+        assert_eq!(Health::closed_log_of(&judgment, false, &settings), reason);
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use portcullis::Config;
 use portcullis::config::declare::{Table, print};
-use portcullis::config::{Document, EffectiveValue, GeneveConfig};
+use portcullis::config::{Asymmetric, Document, EffectiveValue, GeneveConfig};
 
 mod flow_field;
 mod log_output;
@@ -250,6 +250,12 @@ portcullis::config_section! {
         failed_reload: FailedReload {
             default: FailedReload::default(), "the appliance works as before";
         }
+        /// Whether the appliance is unhealthy while `log.fail_closed` keeps new sessions out. With a
+        /// receiver that all appliances share, its outage makes all unhealthy: `false` leaves flows
+        /// where they are.
+        log_unavailable: bool {
+            default: true, "another appliance may have a log that works";
+        }
         /// Addresses and prefixes that may connect to both listeners; an empty list is every
         /// address. If `/metrics` is at the same address, the list applies to it too.
         sources: Vec<IpNet> {
@@ -353,8 +359,8 @@ portcullis::config_section! {
             unit: "files";
             restart: true;
         }
-        /// The number of events that may wait for the writer, denied sessions in half of the places
-        /// at most; further ones are counted and lost.
+        /// The number of events that may wait for the writer, denied sessions in a quarter of the
+        /// slots at most; further ones are counted and lost.
         queue: usize {
             default: 65_536, "a slow disk for a second";
             bounds: 16..=1 << 22;
@@ -446,7 +452,32 @@ pub(crate) fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     warnings.extend(stored_rules_warning(config, &settings.store));
     warnings.extend(default_warnings(config));
     warnings.extend(sources_warning(config));
+    if settings.log.fail_closed {
+        warnings.extend(fail_closed_warnings(config).into_iter().flatten());
+    }
     warnings
+}
+
+/// Returns warnings about settings that weaken `log.fail_closed`.
+fn fail_closed_warnings(config: &Config) -> [Option<String>; 2] {
+    let has_no_limit = config.limits.new_per_second_per_source.is_none();
+    let rules = config.policy.rules.iter().map(|rule| &rule.tcp);
+    let reports = config.tcp.asymmetric == Asymmetric::Report
+        || rules
+            .chain(config.tcp.zones.values())
+            .any(|tcp| tcp.asymmetric == Some(Asymmetric::Report));
+    [
+        has_no_limit.then(|| {
+            "log.fail_closed is set, and limits.new_per_second_per_source is not: one source can \
+             fill the queue of the log, and new sessions of all others are refused"
+                .to_owned()
+        }),
+        reports.then(|| {
+            "log.fail_closed is set, and tcp.asymmetric is \"report\" for some packets: they are \
+             forwarded without a session, and so without a line in the log"
+                .to_owned()
+        }),
+    ]
 }
 
 /// Returns a warning if the store has the sessions of resilient rules, and no rule is one.

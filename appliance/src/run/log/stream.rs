@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::batch::{Batch, Written};
 
@@ -22,6 +23,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LASTING: Duration = Duration::from_secs(1);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The longest pause if no session is admitted meanwhile.
+const LONGEST_PAUSE_CLOSED: Duration = Duration::from_secs(1);
+/// Time after which a connection ends whose receiver confirms nothing; if there is nothing to
+/// confirm, the time after which the receiver is probed.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Interval of the probes.
+const PROBES: Duration = Duration::from_secs(1);
 
 /// Connection to a receiver.
 pub(super) struct Stream {
@@ -29,6 +37,7 @@ pub(super) struct Stream {
     tls: Option<Arc<ClientConfig>>,
     connection: Option<Connection>,
     pause: Duration,
+    longest_pause: Duration,
     /// No attempt to connect is made before this time.
     retry: Option<Instant>,
 }
@@ -47,7 +56,17 @@ impl Stream {
             tls: None,
             connection: None,
             pause: FIRST_PAUSE,
+            longest_pause: LONGEST_PAUSE,
             retry: None,
+        }
+    }
+
+    /// Returns a connection that is tried at least every second: no session is admitted while it is
+    /// down.
+    pub(super) fn that_closes_the_gate(self) -> Self {
+        Self {
+            longest_pause: LONGEST_PAUSE_CLOSED,
+            ..self
         }
     }
 
@@ -116,7 +135,12 @@ impl Stream {
                 }
                 self.connection = Some(connection);
             }
-            Err(_) => self.lose(&connection),
+            Err(_) => {
+                // TLS takes an item whose bytes it cannot send, and reports the next call as
+                // failed: this one, for the last item.
+                items = items.saturating_sub(1);
+                self.lose(&connection);
+            }
         }
         Written { items, result }
     }
@@ -133,7 +157,7 @@ impl Stream {
     /// Sets the time of the next attempt: a pause after `since`.
     fn fail(&mut self, since: Instant) {
         self.retry = Some(since + self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).min(self.longest_pause);
     }
 
     /// Takes the open connection, or opens one.
@@ -168,6 +192,7 @@ impl Stream {
             }
         }
         let socket = result?;
+        end_if_silent(&socket)?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut connection = Connection {
@@ -260,6 +285,15 @@ impl Connection {
             false => Ok(()),
         }
     }
+}
+
+/// Makes the system end a connection whose receiver is silent: a path that drops packets would be
+/// noticed only after some 15 minutes of retransmissions, and without lines to send, never.
+fn end_if_silent(socket: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_user_timeout(Some(SILENCE))?;
+    let probes = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBES);
+    socket.set_tcp_keepalive(&probes)
 }
 
 /// Socket whose reads and writes end at one time in all.
@@ -386,5 +420,15 @@ mod tests {
         connection.socket.set_nonblocking(true).unwrap();
         let mut rest = vec![0; sent];
         assert!(connection.socket.read(&mut rest).unwrap() > 0);
+    }
+    #[test]
+    fn a_receiver_whose_absence_keeps_sessions_out_is_called_every_second() {
+        let mut stream = Stream::plain("nowhere").that_closes_the_gate();
+        for _ in 0..8 {
+            stream.retry = None;
+            assert!(stream.write(&Batch::default()).result.is_err());
+        }
+        assert_eq!(stream.pause, LONGEST_PAUSE_CLOSED);
+        assert!(stream.retry.unwrap() <= Instant::now() + LONGEST_PAUSE_CLOSED);
     }
 }

@@ -36,12 +36,16 @@ impl Syslog {
         address: &str,
         settings: &LogSettings,
     ) -> io::Result<Self> {
+        let stream = |stream: Stream| {
+            Carrier::Stream(match settings.fail_closed {
+                true => stream.that_closes_the_gate(),
+                false => stream,
+            })
+        };
         let carrier = match transport {
             SyslogTransport::Udp => Carrier::Datagrams(Datagrams::new(address)),
-            SyslogTransport::Tcp => Carrier::Stream(Stream::plain(address)),
-            SyslogTransport::Tls => {
-                Carrier::Stream(Stream::with_tls(address, settings.ca.as_deref())?)
-            }
+            SyslogTransport::Tcp => stream(Stream::plain(address)),
+            SyslogTransport::Tls => stream(Stream::with_tls(address, settings.ca.as_deref())?),
         };
         let process = std::process::id();
         Ok(Self {

@@ -65,7 +65,7 @@ pub(super) struct Written {
     /// The number of items that are done with, from the first on: they are counted, or a part of
     /// the last one was written. The others are neither written nor counted.
     pub(super) items: usize,
-    /// An error if items are left, or were dropped.
+    /// An error if items are left or were dropped, or if items of an earlier batch were.
     pub(super) result: io::Result<()>,
 }
 

@@ -136,9 +136,14 @@ impl Exporter {
         if self.message.records > 0 {
             result = result.and(self.send(counters));
         }
+        let refusal = self.datagrams.take_refusal();
+        if refusal.is_err() {
+            // The refused message may have had the templates.
+            self.templates = None;
+        }
         Written {
             items: batch.len(),
-            result,
+            result: result.and(refusal),
         }
     }
 

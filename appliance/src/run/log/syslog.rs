@@ -79,7 +79,7 @@ impl Syslog {
                 }
                 Written {
                     items: batch.len(),
-                    result,
+                    result: result.and(datagrams.take_refusal()),
                 }
             }
             Carrier::Stream(stream) => {

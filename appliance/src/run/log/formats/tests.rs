@@ -538,6 +538,13 @@ fn records_of_intervals_add_up_to_the_session_and_end_with_it() {
     assert_ne!(part.flags_before, [0; 2]);
     let part = intervals.take(&update(3, 120), &moment(180)).unwrap();
     assert_eq!(vpc::records(&update(3, 120), part).count(), 0);
+    // The number of packets is at its largest, and the bytes go on.
+    let (packets, bytes) = (0, 1_500);
+    let part = Part {
+        reply: Traffic { packets, bytes },
+        ..part
+    };
+    assert_eq!(vpc::records(&update(3, 120), part).count(), 1);
     let last = ended(&record, EndReason::Closed);
     let part = intervals.take(&last, &moment(200)).unwrap();
     assert_eq!((part.original.packets, part.original.bytes), (1, 40));

@@ -61,10 +61,16 @@ pub(super) fn records(facts: &Facts<'_>, part: Part) -> impl Iterator<Item = Flo
     }
     records
         .into_iter()
-        .filter(move |record| action.is_some() && record.traffic.packets > 0)
+        .filter(move |record| action.is_some() && record.has_traffic())
 }
 
 impl FlowRecord {
+    /// Returns whether the direction has sent anything. The packets of a session are counted up to
+    /// 2^32 - 1; its bytes go on.
+    const fn has_traffic(&self) -> bool {
+        self.traffic.packets > 0 || self.traffic.bytes > 0
+    }
+
     /// Returns the line of the record. Ports are 0 where the protocol has none, and for ICMP.
     pub(super) fn line(&self, fields: &[FlowField], settings: &LogSettings) -> String {
         let version = fields.iter().map(|field| field.version()).max();

@@ -65,8 +65,13 @@ pub(super) fn line(reply: &Reply) -> Result<Option<String>, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, SocketAddr};
+    use std::time::Duration;
 
+    use portcullis::event::{Expectation, SessionEnds};
+    use portcullis::{Direction, Zone};
     use schemars::JsonSchema;
+    use serde::Deserialize;
+    use serde_json::Value;
 
     use super::*;
     use crate::run::observe::row::EventRow;
@@ -75,7 +80,7 @@ mod tests {
     use crate::schema;
 
     /// The fields of [`portcullis::event::Expectation`], for their schema.
-    #[derive(JsonSchema)]
+    #[derive(JsonSchema, Deserialize)]
     #[schemars(rename = "Expectation")]
     #[expect(dead_code, reason = "the schema alone is used")]
     struct ExpectationFields {
@@ -93,7 +98,7 @@ mod tests {
     }
 
     /// The ends of a session.
-    #[derive(JsonSchema)]
+    #[derive(JsonSchema, Deserialize)]
     #[expect(dead_code, reason = "the schema alone is used")]
     struct Ends {
         zone: u16,
@@ -114,6 +119,41 @@ mod tests {
         schema::check::<StoreView>("store");
         schema::check::<EventRow>("event");
         schema::check::<ResultRow<'_>>("result");
+    }
+
+    #[test]
+    fn an_expectation_has_the_members_of_its_schema() {
+        let ends = [1, 2].map(|host| SocketAddr::from(([192, 0, 2, host], 21)));
+        let expectation = Expectation {
+            parent: SessionEnds {
+                zone: Zone::DEFAULT,
+                initiator: ends[0],
+                responder: ends[1],
+            },
+            source: ends[0].ip(),
+            source_port: None,
+            destination: ends[1],
+            protocol: 6,
+            direction: Direction::Original,
+            lifetime: Duration::from_millis(1_500),
+        };
+        let text = line(&Reply::Expectation(expectation)).unwrap().unwrap();
+        let object: Value = serde_json::from_str(&text).unwrap();
+        let names = |object: &Value| -> Vec<String> {
+            object.as_object().unwrap().keys().cloned().collect()
+        };
+        let schema = schemars::schema_for!(ExpectationFields).to_value();
+        assert_eq!(names(&object), names(&schema["properties"]));
+        assert_eq!(
+            names(&object["parent"]),
+            names(&schema["$defs"]["Ends"]["properties"])
+        );
+        let read: ExpectationFields = serde_json::from_value(object.clone()).unwrap();
+        assert_eq!(
+            (read.lifetime, read.direction.as_str()),
+            (1_500, "original")
+        );
+        assert_eq!(object["source_port"], Value::Null);
     }
 
     #[test]

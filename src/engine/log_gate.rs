@@ -25,7 +25,8 @@ pub enum LogScope {
     All,
     /// Sessions of rules that ask for a log ([`CompiledPolicy::logs`]).
     Marked,
-    /// Sessions of rules that ask for a log, and those that only [`Action::Audit`](crate::policy::Action::Audit) admits.
+    /// Sessions of rules that ask for a log, and those that only
+    /// [`Action::Audit`](crate::policy::Action::Audit) admits.
     MarkedAndAudited,
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct EventQueue {
     denied_share: Share,
     updates_share: Share,
     drops_share: Share,
-    /// Dropped packets that each worker may put into the queue in a second.
+    /// Dropped packets that all workers may put into the queue in a second.
     drops_per_second: u32,
     lost: AtomicU64,
     lost_denied: AtomicU64,

@@ -14,6 +14,9 @@ use crate::queue::{Queue, SINGLE};
 /// Largest number of queues of an interface that are used. Packets of others pass to the kernel.
 pub const MAX_QUEUES: u32 = 64;
 
+/// Type of Ethernet interfaces in `/sys/class/net` (`ARPHRD_ETHER`).
+const ETHERNET: &str = "1";
+
 /// Network interface of this network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -21,8 +24,10 @@ pub struct Interface {
     pub name: String,
     /// Index.
     pub index: u32,
-    /// Number of receive queues.
+    /// Number of queues in use: those that both receive and send, at most [`MAX_QUEUES`].
     pub queues: u32,
+    /// Number of receive queues. Packets of those that are not in use pass to the kernel.
+    pub receive_queues: u32,
     /// Largest packet, without the Ethernet header.
     pub mtu: u32,
     /// Ethernet address.
@@ -33,7 +38,8 @@ impl Interface {
     /// Finds an interface.
     ///
     /// # Errors
-    /// There is no such interface, or the system does not describe it in `/sys/class/net`.
+    /// There is no such interface, it is not an Ethernet interface, or the system does not describe
+    /// it in `/sys/class/net`.
     pub fn find(name: &str) -> Result<Self, XdpError> {
         let error = |error: io::Error| XdpError::new(Step::Interface, error);
         let any = socket(AddressFamily::INET, SocketType::DGRAM, None);
@@ -46,18 +52,25 @@ impl Interface {
             let why = "/sys/class/net is of another network namespace";
             return Err(error(io::Error::other(why)));
         }
+        if read("type")?.trim() != ETHERNET {
+            return Err(error(io::Error::other("not an Ethernet interface")));
+        }
         let queues = fs::read_dir(format!("{directory}/queues")).map_err(error)?;
-        let queues = queues
-            .filter_map(Result::ok)
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"))
-            .count();
+        let (mut receive, mut send) = (0, 0);
+        for entry in queues.filter_map(Result::ok) {
+            let name = entry.file_name();
+            receive += u32::from(name.as_encoded_bytes().starts_with(b"rx-"));
+            send += u32::from(name.as_encoded_bytes().starts_with(b"tx-"));
+        }
         let invalid = || error(io::ErrorKind::InvalidData.into());
         let mtu = read("mtu")?.trim().parse().map_err(|_| invalid())?;
         let mac = parse_mac(read("address")?.trim()).ok_or_else(invalid)?;
         Ok(Self {
             name: name.to_owned(),
             index,
-            queues: (queues as u32).clamp(1, MAX_QUEUES),
+            // A socket in copy mode sends through the queue of its number alone.
+            queues: receive.min(send).clamp(1, MAX_QUEUES),
+            receive_queues: receive.max(1),
             mtu,
             mac,
         })
@@ -123,5 +136,15 @@ mod tests {
         let error = Interface::find("pc-none").unwrap_err();
         assert_eq!(error.step(), Step::Interface);
         assert!(error.to_string().contains("no such interface"), "{error}");
+    }
+
+    #[test]
+    fn an_interface_without_ethernet_is_refused_with_the_reason() {
+        let error = Interface::find("lo").unwrap_err();
+        assert_eq!(error.step(), Step::Interface);
+        assert!(
+            error.to_string().contains("not an Ethernet interface"),
+            "{error}"
+        );
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use nix::ifaddrs::getifaddrs;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::libc::ARPHRD_ETHER;
 use nix::net::if_::InterfaceFlags;
 use parking_lot::Mutex;
 use portcullis::geneve::PORT;
@@ -21,9 +22,20 @@ pub(crate) enum OpenError {
     Addresses(nix::Error),
     /// No interface has an address at which the appliance listens.
     #[error(
-        "no network interface has an address of geneve.listen; run.interfaces names one without"
+        "no network interface that is up has an address of geneve.listen; run.interfaces names one \
+         without"
     )]
     NoInterface,
+    /// Several interfaces have an address of 0.0.0.0.
+    #[error(
+        "geneve.listen is 0.0.0.0, and several network interfaces have an address ({}); name those \
+         of the load balancer in run.interfaces",
+        .0.join(", ")
+    )]
+    Several(Vec<String>),
+    /// The description of an interface in `/sys` has another Ethernet address.
+    #[error("{0}: /sys/class/net describes an interface of another network namespace")]
+    Elsewhere(String),
     /// An interface cannot be used.
     #[error("{name}: {source}")]
     Interface {
@@ -32,6 +44,93 @@ pub(crate) enum OpenError {
         /// Step that failed.
         source: XdpError,
     },
+}
+
+/// Address of a network interface, as the system lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Ethernet address.
+    Ethernet([u8; 6]),
+    /// IPv4 address.
+    Ip(Ipv4Addr),
+}
+
+/// Address of a network interface, with the interface's name and state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    name: String,
+    is_up: bool,
+    kind: Kind,
+}
+
+impl Listed {
+    /// Returns the entry of a listed address; `None` for addresses of the loopback and of other
+    /// kinds.
+    fn of(entry: &InterfaceAddress) -> Option<Self> {
+        let address = entry.address.as_ref()?;
+        let kind = if let Some(ip) = address.as_sockaddr_in() {
+            Kind::Ip(ip.ip())
+        } else {
+            let link = address.as_link_addr()?;
+            (link.hatype() == ARPHRD_ETHER).then_some(())?;
+            Kind::Ethernet(link.addr()?)
+        };
+        // A label of an address is that of its interface, a colon and more.
+        let name = entry.interface_name.split(':').next().unwrap_or_default();
+        (!entry.flags.contains(InterfaceFlags::IFF_LOOPBACK)).then(|| Self {
+            name: name.to_owned(),
+            is_up: entry.flags.contains(InterfaceFlags::IFF_UP),
+            kind,
+        })
+    }
+}
+
+/// Names of the interfaces to use, and the addresses that matter.
+#[derive(Debug, PartialEq, Eq)]
+struct Names {
+    names: BTreeSet<String>,
+    /// Addresses whose packets are taken.
+    addresses: BTreeSet<Ipv4Addr>,
+}
+
+impl Names {
+    /// Chooses the named interfaces, or those with a local address of `listen` if none is named.
+    ///
+    /// At 0.0.0.0 without names, only one interface can be meant: attaching to another, such as
+    /// that of the management, would interrupt it for nothing.
+    fn new(listed: &[Listed], listen: &[Ipv4Addr], names: &[String]) -> Result<Self, OpenError> {
+        let is_wildcard = listen.iter().any(Ipv4Addr::is_unspecified);
+        let is_usable = |name: &str| {
+            let mut of_it = listed.iter().filter(|each| each.name == name && each.is_up);
+            of_it.any(|each| matches!(each.kind, Kind::Ethernet(_)))
+        };
+        let (mut holders, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        for each in listed {
+            let Kind::Ip(address) = each.kind else {
+                continue;
+            };
+            if is_wildcard || listen.contains(&address) {
+                addresses.insert(address);
+                if !is_wildcard || is_usable(&each.name) {
+                    holders.insert(each.name.clone());
+                }
+            }
+        }
+        if !names.is_empty() {
+            holders = names.iter().cloned().collect();
+        } else if is_wildcard && holders.len() > 1 {
+            return Err(OpenError::Several(holders.into_iter().collect()));
+        }
+        if holders.is_empty() {
+            return Err(OpenError::NoInterface);
+        }
+        let further = listen.iter().filter(|each| !each.is_loopback());
+        addresses.extend(further.filter(|each| !each.is_unspecified()));
+        Ok(Self {
+            names: holders,
+            addresses,
+        })
+    }
 }
 
 /// Interfaces to use, and the local addresses whose packets they take.
@@ -45,40 +144,15 @@ impl Choice {
     /// Finds the named interfaces, or those with a local address of `listen` if none is named.
     ///
     /// # Errors
-    /// An interface does not exist, or none has such an address.
+    /// An interface does not exist, none has such an address, or several have one of 0.0.0.0.
     pub(crate) fn new(listen: &[Ipv4Addr], names: &[String]) -> Result<Self, OpenError> {
-        let is_wildcard = listen.iter().any(Ipv4Addr::is_unspecified);
-        let (mut holders, mut addresses) = (BTreeSet::new(), BTreeSet::new());
-        for each in getifaddrs().map_err(OpenError::Addresses)? {
-            let address = each
-                .address
-                .and_then(|address| Some(address.as_sockaddr_in()?.ip()));
-            let is_loopback = each.flags.contains(InterfaceFlags::IFF_LOOPBACK);
-            if let Some(address) = address
-                && !is_loopback
-                && (is_wildcard || listen.contains(&address))
-            {
-                holders.insert(each.interface_name);
-                addresses.insert(address);
-            }
-        }
-        if !is_wildcard {
-            addresses.extend(listen);
-        }
-        if !names.is_empty() {
-            holders = names.iter().cloned().collect();
-        }
-        let find = |name: String| match Interface::find(&name) {
-            Ok(interface) => Ok(interface),
-            Err(source) => Err(OpenError::Interface { name, source }),
-        };
-        let interfaces = holders
+        let listed = getifaddrs().map_err(OpenError::Addresses)?;
+        let listed: Vec<_> = listed.filter_map(|each| Listed::of(&each)).collect();
+        let Names { names, addresses } = Names::new(&listed, listen, names)?;
+        let interfaces = names
             .into_iter()
-            .map(find)
+            .map(|name| find(name, &listed))
             .collect::<Result<Vec<_>, _>>()?;
-        if interfaces.is_empty() {
-            return Err(OpenError::NoInterface);
-        }
         Ok(Self {
             interfaces,
             addresses: addresses.into_iter().collect(),
@@ -99,6 +173,7 @@ impl Choice {
                 port: PORT,
             };
             let name: Arc<str> = interface.name.as_str().into();
+            let queues_in_use = queues_text(&interface);
             let (queues, attachment) =
                 interface
                     .open(&selection)
@@ -106,6 +181,10 @@ impl Choice {
                         name: interface.name,
                         source,
                     })?;
+            opened.lines.push(format!(
+                "AF_XDP at {name}: {queues_in_use}, mode: {}",
+                attachment.mode().name()
+            ));
             opened.state.ports.push(Port {
                 name: Arc::clone(&name),
                 mode: attachment.mode(),
@@ -124,6 +203,20 @@ impl Choice {
     }
 }
 
+/// Finds an interface, and checks its description in `/sys` against the listed addresses.
+fn find(name: String, listed: &[Listed]) -> Result<Interface, OpenError> {
+    let interface = match Interface::find(&name) {
+        Ok(interface) => interface,
+        Err(source) => return Err(OpenError::Interface { name, source }),
+    };
+    let mut of_it = listed.iter().filter(|each| each.name == name);
+    if of_it.any(|each| each.kind == Kind::Ethernet(interface.mac)) {
+        Ok(interface)
+    } else {
+        Err(OpenError::Elsewhere(name))
+    }
+}
+
 /// Returns a line about the use of AF_XDP on this machine, without starting it; `None` if `run.io`
 /// does not ask for it.
 ///
@@ -132,14 +225,26 @@ impl Choice {
 pub(crate) fn preview(listen: &[Ipv4Addr], run: &RunSettings) -> Option<Result<String, OpenError>> {
     let describe = |choice: Choice| {
         let each = choice.interfaces.iter().map(|interface| {
-            let Interface {
-                name, queues, mtu, ..
-            } = interface;
-            format!("{name} (receive queues: {queues}, MTU: {mtu})")
+            let (name, mtu) = (&interface.name, interface.mtu);
+            format!("{name} ({}, MTU: {mtu})", queues_text(interface))
         });
         format!("AF_XDP at {}", each.collect::<Vec<_>>().join(", "))
     };
     (run.io != Io::Socket).then(|| Choice::new(listen, &run.interfaces).map(describe))
+}
+
+/// Returns a text about the queues in use.
+fn queues_text(interface: &Interface) -> String {
+    let Interface {
+        queues,
+        receive_queues,
+        ..
+    } = interface;
+    if queues == receive_queues {
+        format!("receive queues: {queues}")
+    } else {
+        format!("receive queues: {queues} of {receive_queues}")
+    }
 }
 
 /// Opened rings of all interfaces.
@@ -149,26 +254,34 @@ pub(crate) struct Opened {
     pub(crate) state: XdpState,
     /// Rings of all queues.
     pub(crate) queues: Vec<OpenQueue>,
-}
-
-impl Opened {
-    /// Returns a line about each interface.
-    pub(crate) fn lines(&self) -> Vec<String> {
-        let line = |port: &Port| {
-            format!(
-                "AF_XDP at {}: receive queues: {}, mode: {}",
-                port.name,
-                port.queues.len(),
-                port.mode.name()
-            )
-        };
-        self.state.ports.iter().map(line).collect()
-    }
+    /// Line about each interface.
+    pub(crate) lines: Vec<String>,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn listed(name: &str, kind: Kind) -> Listed {
+        Listed {
+            name: name.to_owned(),
+            is_up: true,
+            kind,
+        }
+    }
+
+    fn ethernet(name: &str) -> Listed {
+        listed(name, Kind::Ethernet([2, 0, 0, 0, 0, 1]))
+    }
+
+    fn ip(name: &str, host: u8) -> Listed {
+        listed(name, Kind::Ip([10, 0, 0, host].into()))
+    }
+
+    fn choose(listed: &[Listed], listen: &[[u8; 4]]) -> Result<Names, OpenError> {
+        let listen: Vec<_> = listen.iter().map(|each| Ipv4Addr::from(*each)).collect();
+        Names::new(listed, &listen, &[])
+    }
 
     fn refusal(listen: [u8; 4], names: &[&str]) -> String {
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
@@ -184,10 +297,49 @@ mod tests {
     }
 
     #[test]
+    fn every_address_is_of_its_interface_and_the_loopback_has_none() {
+        let listed = [ethernet("a"), ip("a", 1), ip("a", 2)];
+        let chosen = choose(&listed, &[[127, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 9]]).unwrap();
+        assert_eq!(chosen.names, BTreeSet::from(["a".to_owned()]));
+        let addresses = [[10, 0, 0, 2], [10, 0, 0, 9]].map(Ipv4Addr::from);
+        assert_eq!(chosen.addresses, BTreeSet::from(addresses));
+    }
+
+    #[test]
+    fn of_0_0_0_0_the_only_ethernet_interface_that_is_up_is_chosen() {
+        let mut down = ethernet("down");
+        down.is_up = false;
+        let listed = [
+            ethernet("a"),
+            ip("a", 1),
+            ip("tun", 2),
+            down,
+            ip("down", 3),
+            ethernet("bare"),
+        ];
+        let chosen = choose(&listed, &[[0; 4]]).unwrap();
+        assert_eq!(chosen.names, BTreeSet::from(["a".to_owned()]));
+        assert_eq!(chosen.addresses.len(), 3);
+    }
+
+    #[test]
+    fn of_0_0_0_0_several_interfaces_must_be_named() {
+        let listed = [ethernet("a"), ip("a", 1), ethernet("b"), ip("b", 2)];
+        let refusal = choose(&listed, &[[0; 4]]).unwrap_err().to_string();
+        assert!(refusal.contains("(a, b)"), "{refusal}");
+        let chosen = Names::new(&listed, &[[0; 4].into()], &["b".to_owned()]).unwrap();
+        assert_eq!(chosen.names, BTreeSet::from(["b".to_owned()]));
+        assert_eq!(chosen.addresses.len(), 2);
+    }
+
+    #[test]
     fn an_address_of_no_interface_or_of_the_loopback_chooses_none() {
         for listen in [[192, 0, 2, 1], [127, 0, 0, 1]] {
             let refusal = refusal(listen, &[]);
-            assert!(refusal.contains("no network interface has"), "{refusal}");
+            assert!(
+                refusal.contains("no network interface that is up has"),
+                "{refusal}"
+            );
         }
     }
 

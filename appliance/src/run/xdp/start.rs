@@ -19,8 +19,8 @@ pub(in crate::run) fn start(shared: &Shared, workers: &mut [Worker]) -> Result<(
     let choice = Choice::new(&listen, &shared.run.interfaces);
     match choice.and_then(Choice::open) {
         Ok(opened) => {
-            for line in opened.lines() {
-                notice(&line);
+            for line in &opened.lines {
+                notice(line);
             }
             let count = workers.len().max(1);
             for (number, queue) in opened.queues.into_iter().enumerate() {

@@ -48,7 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                     let _ = queue.send_back(number, &back, HEAD + head.payload.len());
                 }
             }
-            queue.flush()?;
+            if let Some(error) = queue.flush().error {
+                return Err(error.into());
+            }
         }
     }
 }

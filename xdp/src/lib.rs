@@ -45,5 +45,5 @@ pub use self::head::{HEAD, Head, Refused};
 pub use self::interface::{Interface, MAX_QUEUES};
 pub use self::ledger::{Counts, Desc, Ledger, Owner, Piece};
 pub use self::program::{MAX_ADDRESSES, Selection};
-pub use self::queue::{NotSent, Queue, SINGLE};
+pub use self::queue::{Flushed, NotSent, Queue, SINGLE};
 pub use self::stats::{Count, QueueStats};

@@ -41,6 +41,17 @@ const KICKS: usize = 16;
 /// Largest frame that a socket without multi-buffer receives.
 pub const SINGLE: u32 = (1 << SHIFT) - HEADROOM;
 
+/// Result of a flush.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[must_use]
+pub struct Flushed {
+    /// Number of packets that the interface dropped, for example because it has no carrier.
+    pub dropped: u32,
+    /// Error of the system. The answers stay in the ring for the next flush, and until one succeeds
+    /// the queue takes no others.
+    pub error: Option<Errno>,
+}
+
 /// Reason why an answer was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotSent {
@@ -48,6 +59,8 @@ pub enum NotSent {
     Full,
     /// The packet was answered already, or the answer does not fit into its first frame.
     Unfit,
+    /// The last flush failed, for example because the interface is down.
+    Failed(Errno),
 }
 
 /// AF_XDP socket of a receive queue. One thread uses it.
@@ -66,6 +79,8 @@ pub struct Queue {
     tx: Producer<Desc>,
     fill: Producer<u64>,
     completion: Consumer<u64>,
+    /// Error of the last flush.
+    failure: Option<Errno>,
     stats: Arc<QueueStats>,
 }
 
@@ -125,6 +140,7 @@ impl Queue {
             batch: Batch::default(),
             gathered: vec![0; GATHER].into(),
             places: Vec::with_capacity(BATCH),
+            failure: None,
             stats: Arc::default(),
         };
         made.refill();
@@ -147,6 +163,12 @@ impl Queue {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.rx.len() > 0
+    }
+
+    /// Returns the number of frames in the ring of packets to send.
+    #[must_use]
+    pub fn unsent(&self) -> u32 {
+        self.tx.len()
     }
 
     /// Returns the share of the receive ring that is in use, in percent.
@@ -214,9 +236,7 @@ impl Queue {
             pieces @ [first, ..] if first.len() >= HEAD => (*first, pieces.len()),
             _ => return Err(NotSent::Unfit),
         };
-        if (self.tx.room() as usize) < pieces {
-            return Err(NotSent::Full);
-        }
+        self.check_room(pieces)?;
         if !self.frames.write(&first, 0, head) {
             return Err(NotSent::Unfit);
         }
@@ -243,9 +263,7 @@ impl Queue {
         payload: &[u8],
     ) -> Result<(), NotSent> {
         let first = *self.batch.pieces(number).first().ok_or(NotSent::Unfit)?;
-        if self.tx.room() == 0 {
-            return Err(NotSent::Full);
-        }
+        self.check_room(1)?;
         let fits = self.frames.write(&first, 0, head) && self.frames.write(&first, HEAD, payload);
         let ledger = &mut self.frames.ledger;
         let desc = fits.then(|| {
@@ -257,41 +275,51 @@ impl Queue {
         Ok(())
     }
 
+    fn check_room(&self, pieces: usize) -> Result<(), NotSent> {
+        match self.failure {
+            Some(error) => Err(NotSent::Failed(error)),
+            None if (self.tx.room() as usize) < pieces => Err(NotSent::Full),
+            None => Ok(()),
+        }
+    }
+
     /// Releases the packets that were not answered, lends free frames to the kernel, and lets it
     /// send the answers.
-    ///
-    /// # Errors
-    /// Returns the error of the system. Answers that were not sent stay in the ring for the next
-    /// flush.
-    pub fn flush(&mut self) -> Result<(), Errno> {
+    pub fn flush(&mut self) -> Flushed {
         self.batch.release_all(&mut self.frames.ledger);
         self.tx.publish();
-        let sent = self.kick();
+        let flushed = self.kick();
+        self.failure = flushed.error;
         self.reap();
         self.refill();
         self.stats
             .publish(&self.frames.ledger, self.batch.malformed());
-        sent
+        flushed
     }
 
     /// Wakes the kernel until it has taken all packets to send.
-    fn kick(&self) -> Result<(), Errno> {
-        for _ in 0..KICKS {
-            if self.tx.len() == 0 || !self.tx.wants_wakeup() {
-                break;
-            }
+    fn kick(&self) -> Flushed {
+        let (mut flushed, mut calls) = (Flushed::default(), 0);
+        while calls < KICKS
+            && flushed.dropped < PACKETS
+            && self.tx.len() > 0
+            && self.tx.wants_wakeup()
+        {
             self.stats.wakeups.add(1);
             match send(&self.socket, &[], SendFlags::DONTWAIT) {
                 // The kernel sends a bounded number in one call.
-                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(Errno::BUSY | Errno::NOBUFS) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => calls += 1,
+                // The kernel has taken a packet, and the interface has dropped it.
+                Err(Errno::BUSY) => flushed.dropped += 1,
+                Err(Errno::NOBUFS) => break,
                 Err(error) => {
                     self.stats.wakeup_failures.add(1);
-                    return Err(error);
+                    flushed.error = Some(error);
+                    break;
                 }
             }
         }
-        Ok(())
+        flushed
     }
 
     /// Takes back the frames of packets that were sent.

@@ -64,6 +64,13 @@ impl ProvenPaths {
         }
     }
 
+    /// Notes that something was sent, which proves no path.
+    fn note_any(&self) {
+        if self.is_empty() {
+            self.noted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.noted.load(Ordering::Relaxed) == 0
     }
@@ -107,6 +114,20 @@ impl Sends {
                 || self.proven.is_empty()
         };
         if fault != SendFault::TooLong && is_proven() {
+            self.failed.add(1);
+        }
+    }
+
+    /// Records that answers were sent without a route, in the frames of what they answer. A frame
+    /// may come from any address, so that this proves no path.
+    #[inline]
+    pub(crate) fn succeeded_without_route(&self) {
+        self.proven.note_any();
+    }
+
+    /// Records that an answer was not sent without a route. No address of a sender can cause that.
+    pub(crate) fn failed_without_route(&self, fault: SendFault) {
+        if fault != SendFault::TooLong {
             self.failed.add(1);
         }
     }
@@ -158,6 +179,18 @@ mod tests {
         sends.failed(path(1), SendFault::Unreachable);
         sends.failed(path(2), SendFault::NotPermitted);
         assert_eq!(sends.failures(), 2);
+    }
+
+    #[test]
+    fn an_answer_without_a_route_proves_no_path() {
+        let sends = Sends::default();
+        sends.succeeded_without_route();
+        sends.failed(path(99), SendFault::Unreachable);
+        assert_eq!(sends.failures(), 0);
+        sends.failed_without_route(SendFault::TooLong);
+        assert_eq!(sends.failures(), 0);
+        sends.failed_without_route(SendFault::Unreachable);
+        assert_eq!(sends.failures(), 1);
     }
 
     #[test]

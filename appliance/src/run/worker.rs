@@ -29,6 +29,10 @@ const CLOSE: Duration = Duration::from_micros(250);
 const STREAK: u32 = 8;
 /// Pause after a socket has failed, so that a persistent failure does not occupy a processor.
 const REST: Duration = Duration::from_millis(10);
+/// Longest time to empty the rings at the end. They hold some milliseconds of packets.
+const LAST: Duration = Duration::from_millis(500);
+/// Turns in a row without a packet after which the rings are empty at the end.
+const QUIET: u32 = 2;
 
 /// Worker before its start, with its sockets.
 pub(crate) struct Worker {
@@ -238,13 +242,14 @@ impl Turns<'_> {
         if self.rings.is_empty() {
             return self.inlet.receive(wait);
         }
+        // Before the first error: no batch is decided twice.
+        self.rings.clear();
+        self.inlet.clear();
         let reads_sockets = self.rings.wait(wait, self.inlet.sockets())?;
         let in_rings = self.rings.receive(self.stats);
         let mut received = Received::default();
         if reads_sockets {
             received = self.inlet.receive(false)?;
-        } else {
-            self.inlet.clear();
         }
         received.count += in_rings;
         Ok(received)
@@ -329,18 +334,32 @@ impl Turns<'_> {
         }
     }
 
+    /// Decides and answers the datagrams that are still in the rings, for at most [`LAST`].
+    fn empty_rings(&mut self) {
+        self.inlet.clear();
+        let end = Instant::now() + LAST;
+        let mut quiet = 0;
+        while !self.rings.is_empty() && quiet < QUIET && Instant::now() < end {
+            self.rings.receive(self.stats);
+            let now = Instant::now();
+            self.decide(now);
+            self.send(now);
+            if self.rings.are_idle() {
+                // A frame may be on its way to the ring although the program is detached.
+                quiet += 1;
+                std::thread::sleep(REST);
+            } else {
+                quiet = 0;
+            }
+        }
+        self.rings.clear();
+        self.rings.abandon(self.stats);
+    }
+
     /// Decides the datagrams that are still in the rings, then releases and sends those that are
     /// held, so that each has an outcome.
     fn finish(mut self) {
-        for _ in self.rings.last_turns() {
-            let (count, now) = (self.rings.receive(self.stats), Instant::now());
-            self.inlet.clear();
-            self.decide(now);
-            self.send(now);
-            if count == 0 {
-                break;
-            }
-        }
+        self.empty_rings();
         self.shared.front.release_held();
         self.put_released(Instant::now());
         self.outlet.flush(&self.inlet, self.stats);

@@ -83,6 +83,17 @@ impl WorkerStats {
 
     /// Records a datagram that the system did not accept.
     pub(crate) fn send_failed(&self, error: &io::Error, path: SendPath) {
+        let fault = self.count_fault(error);
+        self.sends.failed(path, fault);
+    }
+
+    /// Records an answer that was not sent in the frame of what it answers.
+    pub(crate) fn answer_failed(&self, error: &io::Error) {
+        let fault = self.count_fault(error);
+        self.sends.failed_without_route(fault);
+    }
+
+    fn count_fault(&self, error: &io::Error) -> SendFault {
         let fault = match error.raw_os_error() {
             Some(nix::libc::EMSGSIZE) => SendFault::TooLong,
             Some(nix::libc::ENOBUFS | nix::libc::EAGAIN) => SendFault::NoBuffer,
@@ -95,6 +106,6 @@ impl WorkerStats {
         if let Some(count) = self.send_faults.get(fault as usize) {
             count.add(1);
         }
-        self.sends.failed(path, fault);
+        fault
     }
 }

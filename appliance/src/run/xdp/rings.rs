@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use portcullis::geneve::front::{Answer, Datagram, Queued, Tunnel, Waited};
-use portcullis_xdp::{BATCH, HEAD, Head, NotSent, Queue};
+use portcullis_xdp::{BATCH, Flushed, HEAD, Head, NotSent, Queue};
 
 use super::state::OpenQueue;
 use crate::output::notice;
-use crate::run::counters::SendFault;
 use crate::run::inlet::QueueBounds;
 use crate::run::outlet::Outlet;
-use crate::run::sends::SendPath;
 use crate::run::socket::PATIENCE;
 use crate::run::worker_stats::WorkerStats;
 
@@ -24,8 +22,6 @@ const CROWDED: u32 = 50;
 const SOCKETS_EVERY: u32 = 16;
 /// Interval at which the kernel's counters are read.
 const KERNEL_EVERY: Duration = Duration::from_secs(1);
-/// Most turns that empty the rings at the end: more than a ring has batches.
-const LAST_TURNS: usize = 64;
 
 /// Datagram in a received frame.
 #[derive(Debug)]
@@ -76,6 +72,53 @@ impl Replies {
     }
 }
 
+/// Answers in the send ring that are not counted yet.
+#[derive(Debug, Default)]
+struct Pending {
+    returned: u64,
+    made: u64,
+    bytes: u64,
+    /// Number of those that the interface dropped.
+    dropped: u64,
+}
+
+impl Pending {
+    /// Counts the answers as sent, but for those that the interface dropped. Which these are is not
+    /// known: they count as returned ones, if there are enough, and as of the mean length.
+    fn settle(&mut self, stats: &WorkerStats) {
+        let Self {
+            returned,
+            made,
+            bytes,
+            dropped,
+        } = std::mem::take(self);
+        let all = returned + made;
+        if all + dropped == 0 {
+            return;
+        }
+        let lost = dropped.min(all);
+        let lost_bytes = match all {
+            0 => 0,
+            _ => bytes / all * lost + bytes % all * lost / all,
+        };
+        stats.returned.add(returned.saturating_sub(lost));
+        stats.made.add(made - lost.saturating_sub(returned));
+        stats.sent_bytes.add(bytes - lost_bytes);
+        if all > lost {
+            stats.sends.succeeded_without_route();
+        }
+        for _ in 0..dropped {
+            stats.answer_failed(&nix::Error::ENETDOWN.into());
+        }
+    }
+
+    /// Counts all answers as not sent.
+    fn lose(&mut self, stats: &WorkerStats) {
+        self.dropped = self.dropped.max(self.returned + self.made);
+        self.settle(stats);
+    }
+}
+
 /// Rings of one receive queue.
 pub(in crate::run) struct Ring {
     queue: Queue,
@@ -86,8 +129,8 @@ pub(in crate::run) struct Ring {
     /// Return of the first call that left the ring non-empty; `None` if the last one has emptied
     /// it.
     behind_since: Option<Instant>,
-    /// Path of the last answer, until it is flushed.
-    path: Option<SendPath>,
+    /// Answers since the last flush that succeeded.
+    pending: Pending,
     kernel_read: Instant,
 }
 
@@ -103,7 +146,7 @@ impl Ring {
             },
             waited: Waited::Briefly,
             behind_since: None,
-            path: None,
+            pending: Pending::default(),
             kernel_read: Instant::now(),
         }
     }
@@ -168,7 +211,7 @@ impl Ring {
             queue,
             taken,
             replies,
-            path,
+            pending,
             ..
         } = self;
         let Replies { replies, made } = replies;
@@ -176,13 +219,9 @@ impl Ring {
             let Some(Taken { packet, head }) = taken.get(number) else {
                 continue;
             };
-            let back = SendPath {
-                source: head.destination,
-                destination: head.source,
-            };
             let (len, count) = match reply {
-                Reply::Back => (head.payload.len(), &stats.returned),
-                Reply::Made { len, .. } => (len, &stats.made),
+                Reply::Back => (head.payload.len(), &mut pending.returned),
+                Reply::Made { len, .. } => (len, &mut pending.made),
             };
             let sent = match reply {
                 Reply::Back => head.back(len).map_or(Err(NotSent::Unfit), |to| {
@@ -192,7 +231,7 @@ impl Ring {
                     let payload = made.get(start..start + len).unwrap_or_default();
                     let ports = (tunnel.source_port, tunnel.destination_port);
                     let goes_back =
-                        tunnel.source == back.source && tunnel.destination == back.destination;
+                        tunnel.source == head.destination && tunnel.destination == head.source;
                     let to = head.answer(ports.0, ports.1, len).filter(|_| goes_back);
                     let sent = to.map_or(Err(NotSent::Unfit), |to| {
                         queue.send_instead(*packet, &to, payload)
@@ -206,11 +245,12 @@ impl Ring {
             };
             match sent {
                 Ok(()) => {
-                    count.add(1);
-                    stats.sent_bytes.add(len as u64);
-                    *path = Some(back);
+                    *count += 1;
+                    pending.bytes += len as u64;
                 }
-                Err(_) => stats.send_failed(&io::Error::from(nix::Error::ENOBUFS), back),
+                Err(NotSent::Full) => stats.answer_failed(&nix::Error::ENOBUFS.into()),
+                Err(NotSent::Unfit) => stats.answer_failed(&nix::Error::EMSGSIZE.into()),
+                Err(NotSent::Failed(error)) => stats.answer_failed(&error.into()),
             }
         }
         made.clear();
@@ -219,20 +259,22 @@ impl Ring {
     /// Hands the answers to the kernel and the other frames back to it. Returns whether the
     /// interface still exists, as of the last second.
     fn flush(&mut self, now: Instant, stats: &WorkerStats) -> bool {
-        let flushed = self.queue.flush();
-        if let Some(path) = self.path.take() {
-            match flushed {
-                Ok(()) => stats.sends.succeeded(path),
-                // The answers stay in the ring: they are late, not lost.
-                Err(_) => stats.sends.failed(path, SendFault::Unreachable),
-            }
+        // After an error, the answers stay in the ring, and those that follow are refused.
+        let Flushed { dropped, error } = self.queue.flush();
+        self.pending.dropped += u64::from(dropped);
+        if error.is_none() {
+            self.pending.settle(stats);
         }
         if now.saturating_duration_since(self.kernel_read) < KERNEL_EVERY {
             return true;
         }
         self.kernel_read = now;
         self.queue.read_kernel();
-        !self.queue.is_gone()
+        let is_gone = self.queue.is_gone();
+        if is_gone {
+            self.pending.lose(stats);
+        }
+        !is_gone
     }
 }
 
@@ -328,8 +370,68 @@ impl Rings {
         }
     }
 
-    /// Returns the numbers of the turns that empty the rings at the end.
-    pub(in crate::run) fn last_turns(&self) -> std::ops::Range<usize> {
-        0..if self.rings.is_empty() { 0 } else { LAST_TURNS }
+    /// Forgets the datagrams of the last batch.
+    pub(in crate::run) fn clear(&mut self) {
+        for ring in &mut self.rings {
+            ring.taken.clear();
+        }
+    }
+
+    /// Returns whether nothing is left to receive or to send.
+    pub(in crate::run) fn are_idle(&self) -> bool {
+        let mut queues = self.rings.iter().map(|ring| &ring.queue);
+        queues.all(|queue| !queue.is_ready() && queue.unsent() == 0)
+    }
+
+    /// Counts the answers that the system does not take any more.
+    pub(in crate::run) fn abandon(&mut self, stats: &WorkerStats) {
+        for ring in &mut self.rings {
+            ring.pending.lose(stats);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(dropped: u64) -> Pending {
+        Pending {
+            returned: 3,
+            made: 2,
+            bytes: 1_001,
+            dropped,
+        }
+    }
+
+    /// Returns the numbers of returned and made datagrams, of bytes, and of failures.
+    fn counts(stats: &WorkerStats) -> [u64; 4] {
+        let counts = [&stats.returned, &stats.made, &stats.sent_bytes];
+        let [returned, made, bytes] = counts.map(crate::run::counters::Count::value);
+        [returned, made, bytes, stats.sends.failures()]
+    }
+
+    #[test]
+    fn answers_count_once_and_those_that_the_interface_dropped_as_failures() {
+        for (dropped, expected) in [
+            (0, [3, 2, 1_001, 0]),
+            (1, [2, 2, 801, 1]),
+            (4, [0, 1, 201, 4]),
+            (5, [0, 0, 0, 5]),
+            (7, [0, 0, 0, 7]),
+        ] {
+            let (stats, mut pending) = (WorkerStats::default(), pending(dropped));
+            for _ in 0..2 {
+                pending.settle(&stats);
+                assert_eq!(counts(&stats), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_that_the_system_never_took_are_failures() {
+        let (stats, mut pending) = (WorkerStats::default(), pending(1));
+        pending.lose(&stats);
+        assert_eq!(counts(&stats), [0, 0, 0, 5]);
     }
 }

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     // Without a socket at the port, the kernel would answer what comes before the program.
     let _port = std::net::UdpSocket::bind((address.as_str(), 6081))?;
-    let (mut queues, attachment) = interface.open(&selection)?;
+    let (mut queues, attachment) = interface.open()?.attach(&selection)?;
     eprintln!(
         "reflecting at {name}, {} queues, {} mode",
         queues.len(),

@@ -63,12 +63,12 @@ fn word(fd: impl AsFd) -> u32 {
 /// # Safety
 /// Each address in the attributes must be that of memory which the command may access for as long
 /// as it runs.
-unsafe fn call(command: i32, attributes: &Attributes) -> io::Result<i32> {
+unsafe fn call(command: i32, mut attributes: Attributes) -> io::Result<i32> {
     let size = size_of::<Attributes>();
+    let address = std::ptr::from_mut(&mut attributes);
     // SAFETY: the attributes are `size` initialized bytes, aligned for 8 bytes, which the command
-    // reads; the caller vouches for the addresses in them.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size) };
+    // reads, and some commands write; the caller vouches for the addresses in them.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, address, size) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -91,7 +91,7 @@ impl SocketMap {
         let [a, b, c, d] = NAME;
         let attributes = Attributes::new([MAP_TYPE_XSKMAP, 4, 4, queues, 0, 0, 0, a, b, c, d]);
         // SAFETY: the attributes of this command have no addresses.
-        let made = unsafe { call(MAP_CREATE, &attributes) };
+        let made = unsafe { call(MAP_CREATE, attributes) };
         made.map(|map| Self(own(map)))
             .map_err(|error| XdpError::new(Step::Map, error))
     }
@@ -105,7 +105,7 @@ impl SocketMap {
             Attributes::new([word(&self.0), 0, key_low, key_high, value_low, value_high]);
         // SAFETY: key and value are of 4 bytes, as the map was created, and outlive the call, which
         // only reads them.
-        let done = unsafe { call(MAP_UPDATE_ELEM, &attributes) };
+        let done = unsafe { call(MAP_UPDATE_ELEM, attributes) };
         done.map(drop)
             .map_err(|error| XdpError::new(Step::Map, error))
     }
@@ -141,7 +141,7 @@ fn load(selection: &Selection, map: &SocketMap, flags: u32) -> io::Result<OwnedF
     ]);
     // SAFETY: the code is `code.len()` instructions of 8 bytes and the license a C string. Both
     // outlive the call, which only reads them.
-    unsafe { call(PROG_LOAD, &attributes) }.map(own)
+    unsafe { call(PROG_LOAD, attributes) }.map(own)
 }
 
 /// Way in which a program runs.
@@ -169,6 +169,7 @@ impl Mode {
 pub struct Attachment {
     _link: OwnedFd,
     mode: Mode,
+    refusal: Option<XdpError>,
     has_frags: bool,
 }
 
@@ -190,22 +191,25 @@ impl Attachment {
         let attach = |flags| {
             let attributes = Attributes::new([word(&program), interface, ATTACH_XDP, flags]);
             // SAFETY: the attributes of this command have no addresses.
-            unsafe { call(LINK_CREATE, &attributes) }
+            unsafe { call(LINK_CREATE, attributes) }
                 .map(own)
                 .map_err(|error| XdpError::new(Step::Attach, error))
         };
-        let (link, mode) = match attach(DRV_MODE) {
-            Ok(link) => (link, Mode::Native),
-            // A program that is attached already has the same effect on the generic way.
-            Err(error) if error.code() == Some(libc::EBUSY) => return Err(error),
+        let (link, mode, refusal) = match attach(DRV_MODE) {
+            Ok(link) => (link, Mode::Native, None),
+            // A program that is attached already, native or generic, excludes both modes.
+            Err(error) if matches!(error.code(), Some(libc::EBUSY | libc::EEXIST)) => {
+                return Err(error);
+            }
             Err(native) => match attach(SKB_MODE) {
-                Ok(link) => (link, Mode::Generic),
+                Ok(link) => (link, Mode::Generic, Some(native)),
                 Err(_) => return Err(native),
             },
         };
         Ok(Self {
             _link: link,
             mode,
+            refusal,
             has_frags,
         })
     }
@@ -214,6 +218,12 @@ impl Attachment {
     #[must_use]
     pub const fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Returns the reason why the mode is not native; `None` if it is.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&XdpError> {
+        self.refusal.as_ref()
     }
 
     /// Returns whether packets in several pieces reach the program.

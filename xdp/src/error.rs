@@ -60,7 +60,7 @@ impl Step {
                  down"
             }
             (Self::Load, libc::EINVAL) => "the kernel is too old",
-            (Self::Attach, libc::EBUSY) => {
+            (Self::Attach, libc::EBUSY | libc::EEXIST) => {
                 "another program is attached; `bpftool net` and `ip link` show it"
             }
             (Self::Attach, libc::ERANGE) => "the MTU is too large for the driver",

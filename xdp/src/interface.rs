@@ -76,11 +76,11 @@ impl Interface {
         })
     }
 
-    /// Opens a socket for each queue, and attaches the program for a selection.
+    /// Opens a socket for each queue. They receive nothing until the program is attached.
     ///
     /// # Errors
-    /// Returns the step that failed; nothing stays open or attached.
-    pub fn open(&self, selection: &Selection) -> Result<(Vec<Queue>, Attachment), XdpError> {
+    /// Returns the step that failed; nothing stays open.
+    pub fn open(&self) -> Result<Sockets, XdpError> {
         let map = SocketMap::new(self.queues)?;
         let queues = (0..self.queues)
             .map(|queue| {
@@ -89,9 +89,11 @@ impl Interface {
                 Ok(socket)
             })
             .collect::<Result<Vec<_>, XdpError>>()?;
-        // Last: until then, the kernel has every packet.
-        let attachment = Attachment::new(self.index, selection, &map)?;
-        Ok((queues, attachment))
+        Ok(Sockets {
+            interface: self.index,
+            map,
+            queues,
+        })
     }
 
     /// Opens a socket that receives packets of every size, or of the interface's MTU on a kernel
@@ -107,6 +109,25 @@ impl Interface {
             }
             opened => opened,
         }
+    }
+}
+
+/// Sockets of all queues of an interface, before the program.
+#[derive(Debug)]
+pub struct Sockets {
+    interface: u32,
+    map: SocketMap,
+    queues: Vec<Queue>,
+}
+
+impl Sockets {
+    /// Attaches the program for a selection. Until then, the kernel has every packet.
+    ///
+    /// # Errors
+    /// Returns the step that failed; nothing stays open or attached.
+    pub fn attach(self, selection: &Selection) -> Result<(Vec<Queue>, Attachment), XdpError> {
+        let attachment = Attachment::new(self.interface, selection, &self.map)?;
+        Ok((self.queues, attachment))
     }
 }
 

@@ -1,7 +1,7 @@
 //! AF_XDP for portcullis: datagrams to one UDP port leave and enter the kernel next to the driver.
 //!
-//! [`Interface::open`] opens a [`Queue`] for each receive queue and attaches a program that takes
-//! the datagrams of a [`Selection`] from the kernel. All other packets stay with the kernel:
+//! [`Interface::open`] opens a [`Queue`] for each receive queue, and [`Sockets::attach`] attaches a
+//! program that takes the datagrams of a [`Selection`] from the kernel. All other packets stay with the kernel:
 //! fragments, other ports and protocols, and packets of a queue without a socket. The program is
 //! detached when the [`Attachment`] is dropped or the process ends, in whatever way.
 //!
@@ -42,7 +42,7 @@ pub use self::batch::{BATCH, Batch, MAX_PIECES, Packet, Source};
 pub use self::bpf::{Attachment, Mode};
 pub use self::error::{Step, XdpError};
 pub use self::head::{HEAD, Head, Refused};
-pub use self::interface::{Interface, MAX_QUEUES};
+pub use self::interface::{Interface, MAX_QUEUES, Sockets};
 pub use self::ledger::{Counts, Desc, Ledger, Owner, Piece};
 pub use self::program::{MAX_ADDRESSES, Selection};
 pub use self::queue::{Flushed, NotSent, Queue, SINGLE};

@@ -9,7 +9,7 @@ use nix::libc::ARPHRD_ETHER;
 use nix::net::if_::InterfaceFlags;
 use parking_lot::Mutex;
 use portcullis::geneve::PORT;
-use portcullis_xdp::{Interface, Queue, Selection, XdpError};
+use portcullis_xdp::{Attachment, Interface, Queue, Selection, XdpError};
 
 use super::state::{OpenQueue, Port, XdpState};
 use crate::run::settings::{Io, RunSettings};
@@ -44,6 +44,15 @@ pub(crate) enum OpenError {
         /// Step that failed.
         source: XdpError,
     },
+}
+
+impl OpenError {
+    fn of(interface: &Interface, source: XdpError) -> Self {
+        Self::Interface {
+            name: interface.name.clone(),
+            source,
+        }
+    }
 }
 
 /// Address of a network interface, as the system lists it.
@@ -164,39 +173,24 @@ impl Choice {
     /// # Errors
     /// An interface cannot be used; then none is.
     pub(crate) fn open(self) -> Result<Opened, OpenError> {
-        let mut opened = Opened::default();
-        let mut attachments = Vec::new();
-        for interface in self.interfaces {
+        let mut sockets = Vec::with_capacity(self.interfaces.len());
+        for interface in &self.interfaces {
+            let opened = interface.open();
+            sockets.push(opened.map_err(|source| OpenError::of(interface, source))?);
+        }
+        // Attaching may interrupt an interface, and comes after all that is likely to fail.
+        let (mut opened, mut attachments) = (Opened::default(), Vec::new());
+        for (interface, sockets) in self.interfaces.iter().zip(sockets) {
             let selection = Selection {
                 mac: interface.mac,
                 addresses: self.addresses.clone(),
                 port: PORT,
             };
-            let name: Arc<str> = interface.name.as_str().into();
-            let queues_in_use = queues_text(&interface);
+            let attached = sockets.attach(&selection);
             let (queues, attachment) =
-                interface
-                    .open(&selection)
-                    .map_err(|source| OpenError::Interface {
-                        name: interface.name,
-                        source,
-                    })?;
-            opened.lines.push(format!(
-                "AF_XDP at {name}: {queues_in_use}, mode: {}",
-                attachment.mode().name()
-            ));
-            opened.state.ports.push(Port {
-                name: Arc::clone(&name),
-                mode: attachment.mode(),
-                queues: queues.iter().map(Queue::stats).collect(),
-            });
+                attached.map_err(|source| OpenError::of(interface, source))?;
+            opened.add(interface, queues, &attachment);
             attachments.push(attachment);
-            opened
-                .queues
-                .extend(queues.into_iter().map(|queue| OpenQueue {
-                    interface: Arc::clone(&name),
-                    queue,
-                }));
         }
         opened.state.attachments = Mutex::new(attachments);
         Ok(opened)
@@ -256,6 +250,30 @@ pub(crate) struct Opened {
     pub(crate) queues: Vec<OpenQueue>,
     /// Line about each interface.
     pub(crate) lines: Vec<String>,
+}
+
+impl Opened {
+    fn add(&mut self, interface: &Interface, queues: Vec<Queue>, attachment: &Attachment) {
+        let name: Arc<str> = interface.name.as_str().into();
+        let why = attachment
+            .refusal()
+            .map_or_else(String::new, |why| format!(" (not native: {why})"));
+        self.lines.push(format!(
+            "AF_XDP at {name}: {}, mode: {}{why}",
+            queues_text(interface),
+            attachment.mode().name()
+        ));
+        self.state.ports.push(Port {
+            name: Arc::clone(&name),
+            mode: attachment.mode(),
+            queues: queues.iter().map(Queue::stats).collect(),
+        });
+        let queues = queues.into_iter().map(|queue| OpenQueue {
+            interface: Arc::clone(&name),
+            queue,
+        });
+        self.queues.extend(queues);
+    }
 }
 
 #[cfg(test)]

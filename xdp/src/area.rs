@@ -5,7 +5,8 @@ use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
-use crate::ledger::{Ledger, Owner, Piece};
+use crate::batch::{Batch, Source};
+use crate::ledger::{Desc, Ledger, Owner, Piece};
 
 /// Mapped memory, unmapped when dropped.
 #[derive(Debug)]
@@ -73,7 +74,8 @@ impl Drop for Mapping {
 #[derive(Debug)]
 pub(crate) struct Frames {
     memory: Mapping,
-    pub(crate) ledger: Ledger,
+    /// No other module may replace it or give a frame away: bytes are borrowed from `self`.
+    ledger: Ledger,
 }
 
 impl Frames {
@@ -88,6 +90,52 @@ impl Frames {
     /// Returns the memory, to register it.
     pub(crate) const fn memory(&self) -> &Mapping {
         &self.memory
+    }
+
+    /// Returns the owners.
+    pub(crate) const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Calls [`Ledger::lend`].
+    pub(crate) fn lend(&mut self) -> Option<u64> {
+        self.ledger.lend()
+    }
+
+    /// Calls [`Ledger::complete`].
+    pub(crate) fn complete(&mut self, addr: u64) -> bool {
+        self.ledger.complete(addr)
+    }
+
+    /// Calls [`Batch::receive`].
+    pub(crate) fn receive(&mut self, batch: &mut Batch, source: &mut impl Source, room: usize) {
+        batch.receive(source, &mut self.ledger, room);
+    }
+
+    /// Calls [`Batch::transmit`].
+    pub(crate) fn transmit(
+        &mut self,
+        batch: &mut Batch,
+        number: usize,
+        len: usize,
+        send: impl FnMut(Desc),
+    ) -> bool {
+        batch.transmit(number, len, &mut self.ledger, send)
+    }
+
+    /// Calls [`Batch::transmit_one`].
+    pub(crate) fn transmit_one(
+        &mut self,
+        batch: &mut Batch,
+        number: usize,
+        len: usize,
+    ) -> Option<Desc> {
+        batch.transmit_one(number, len, &mut self.ledger)
+    }
+
+    /// Calls [`Batch::release_all`].
+    pub(crate) fn release_all(&mut self, batch: &mut Batch) {
+        batch.release_all(&mut self.ledger);
     }
 
     /// Returns the memory from the first byte of a piece on, if the frame is this process's and

@@ -13,8 +13,8 @@ pub const MAX_PIECES: usize = 18;
 pub trait Source {
     /// Returns the number of descriptors that are ready.
     fn ready(&self) -> u32;
-    /// Returns a descriptor that is ready, by its place after those that were taken.
-    fn peek(&self, place: u32) -> Desc;
+    /// Returns a descriptor by its place after those that were taken; `None` if it is not ready.
+    fn peek(&self, place: u32) -> Option<Desc>;
     /// Takes descriptors, in order.
     fn take(&mut self, count: u32);
 }
@@ -48,6 +48,8 @@ pub struct Batch {
     pieces: Vec<Piece>,
     /// Packets with a piece that the ledger refused, or with too many pieces.
     malformed: u64,
+    /// The next piece is of a packet with too many.
+    skips: bool,
 }
 
 impl Default for Batch {
@@ -56,6 +58,7 @@ impl Default for Batch {
             packets: Vec::with_capacity(BATCH),
             pieces: Vec::with_capacity(BATCH * MAX_PIECES),
             malformed: 0,
+            skips: false,
         }
     }
 }
@@ -70,11 +73,19 @@ impl Batch {
         self.pieces.clear();
         let (ready, mut done, mut room) = (source.ready(), 0, room);
         while self.packets.len() < BATCH && done < ready {
+            if self.skips {
+                let Some(desc) = source.peek(done) else {
+                    break;
+                };
+                self.skip(&desc, ledger);
+                done += 1;
+                continue;
+            }
             let Some(pieces) = whole(source, done, ready) else {
                 break;
             };
-            let len = (done..done + pieces).map(|place| source.peek(place).len as usize);
-            let len: usize = len.sum();
+            let descs = (done..done + pieces).filter_map(|place| source.peek(place));
+            let len: usize = descs.map(|desc| desc.len as usize).sum();
             if pieces > 1 {
                 // Only a packet of more than 64 KiB fits into no empty room: it is malformed.
                 if len > room && self.packets.iter().any(|packet| packet.pieces.len() > 1) {
@@ -90,6 +101,14 @@ impl Batch {
         source.take(done);
     }
 
+    /// Releases the frame of a piece of a packet with too many pieces.
+    fn skip(&mut self, desc: &Desc, ledger: &mut Ledger) {
+        if let Some(piece) = ledger.receive(desc) {
+            ledger.release(&piece);
+        }
+        self.skips = desc.continues();
+    }
+
     /// Adds the packet of some descriptors, or releases all its frames.
     fn put(
         &mut self,
@@ -100,14 +119,13 @@ impl Batch {
     ) {
         let start = self.pieces.len();
         let count = places.len();
-        let last = source.peek(places.end - 1);
-        for place in places {
-            if let Some(piece) = ledger.receive(&source.peek(place)) {
-                self.pieces.push(piece);
-            }
+        let mut continues = false;
+        for desc in places.filter_map(|place| source.peek(place)) {
+            continues = desc.continues();
+            self.pieces.extend(ledger.receive(&desc));
         }
         let pieces = start..self.pieces.len();
-        if acceptable && pieces.len() == count && !last.continues() {
+        if acceptable && pieces.len() == count && !continues {
             let len = self.pieces.iter().skip(start).map(Piece::len).sum();
             self.packets.push(Packet {
                 pieces,
@@ -117,6 +135,7 @@ impl Batch {
             return;
         }
         self.malformed += 1;
+        self.skips = continues;
         for piece in self.pieces.drain(start..) {
             ledger.release(&piece);
         }
@@ -217,7 +236,7 @@ impl Batch {
 /// is not ready. A packet of too many pieces ends after [`MAX_PIECES`].
 fn whole(source: &impl Source, place: u32, ready: u32) -> Option<u32> {
     let mut pieces = 1;
-    while source.peek(place + pieces - 1).continues() && (pieces as usize) < MAX_PIECES {
+    while source.peek(place + pieces - 1)?.continues() && (pieces as usize) < MAX_PIECES {
         pieces += 1;
         if place + pieces > ready {
             return None;

@@ -1,9 +1,9 @@
 //! AF_XDP for portcullis: datagrams to one UDP port leave and enter the kernel next to the driver.
 //!
 //! [`Interface::open`] opens a [`Queue`] for each receive queue, and [`Sockets::attach`] attaches a
-//! program that takes the datagrams of a [`Selection`] from the kernel. All other packets stay with the kernel:
-//! fragments, other ports and protocols, and packets of a queue without a socket. The program is
-//! detached when the [`Attachment`] is dropped or the process ends, in whatever way.
+//! program that takes the datagrams of a [`Selection`] from the kernel. All other packets stay with
+//! the kernel: fragments, other ports and protocols, and packets of a queue without a socket. The
+//! program is detached when the [`Attachment`] is dropped or the process ends, in whatever way.
 //!
 //! Sockets are in copy mode alone: zero-copy has no multi-buffer, which packets above some 3,800
 //! bytes need.

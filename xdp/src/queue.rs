@@ -156,7 +156,7 @@ impl Queue {
     /// Returns the number of frames of each owner.
     #[must_use]
     pub const fn counts(&self) -> Counts {
-        self.frames.ledger.counts()
+        self.frames.ledger().counts()
     }
 
     /// Returns whether packets are ready.
@@ -188,7 +188,7 @@ impl Queue {
             rx,
             ..
         } = self;
-        batch.receive(rx, &mut frames.ledger, GATHER);
+        frames.receive(batch, rx, GATHER);
         places.clear();
         let mut used = 0;
         for number in 0..batch.packets().len() {
@@ -240,12 +240,12 @@ impl Queue {
         if !self.frames.write(&first, 0, head) {
             return Err(NotSent::Unfit);
         }
-        let tx = &mut self.tx;
-        let ledger = &mut self.frames.ledger;
-        if !self
-            .batch
-            .transmit(number, len, ledger, |desc| tx.push(desc))
-        {
+        let (tx, batch) = (&mut self.tx, &mut self.batch);
+        // There is room for all pieces.
+        let send = |desc| {
+            let _ = tx.push(desc);
+        };
+        if !self.frames.transmit(batch, number, len, send) {
             return Err(NotSent::Unfit);
         }
         self.stats.sent.add(1);
@@ -265,12 +265,12 @@ impl Queue {
         let first = *self.batch.pieces(number).first().ok_or(NotSent::Unfit)?;
         self.check_room(1)?;
         let fits = self.frames.write(&first, 0, head) && self.frames.write(&first, HEAD, payload);
-        let ledger = &mut self.frames.ledger;
-        let desc = fits.then(|| {
-            self.batch
-                .transmit_one(number, HEAD + payload.len(), ledger)
-        });
-        self.tx.push(desc.flatten().ok_or(NotSent::Unfit)?);
+        let len = HEAD + payload.len();
+        let desc = fits.then(|| self.frames.transmit_one(&mut self.batch, number, len));
+        let desc = desc.flatten().ok_or(NotSent::Unfit)?;
+        if !self.tx.push(desc) {
+            return Err(NotSent::Full);
+        }
         self.stats.sent.add(1);
         Ok(())
     }
@@ -286,14 +286,14 @@ impl Queue {
     /// Releases the packets that were not answered, lends free frames to the kernel, and lets it
     /// send the answers.
     pub fn flush(&mut self) -> Flushed {
-        self.batch.release_all(&mut self.frames.ledger);
+        self.frames.release_all(&mut self.batch);
         self.tx.publish();
         let flushed = self.kick();
         self.failure = flushed.error;
         self.reap();
         self.refill();
         self.stats
-            .publish(&self.frames.ledger, self.batch.malformed());
+            .publish(self.frames.ledger(), self.batch.malformed());
         flushed
     }
 
@@ -326,7 +326,9 @@ impl Queue {
     fn reap(&mut self) {
         let done = self.completion.len();
         for place in 0..done {
-            self.frames.ledger.complete(self.completion.get(place));
+            if let Some(addr) = self.completion.get(place) {
+                self.frames.complete(addr);
+            }
         }
         if done > 0 {
             self.completion.consume(done);
@@ -337,10 +339,9 @@ impl Queue {
     fn refill(&mut self) {
         let mut lent = 0;
         while self.fill.room() > 0
-            && let Some(addr) = self.frames.ledger.lend()
+            && let Some(addr) = self.frames.lend()
         {
-            self.fill.push(addr);
-            lent += 1;
+            lent += u32::from(self.fill.push(addr));
         }
         if lent > 0 {
             self.fill.publish();

@@ -1,5 +1,6 @@
 //! Rings that the kernel and this process share: one side produces entries, the other consumes.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -34,6 +35,8 @@ struct Ring<T> {
     size: u32,
     /// The counter of this process's side.
     own: u32,
+    /// The other side's counter, as it was read last.
+    other: Cell<u32>,
     of: PhantomData<T>,
 }
 
@@ -79,6 +82,7 @@ impl<T: Entry> Ring<T> {
             _mapping: mapping,
             size,
             own: 0,
+            other: Cell::new(0),
             of: PhantomData,
         })
     }
@@ -126,20 +130,31 @@ impl<T: Entry> Consumer<T> {
     pub(crate) fn len(&self) -> u32 {
         let ring = &self.0;
         let produced = ring.counter(ring.producer).load(Ordering::Acquire);
-        ring.distance(ring.own, produced)
+        ring.other.set(produced);
+        self.known()
     }
 
-    /// Returns an entry by its place after those that were consumed.
-    pub(crate) fn get(&self, place: u32) -> T {
+    /// Returns the number of entries that were ready when `len` was called last.
+    fn known(&self) -> u32 {
+        self.0.distance(self.0.own, self.0.other.get())
+    }
+
+    /// Returns an entry by its place after those that were consumed; `None` if it was not ready
+    /// when `len` was called last.
+    pub(crate) fn get(&self, place: u32) -> Option<T> {
+        if place >= self.known() {
+            return None;
+        }
         let entry = self.0.entry(self.0.own.wrapping_add(place));
-        // SAFETY: the entry is mapped and aligned, and every bit pattern is a valid `T`. The
-        // kernel does not write entries between the counters, which callers read (`len` has
-        // acquired the producer's counter).
-        unsafe { entry.read() }
+        // SAFETY: the entry is mapped and aligned, and every bit pattern is a valid `T`. It is
+        // between the counters, where the kernel does not write: `len` has acquired the producer's
+        // counter.
+        Some(unsafe { entry.read() })
     }
 
-    /// Returns entries to the producer.
+    /// Returns entries to the producer; at most those that were ready when `len` was called last.
     pub(crate) fn consume(&mut self, count: u32) {
+        let count = count.min(self.known());
         let ring = &mut self.0;
         ring.own = ring.own.wrapping_add(count);
         ring.counter(ring.consumer)
@@ -152,7 +167,7 @@ impl Source for Consumer<Desc> {
         self.len()
     }
 
-    fn peek(&self, place: u32) -> Desc {
+    fn peek(&self, place: u32) -> Option<Desc> {
         self.get(place)
     }
 
@@ -179,6 +194,7 @@ impl<T: Entry> Producer<T> {
     pub(crate) fn len(&self) -> u32 {
         let ring = &self.0;
         let consumed = ring.counter(ring.consumer).load(Ordering::Acquire);
+        ring.other.set(consumed);
         ring.distance(consumed, ring.own)
     }
 
@@ -187,14 +203,21 @@ impl<T: Entry> Producer<T> {
         self.0.size - self.len()
     }
 
-    /// Adds an entry, which the consumer sees after `publish`. The caller has checked the room.
-    pub(crate) fn push(&mut self, entry: T) {
+    /// Adds an entry, which the consumer sees after `publish`. Returns whether there was room.
+    pub(crate) fn push(&mut self, entry: T) -> bool {
+        let ring = &self.0;
+        let has_room = ring.distance(ring.other.get(), ring.own) < ring.size;
+        if !has_room && self.room() == 0 {
+            return false;
+        }
         let ring = &mut self.0;
         let place = ring.entry(ring.own);
         // SAFETY: the entry is mapped and aligned. The consumer does not read it before the counter
-        // is published, nor has it still to read it: there was room.
+        // is published, nor has it still to read it: there was room by a counter of the consumer
+        // that was acquired.
         unsafe { place.write(entry) };
         ring.own = ring.own.wrapping_add(1);
+        true
     }
 
     /// Shows all added entries to the consumer.
@@ -230,6 +253,7 @@ mod tests {
         let mapping = Mapping::zeroed(4_096).unwrap();
         let mut ring = Ring::within(mapping, &offsets(192), SIZE).unwrap();
         ring.own = start;
+        ring.other.set(start);
         for counter in [ring.producer, ring.consumer] {
             ring.counter(counter).store(start, Ordering::Relaxed);
         }
@@ -248,8 +272,9 @@ mod tests {
     fn a_producer_fills_the_ring_once_and_goes_on_after_the_consumer_across_the_wrap() {
         let mut producer = Producer(ring(u32::MAX - 2));
         for value in 0..u64::from(SIZE) {
-            producer.push(value);
+            assert!(producer.push(value));
         }
+        assert!(!producer.push(99), "the ring is full");
         assert_eq!((producer.room(), producer.len()), (0, SIZE));
         let ring = &producer.0;
         let published = ring.counter(ring.producer);
@@ -266,16 +291,19 @@ mod tests {
     fn a_consumer_reads_entries_in_order_across_the_wrap() {
         let mut producer = Producer(ring(u32::MAX - 2));
         for value in 0..6 {
-            producer.push(value);
+            assert!(producer.push(value));
         }
         producer.publish();
         let Producer(mut ring) = producer;
         ring.own = u32::MAX - 2;
         let mut consumer = Consumer(ring);
         assert_eq!(consumer.len(), 6);
-        assert_eq!((0..6).map(|place| consumer.get(place)).sum::<u64>(), 15);
+        assert_eq!((0..6).filter_map(|at| consumer.get(at)).sum::<u64>(), 15);
+        assert_eq!(consumer.get(6), None);
         consumer.consume(5);
-        assert_eq!((consumer.len(), consumer.get(0)), (1, 5));
+        assert_eq!((consumer.len(), consumer.get(0)), (1, Some(5)));
+        consumer.consume(2);
+        assert_eq!((consumer.len(), consumer.get(0)), (0, None));
     }
 
     #[test]
@@ -284,8 +312,8 @@ mod tests {
         let ring = &consumer.0;
         ring.counter(ring.producer).store(6, Ordering::Relaxed);
         assert_eq!(consumer.len(), SIZE);
-        for place in [0, SIZE, u32::MAX] {
-            assert_eq!(consumer.get(place), 0);
+        for (place, entry) in [(0, Some(0)), (SIZE, None), (u32::MAX, None)] {
+            assert_eq!(consumer.get(place), entry);
         }
     }
 

@@ -14,7 +14,8 @@ use std::path::Path;
 use arbitrary::{Arbitrary, Unstructured};
 use proptest::prelude::*;
 
-use self::script::{Step, run};
+use self::script::{Ring, Step, run};
+use portcullis_xdp::{Batch, Desc, Ledger, MAX_PIECES, Packet};
 
 fn honest() -> impl Strategy<Value = Step> {
     prop_oneof![
@@ -86,6 +87,33 @@ fn a_packet_whose_last_piece_is_missing_stays_in_the_ring() {
         Step::Complete { frame: 0 },
         Step::Complete { frame: 0 },
     ]);
+}
+
+#[test]
+fn the_tail_of_a_packet_with_too_many_pieces_is_no_packet() {
+    for tail in [1, 2, MAX_PIECES, 2 * MAX_PIECES] {
+        let (mut ledger, mut batch) = (Ledger::new(128, 12), Batch::default());
+        let mut ring = Ring::default();
+        let mut put = |len, continues| {
+            ring.0.push(Desc {
+                addr: ledger.lend().unwrap(),
+                len,
+                options: u32::from(continues),
+            });
+        };
+        for _ in 1..MAX_PIECES + tail {
+            put(10, true);
+        }
+        put(10, false);
+        put(77, false);
+        let mut lens = Vec::new();
+        for _ in 0..3 {
+            batch.receive(&mut ring, &mut ledger, 1 << 16);
+            lens.extend(batch.packets().iter().map(Packet::len));
+        }
+        assert_eq!((lens, batch.malformed()), (vec![77], 1), "{tail}");
+        assert_eq!(ledger.counts().total(), ledger.counts().free);
+    }
 }
 
 /// The inputs of the fuzz target `descriptors`, those included that once crashed it.

@@ -74,15 +74,15 @@ impl Step {
 
 /// Ring of descriptors.
 #[derive(Default)]
-struct Ring(Vec<Desc>);
+pub(super) struct Ring(pub(super) Vec<Desc>);
 
 impl Source for Ring {
     fn ready(&self) -> u32 {
         self.0.len() as u32
     }
 
-    fn peek(&self, place: u32) -> Desc {
-        self.0[place as usize]
+    fn peek(&self, place: u32) -> Option<Desc> {
+        self.0.get(place as usize).copied()
     }
 
     fn take(&mut self, count: u32) {

@@ -14,7 +14,7 @@ pub enum Refused {
     /// The checksum of the IPv4 header is wrong.
     Checksum,
     /// No answer can go to the source: its address is unspecified, loopback, multicast, reserved,
-    /// or the destination, or its Ethernet address is of a group.
+    /// or local, or its Ethernet address is of a group.
     Martian,
 }
 
@@ -125,6 +125,18 @@ impl Head {
             destination_port: u16::from_be_bytes([dport_high, dport_low]),
             payload: HEAD..HEAD + payload,
         })
+    }
+
+    /// Returns the headers unless the source is a local address, as `is_local` says: the kernel gives
+    /// no socket such a packet from outside.
+    ///
+    /// # Errors
+    /// The source is a local address.
+    pub fn from_elsewhere(self, is_local: impl Fn(&Ipv4Addr) -> bool) -> Result<Self, Refused> {
+        if is_local(&self.source) {
+            return Err(Refused::Martian);
+        }
+        Ok(self)
     }
 
     /// Returns the headers of a datagram back to the sender, with `payload` bytes: Ethernet and IP
@@ -261,6 +273,16 @@ mod tests {
             frame.extend(b"abcd");
             assert_eq!(Head::parse(&frame), Err(Refused::Martian), "{source}");
         }
+    }
+
+    #[test]
+    fn a_source_that_is_a_local_address_is_a_martian() {
+        let head = Head::parse(&request()).unwrap();
+        let is_source = |address: &Ipv4Addr| *address == head.source;
+        let refused = head.clone().from_elsewhere(is_source);
+        assert_eq!(refused, Err(Refused::Martian));
+        let is_destination = |address: &Ipv4Addr| *address == head.destination;
+        assert_eq!(head.clone().from_elsewhere(is_destination), Ok(head));
     }
 
     #[test]

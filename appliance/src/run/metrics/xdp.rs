@@ -16,7 +16,7 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn of(port: &'a Port) -> impl Iterator<Item = Self> {
         port.queues.iter().enumerate().map(|(number, stats)| Self {
-            interface: &port.name,
+            interface: &port.link.name,
             queue: number.to_string(),
             stats,
         })
@@ -37,16 +37,16 @@ impl Readings {
         let Some(state) = self.data_path.shared.xdp.get() else {
             return Ok(());
         };
-        let is_attached = u64::from(state.is_attached());
+        let is_attached = state.is_attached();
         to.gauges(
             Family::new(
                 "portcullis_xdp_attached",
                 "Whether the program is attached to the interface; it is not while the appliance \
-                 ends",
+                 ends, and after the interface was removed",
             ),
             state.ports.iter().map(|port| {
-                let labels = [("interface", &*port.name), ("mode", port.mode.name())];
-                (labels, is_attached)
+                let labels = [("interface", &*port.link.name), ("mode", port.mode.name())];
+                (labels, u64::from(is_attached && !port.link.is_gone()))
             }),
         )?;
         let rows: Vec<_> = state.ports.iter().flat_map(Row::of).collect();

@@ -9,7 +9,7 @@ use portcullis::{DropReason, EndReason};
 use portcullis_xdp::Mode;
 
 use super::*;
-use crate::run::xdp::state::{Port, XdpState};
+use crate::run::xdp::state::{Link, Port, XdpState};
 
 #[test]
 fn health_is_200_while_workers_turn_and_503_with_the_reason_while_one_does_not() {
@@ -404,7 +404,7 @@ fn the_page_lists_every_metric() {
     let appliance = with_store("run.sessions_file = \"DIR/sessions\"\nrun.checkpoint = \"1s\"\n");
     appliance.connection(1, 1_000);
     let port = Port {
-        name: "ens5".into(),
+        link: Arc::new(Link::new("ens5", Arc::default())),
         mode: Mode::Native,
         queues: vec![Arc::default()],
     };

@@ -9,9 +9,9 @@ use nix::libc::ARPHRD_ETHER;
 use nix::net::if_::InterfaceFlags;
 use parking_lot::Mutex;
 use portcullis::geneve::PORT;
-use portcullis_xdp::{Attachment, Interface, Queue, Selection, XdpError};
+use portcullis_xdp::{Attachment, Interface, Mode, Queue, Selection, XdpError};
 
-use super::state::{OpenQueue, Port, XdpState};
+use super::state::{Link, OpenQueue, Port, XdpState};
 use crate::run::settings::{Io, RunSettings};
 
 /// Reason why AF_XDP cannot be used.
@@ -100,6 +100,8 @@ struct Names {
     names: BTreeSet<String>,
     /// Addresses whose packets are taken.
     addresses: BTreeSet<Ipv4Addr>,
+    /// All local addresses.
+    local: BTreeSet<Ipv4Addr>,
 }
 
 impl Names {
@@ -113,11 +115,13 @@ impl Names {
             let mut of_it = listed.iter().filter(|each| each.name == name && each.is_up);
             of_it.any(|each| matches!(each.kind, Kind::Ethernet(_)))
         };
-        let (mut holders, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+        let [mut addresses, mut local] = [const { BTreeSet::new() }; 2];
+        let mut holders = BTreeSet::new();
         for each in listed {
             let Kind::Ip(address) = each.kind else {
                 continue;
             };
+            local.insert(address);
             if is_wildcard || listen.contains(&address) {
                 addresses.insert(address);
                 if !is_wildcard || is_usable(&each.name) {
@@ -138,6 +142,7 @@ impl Names {
         Ok(Self {
             names: holders,
             addresses,
+            local,
         })
     }
 }
@@ -147,6 +152,7 @@ pub(crate) struct Choice {
     /// Interfaces.
     pub(crate) interfaces: Vec<Interface>,
     addresses: Vec<Ipv4Addr>,
+    local: Arc<[Ipv4Addr]>,
 }
 
 impl Choice {
@@ -157,14 +163,16 @@ impl Choice {
     pub(crate) fn new(listen: &[Ipv4Addr], names: &[String]) -> Result<Self, OpenError> {
         let listed = getifaddrs().map_err(OpenError::Addresses)?;
         let listed: Vec<_> = listed.filter_map(|each| Listed::of(&each)).collect();
-        let Names { names, addresses } = Names::new(&listed, listen, names)?;
-        let interfaces = names
+        let chosen = Names::new(&listed, listen, names)?;
+        let interfaces = chosen
+            .names
             .into_iter()
             .map(|name| find(name, &listed))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             interfaces,
-            addresses: addresses.into_iter().collect(),
+            addresses: chosen.addresses.into_iter().collect(),
+            local: chosen.local.into_iter().collect(),
         })
     }
 
@@ -189,7 +197,9 @@ impl Choice {
             let attached = sockets.attach(&selection);
             let (queues, attachment) =
                 attached.map_err(|source| OpenError::of(interface, source))?;
-            opened.add(interface, queues, &attachment);
+            let link = Arc::new(Link::new(&interface.name, Arc::clone(&self.local)));
+            opened.lines.push(line(interface, &attachment));
+            opened.add(&link, queues, attachment.mode());
             attachments.push(attachment);
         }
         opened.state.attachments = Mutex::new(attachments);
@@ -253,27 +263,31 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    fn add(&mut self, interface: &Interface, queues: Vec<Queue>, attachment: &Attachment) {
-        let name: Arc<str> = interface.name.as_str().into();
-        let why = attachment
-            .refusal()
-            .map_or_else(String::new, |why| format!(" (not native: {why})"));
-        self.lines.push(format!(
-            "AF_XDP at {name}: {}, mode: {}{why}",
-            queues_text(interface),
-            attachment.mode().name()
-        ));
+    fn add(&mut self, link: &Arc<Link>, queues: Vec<Queue>, mode: Mode) {
         self.state.ports.push(Port {
-            name: Arc::clone(&name),
-            mode: attachment.mode(),
+            link: Arc::clone(link),
+            mode,
             queues: queues.iter().map(Queue::stats).collect(),
         });
         let queues = queues.into_iter().map(|queue| OpenQueue {
-            interface: Arc::clone(&name),
+            link: Arc::clone(link),
             queue,
         });
         self.queues.extend(queues);
     }
+}
+
+/// Returns a line about an interface in use.
+fn line(interface: &Interface, attachment: &Attachment) -> String {
+    let why = attachment
+        .refusal()
+        .map_or_else(String::new, |why| format!(" (not native: {why})"));
+    format!(
+        "AF_XDP at {}: {}, mode: {}{why}",
+        interface.name,
+        queues_text(interface),
+        attachment.mode().name()
+    )
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use portcullis::geneve::front::{Answer, Datagram, Queued, Tunnel, Waited};
 use portcullis_xdp::{BATCH, Flushed, HEAD, Head, NotSent, Queue};
 
-use super::state::OpenQueue;
+use super::state::{Link, OpenQueue};
 use crate::output::notice;
 use crate::run::inlet::QueueBounds;
 use crate::run::outlet::Outlet;
@@ -122,7 +122,7 @@ impl Pending {
 /// Rings of one receive queue.
 pub(in crate::run) struct Ring {
     queue: Queue,
-    interface: Arc<str>,
+    link: Arc<Link>,
     taken: Vec<Taken>,
     replies: Replies,
     waited: Waited,
@@ -135,10 +135,10 @@ pub(in crate::run) struct Ring {
 }
 
 impl Ring {
-    fn new(OpenQueue { interface, queue }: OpenQueue) -> Self {
+    fn new(OpenQueue { link, queue }: OpenQueue) -> Self {
         Self {
             queue,
-            interface,
+            link,
             taken: Vec::with_capacity(BATCH),
             replies: Replies {
                 replies: Vec::with_capacity(BATCH),
@@ -156,7 +156,11 @@ impl Ring {
         let is_crowded = self.queue.load() >= CROWDED;
         self.taken.clear();
         for packet in 0..self.queue.receive() {
-            match Head::parse(self.queue.packet(packet)) {
+            let local = &self.link.local;
+            let head = Head::parse(self.queue.packet(packet));
+            match head.and_then(|head| {
+                head.from_elsewhere(|address| local.binary_search(address).is_ok())
+            }) {
                 Ok(head) => self.taken.push(Taken { packet, head }),
                 Err(refused) => {
                     if let Some(count) = stats.refused_frames.get(refused as usize) {
@@ -353,10 +357,10 @@ impl Rings {
     pub(in crate::run) fn flush(&mut self, now: Instant, stats: &WorkerStats) {
         self.rings.retain_mut(|ring| {
             let exists = ring.flush(now, stats);
-            if !exists {
+            if !exists && ring.link.lose() {
                 notice(&format!(
                     "warning: the interface {} is gone: AF_XDP serves it no more until a restart",
-                    ring.interface
+                    ring.link.name
                 ));
             }
             exists

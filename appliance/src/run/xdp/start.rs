@@ -1,5 +1,7 @@
 //! Start of AF_XDP beside the sockets of the workers, as `run.io` asks.
 
+use std::sync::atomic::Ordering;
+
 use super::open::{Choice, OpenError};
 use crate::output::notice;
 use crate::run::settings::Io;
@@ -12,7 +14,9 @@ use crate::run::worker::Worker;
 /// # Errors
 /// AF_XDP cannot be used, and `run.io` allows nothing else.
 pub(in crate::run) fn start(shared: &Shared, workers: &mut [Worker]) -> Result<(), OpenError> {
-    if shared.run.io == Io::Socket {
+    // A signal may have come during the start.
+    let drains = || shared.draining.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed);
+    if shared.run.io == Io::Socket || drains() {
         return Ok(());
     }
     let listen = shared.config.read().geneve.listen.clone();
@@ -30,6 +34,9 @@ pub(in crate::run) fn start(shared: &Shared, workers: &mut [Worker]) -> Result<(
             }
             // Only the start sets it.
             let _ = shared.xdp.set(opened.state);
+            if drains() {
+                shared.leave_xdp();
+            }
             Ok(())
         }
         Err(error) if shared.run.io == Io::Auto => {

@@ -1,15 +1,48 @@
 //! Attached programs and counters of a running appliance.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use portcullis_xdp::{Attachment, Mode, Queue, QueueStats};
 
+/// Network interface, as its rings know it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    /// Name.
+    pub(crate) name: String,
+    /// Local addresses in order: a frame from one of them is forged.
+    pub(crate) local: Arc<[Ipv4Addr]>,
+    is_gone: AtomicBool,
+}
+
+impl Link {
+    /// Returns an interface that exists.
+    pub(crate) fn new(name: &str, local: Arc<[Ipv4Addr]>) -> Self {
+        Self {
+            name: name.to_owned(),
+            local,
+            is_gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the interface was removed. Returns whether that is new.
+    pub(crate) fn lose(&self) -> bool {
+        !self.is_gone.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns whether the interface was removed.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
+}
+
 /// Network interface in use.
 #[derive(Debug)]
 pub(crate) struct Port {
-    /// Name of the interface.
-    pub(crate) name: Arc<str>,
+    /// Interface.
+    pub(crate) link: Arc<Link>,
     /// Way in which the program runs.
     pub(crate) mode: Mode,
     /// Counters of each receive queue, by its number.
@@ -19,8 +52,8 @@ pub(crate) struct Port {
 /// Rings of a receive queue, before a worker has them.
 #[derive(Debug)]
 pub(crate) struct OpenQueue {
-    /// Name of the interface.
-    pub(crate) interface: Arc<str>,
+    /// Interface.
+    pub(crate) link: Arc<Link>,
     /// Rings.
     pub(crate) queue: Queue,
 }

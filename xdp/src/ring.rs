@@ -306,6 +306,53 @@ mod tests {
         assert_eq!((consumer.len(), consumer.get(0)), (0, None));
     }
 
+    /// Returns the other side of a ring, which must outlive it.
+    fn other_side(ring: &Ring<u64>) -> Ring<u64> {
+        Ring {
+            _mapping: Mapping::zeroed(1).unwrap(),
+            producer: ring.producer,
+            consumer: ring.consumer,
+            flags: ring.flags,
+            entries: ring.entries,
+            size: ring.size,
+            own: ring.own,
+            other: Cell::new(ring.own),
+            of: PhantomData,
+        }
+    }
+
+    #[test]
+    fn two_threads_pass_every_entry_in_order() {
+        const COUNT: u64 = 20_000;
+        let near = ring(u32::MAX - 1_000);
+        let mut consumer = Consumer(other_side(&near));
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut producer = Producer(near);
+                for value in 0..COUNT {
+                    while !producer.push(value) {
+                        std::thread::yield_now();
+                    }
+                    producer.publish();
+                }
+                // The memory lives until all entries were read.
+                while producer.len() > 0 {
+                    std::thread::yield_now();
+                }
+            });
+            let mut expected = 0;
+            while expected < COUNT {
+                let ready = consumer.len();
+                for place in 0..ready {
+                    assert_eq!(consumer.get(place), Some(expected));
+                    expected += 1;
+                }
+                consumer.consume(ready);
+                std::thread::yield_now();
+            }
+        });
+    }
+
     #[test]
     fn a_counter_that_lies_never_leads_outside() {
         let consumer = Consumer(ring(7));

@@ -4,7 +4,7 @@
 //! Nothing here locks on the packet path. A worker owns its counters and alone changes them. A
 //! reader gets each counter whole, but not all counters of one instant.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -141,6 +141,8 @@ impl Shared {
 
     /// Detaches the programs of AF_XDP, if any are attached. The sockets receive all later packets.
     pub(crate) fn leave_xdp(&self) {
+        // Either this sees the programs, or their start sees that the appliance ends.
+        fence(Ordering::SeqCst);
         if self.xdp.get().is_some_and(XdpState::detach) {
             notice("AF_XDP: detached; packets take the socket path");
         }

@@ -1,6 +1,6 @@
 //! Start of AF_XDP beside the sockets of the workers, as `run.io` asks.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use super::open::{Choice, OpenError};
 use crate::output::notice;
@@ -34,6 +34,7 @@ pub(in crate::run) fn start(shared: &Shared, workers: &mut [Worker]) -> Result<(
             }
             // Only the start sets it.
             let _ = shared.xdp.set(opened.state);
+            fence(Ordering::SeqCst);
             if drains() {
                 shared.leave_xdp();
             }

@@ -24,6 +24,9 @@ pub(super) struct CheckRow<'r> {
     /// Memory of the tables; of a valid file.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<MemoryRow>,
+    /// Interfaces of AF_XDP that a start would use; absent where packets take the socket path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    io: Option<&'r str>,
 }
 
 /// Error of a file.
@@ -93,6 +96,7 @@ impl<'r> CheckRow<'r> {
             warnings: &[],
             values: Vec::new(),
             memory: None,
+            io: None,
         };
         match report {
             Ok(report) => Self {
@@ -103,6 +107,7 @@ impl<'r> CheckRow<'r> {
                     total_bytes: report.memory.total(),
                     parts: report.memory.parts().iter().map(PartRow::new).collect(),
                 }),
+                io: report.io.as_deref(),
                 ..invalid
             },
             Err(errors) => Self {
@@ -129,6 +134,7 @@ impl<'r> CheckRow<'r> {
             warnings: &[],
             values: Vec::new(),
             memory: None,
+            io: None,
         }
     }
 }

@@ -127,7 +127,8 @@ portcullis::config_section! {
         }
         /// The network interfaces of AF_XDP.
         interfaces: Vec<String> {
-            default: Vec::new(), "those with an address of `geneve.listen`";
+            default: Vec::new(),
+                "those with an address of `geneve.listen`; of 0.0.0.0, the only Ethernet interface";
             limit: "at most 16 names of 1 to 15 characters";
             restart: true;
         }
@@ -149,7 +150,9 @@ portcullis::config_section! {
         /// The longest time that a datagram may have waited in the receive queue when a worker
         /// reads it: older ones are refused (`queue_delay`). From a quarter of this time, a packet
         /// that would open a session is dropped (`overload`), so that packets of sessions come
-        /// first. A SYN is not dropped, unless SYNs are the flood. 0 is no bound.
+        /// first. A SYN is not dropped, unless SYNs are the flood. 0 is no bound. AF_XDP refuses
+        /// no datagram for its age, since its frames have no time of arrival: a ring of at most
+        /// 2,048 frames bounds their wait.
         queue_delay: Duration {
             default: Duration::from_millis(10), "late packets help nobody";
             bounds: Duration::from_millis(1)..=Duration::from_secs(10);

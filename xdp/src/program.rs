@@ -2,7 +2,8 @@
 //!
 //! A frame goes to the socket of its receive queue if all of this is true; everything else passes
 //! to the kernel, as without a program:
-//! - Ethernet frame to the interface's own address, without a VLAN tag;
+//! - Ethernet frame to the interface's own address, without a VLAN tag in its bytes (one that the
+//!   interface has taken out of the frame is invisible);
 //! - IPv4 without options, not a fragment;
 //! - UDP to the given port, at one of the given addresses;
 //! - the receive queue has a socket.

@@ -127,8 +127,8 @@ impl Head {
         })
     }
 
-    /// Returns the headers unless the source is a local address, as `is_local` says: the kernel gives
-    /// no socket such a packet from outside.
+    /// Returns the headers unless the source is a local address, as `is_local` says: the kernel
+    /// gives no socket such a packet from outside.
     ///
     /// # Errors
     /// The source is a local address.

@@ -195,8 +195,8 @@ fn a_place_that_changes_hands_stays_one() {
     accounts_are_free(&accounts, 4);
 }
 
-/// Two threads compete for the last guaranteed place of a zone in a full table. The loser is counted
-/// nowhere meanwhile: a third zone gets what it is guaranteed.
+/// Two threads compete for the last guaranteed place of a zone in a full table. The loser is not
+/// counted meanwhile: a third zone gets what it is guaranteed.
 fn a_place_that_is_lost_takes_no_other() {
     let accounts = accounts(6);
     accounts.guarantee(&[Zone(0), BLUE, GREEN], &Limits);

@@ -253,8 +253,8 @@ portcullis::config_section! {
         failed_reload: FailedReload {
             default: FailedReload::default(), "the appliance works as before";
         }
-        /// Whether the appliance is unhealthy while `log.fail_closed` keeps new sessions out. With a
-        /// receiver that all appliances share, its outage makes all unhealthy: `false` leaves flows
+        /// Whether the appliance is unhealthy while `log.fail_closed` keeps new sessions out. The
+        /// outage of a receiver that all appliances share makes all unhealthy: `false` leaves flows
         /// where they are.
         log_unavailable: bool {
             default: true, "another appliance may have a log that works";

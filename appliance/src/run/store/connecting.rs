@@ -84,7 +84,9 @@ impl Connecting {
             let trial = std::slice::from_ref(&self.trial);
             let replies = link.send(trial, &self.scripts, Times::Twice)?;
             let refused = replies.first().and_then(Reply::refused_writes);
-            match refused.filter(|_| self.name == LinkName::Writes) {
+            // Of a cluster, the trial reaches one primary; another one may take writes.
+            let is_whole = self.name == LinkName::Writes && !self.servers.is_cluster();
+            match refused.filter(|_| is_whole) {
                 Some(why) => Err(LinkError::of_refused_writes(why)),
                 None => Ok(link),
             }
@@ -159,6 +161,11 @@ impl Connecting {
                 "warning: store: {name}: the store refuses commands: {why}"
             ));
         }
+    }
+
+    /// Returns whether the store is a cluster, of which one primary may refuse what others take.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.servers.is_cluster()
     }
 
     /// Gives the connection up, since the store takes no writes. What the caller keeps is written

@@ -226,15 +226,17 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
     }
 
     /// Writes a batch. Returns false if the connection has broken, or the store takes no writes at
-    /// the moment; the batch holds what is to be written later then.
+    /// the moment; the batch holds what is to be written later then. In a cluster, what one primary
+    /// refuses is lost: the others take writes.
     fn write(&mut self, batch: &mut Vec<Change<T>>) -> bool {
         let commands: Vec<Cmd> = batch.iter().map(|change| self.command(change)).collect();
         let Some(replies) = self.connecting.send(&commands) else {
             return false;
         };
         let (mut replacements, mut later, mut refused) = (Vec::new(), Vec::new(), None);
+        let is_cluster = self.connecting.is_cluster();
         for (change, reply) in batch.drain(..).zip(replies) {
-            if let Some(why) = reply.refused_writes() {
+            if let Some(why) = reply.refused_writes().filter(|_| !is_cluster) {
                 refused.get_or_insert_with(|| why.to_owned());
                 if !change.is_record() {
                     self.state.counters.add(Counted::RefusedWrite);

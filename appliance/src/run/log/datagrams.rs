@@ -107,7 +107,8 @@ impl Datagrams {
                 Some(Errno::EAGAIN) if !left.is_zero() => {
                     let mut polled = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
                     let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-                    poll(&mut polled, left)?;
+                    // An interrupted wait is repeated, until the time is over.
+                    let _ = poll(&mut polled, left);
                 }
                 Some(Errno::ENOBUFS) if !left.is_zero() => thread::sleep(PAUSE),
                 _ => return Err(error),

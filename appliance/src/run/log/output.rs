@@ -241,7 +241,6 @@ impl Output {
         self.len = len;
     }
 
-    /// Begins a new file.
     /// Renames a file that begins as none of the format, and opens a new one. Without a right to do
     /// so, the log goes on in the file.
     fn set_aside(&mut self) {
@@ -262,6 +261,7 @@ impl Output {
         }
     }
 
+    /// Begins a new file.
     fn rotate(&mut self) -> io::Result<()> {
         self.file = None;
         if let Some(rotation) = &self.rotation {

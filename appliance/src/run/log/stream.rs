@@ -119,6 +119,8 @@ impl Stream {
                 false => Err(ErrorKind::TimedOut.into()),
             };
             if let Err(error) = result {
+                // TLS takes an item whose bytes it cannot send, and reports the next call as failed.
+                items -= usize::from(items > 0 && connection.has_unsent());
                 self.lose(&connection);
                 return Written {
                     items,
@@ -227,6 +229,11 @@ impl Connection {
     /// would follow.
     fn has_lasted(&self, pause: Duration) -> bool {
         self.opened.elapsed() >= pause.max(LASTING)
+    }
+
+    /// Returns whether TLS holds bytes of an item that the system has not taken.
+    fn has_unsent(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

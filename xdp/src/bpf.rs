@@ -203,6 +203,8 @@ impl Attachment {
             }
             Err(native) => match attach(SKB_MODE) {
                 Ok(link) => (link, Mode::Generic, Some(native)),
+                // Without a native mode, the reason against the generic one is what can be mended.
+                Err(generic) if native.code() == Some(libc::EOPNOTSUPP) => return Err(generic),
                 Err(_) => return Err(native),
             },
         };

@@ -344,13 +344,14 @@ impl Turns<'_> {
             let now = Instant::now();
             self.decide(now);
             self.send(now);
-            if self.rings.are_idle() {
-                // A frame may be on its way to the ring although the program is detached.
-                quiet += 1;
-                std::thread::sleep(REST);
-            } else {
+            if self.rings.are_ready() {
                 quiet = 0;
+                continue;
             }
+            // A frame may be on its way to the ring although the program is detached, and an
+            // interface that is down may come up and send.
+            quiet = if self.rings.are_idle() { quiet + 1 } else { 0 };
+            std::thread::sleep(REST);
         }
         self.rings.clear();
         self.rings.abandon(self.stats);

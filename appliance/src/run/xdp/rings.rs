@@ -381,6 +381,11 @@ impl Rings {
         }
     }
 
+    /// Returns whether a packet waits to be received.
+    pub(in crate::run) fn are_ready(&self) -> bool {
+        self.rings.iter().any(|ring| ring.queue.is_ready())
+    }
+
     /// Returns whether nothing is left to receive or to send.
     pub(in crate::run) fn are_idle(&self) -> bool {
         let mut queues = self.rings.iter().map(|ring| &ring.queue);

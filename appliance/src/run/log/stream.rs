@@ -119,7 +119,7 @@ impl Stream {
                 false => Err(ErrorKind::TimedOut.into()),
             };
             if let Err(error) = result {
-                // TLS takes an item whose bytes it cannot send, and reports the next call as failed.
+                // TLS takes an item whose bytes it cannot send; the next call reports the failure.
                 items -= usize::from(items > 0 && connection.has_unsent());
                 self.lose(&connection);
                 return Written {

@@ -20,7 +20,7 @@ use crate::batch::{BATCH, Batch};
 use crate::error::{Step, XdpError};
 use crate::head::HEAD;
 use crate::ledger::{Counts, Desc};
-use crate::ring::{Consumer, Producer};
+use crate::ring::{Consumer, Producer, Ring};
 use crate::stats::QueueStats;
 
 /// Bits of the size of a frame: a page, the largest size that the kernel allows.
@@ -120,10 +120,10 @@ impl Queue {
         set_xdp_tx_ring_size(&socket, PACKETS).map_err(rings)?;
         let offsets = xdp_mmap_offsets(&socket).map_err(rings)?;
         let fd = socket.as_fd();
-        let rx = Consumer::map(fd, XDP_PGOFF_RX_RING, &offsets.rx, PACKETS).map_err(rings)?;
-        let tx = Producer::map(fd, XDP_PGOFF_TX_RING, &offsets.tx, PACKETS).map_err(rings)?;
-        let fill = Producer::map(fd, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES);
-        let completion = Consumer::map(fd, XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, FRAMES);
+        let rx = Ring::map(fd, XDP_PGOFF_RX_RING, &offsets.rx, PACKETS).map_err(rings)?;
+        let tx = Ring::map(fd, XDP_PGOFF_TX_RING, &offsets.tx, PACKETS).map_err(rings)?;
+        let fill = Ring::map(fd, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES);
+        let completion = Ring::map(fd, XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, FRAMES);
         let mut flags = SocketAddrXdpFlags::XDP_COPY | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
         if multi_buffer {
             flags |= SocketAddrXdpFlags::XDP_USE_SG;
@@ -131,10 +131,10 @@ impl Queue {
         let address = SocketAddrXdp::new(flags, interface, queue);
         bind(&socket, &address).map_err(at(Step::Bind))?;
         let mut made = Self {
-            rx,
-            tx,
-            fill: fill.map_err(rings)?,
-            completion: completion.map_err(rings)?,
+            rx: Consumer(rx),
+            tx: Producer(tx),
+            fill: Producer(fill.map_err(rings)?),
+            completion: Consumer(completion.map_err(rings)?),
             socket,
             frames,
             batch: Batch::default(),

@@ -26,7 +26,7 @@ use self::sealed::Entry;
 
 /// Ring with its two counters. They run freely and wrap at 2^32.
 #[derive(Debug)]
-struct Ring<T> {
+pub(crate) struct Ring<T> {
     _mapping: Mapping,
     producer: NonNull<AtomicU32>,
     consumer: NonNull<AtomicU32>,
@@ -46,7 +46,7 @@ unsafe impl<T: Entry> Send for Ring<T> {}
 
 impl<T: Entry> Ring<T> {
     /// Maps a ring of a socket. `size` is a power of two.
-    fn map(
+    pub(crate) fn map(
         socket: BorrowedFd<'_>,
         page: u64,
         offsets: &XdpRingOffset,
@@ -114,18 +114,9 @@ impl<T: Entry> Ring<T> {
 
 /// Ring whose entries this process consumes.
 #[derive(Debug)]
-pub(crate) struct Consumer<T>(Ring<T>);
+pub(crate) struct Consumer<T>(pub(crate) Ring<T>);
 
 impl<T: Entry> Consumer<T> {
-    pub(crate) fn map(
-        socket: BorrowedFd<'_>,
-        page: u64,
-        offsets: &XdpRingOffset,
-        size: u32,
-    ) -> rustix::io::Result<Self> {
-        Ring::map(socket, page, offsets, size).map(Self)
-    }
-
     /// Returns the number of entries that are ready.
     pub(crate) fn len(&self) -> u32 {
         let ring = &self.0;
@@ -178,18 +169,9 @@ impl Source for Consumer<Desc> {
 
 /// Ring whose entries this process produces.
 #[derive(Debug)]
-pub(crate) struct Producer<T>(Ring<T>);
+pub(crate) struct Producer<T>(pub(crate) Ring<T>);
 
 impl<T: Entry> Producer<T> {
-    pub(crate) fn map(
-        socket: BorrowedFd<'_>,
-        page: u64,
-        offsets: &XdpRingOffset,
-        size: u32,
-    ) -> rustix::io::Result<Self> {
-        Ring::map(socket, page, offsets, size).map(Self)
-    }
-
     /// Returns the number of entries that the consumer has not taken, published or not.
     pub(crate) fn len(&self) -> u32 {
         let ring = &self.0;
@@ -340,16 +322,18 @@ mod tests {
                     std::thread::yield_now();
                 }
             });
-            let mut expected = 0;
+            // The other thread waits until every entry was read, wrong ones included.
+            let (mut expected, mut wrong) = (0, 0);
             while expected < COUNT {
                 let ready = consumer.len();
                 for place in 0..ready {
-                    assert_eq!(consumer.get(place), Some(expected));
+                    wrong += u64::from(consumer.get(place) != Some(expected));
                     expected += 1;
                 }
                 consumer.consume(ready);
                 std::thread::yield_now();
             }
+            assert_eq!(wrong, 0);
         });
     }
 

@@ -206,6 +206,7 @@ mod tests {
         assert!(datagrams.renewal.is_some());
         datagrams.send(b"lost").unwrap_err();
     }
+
     #[test]
     fn a_refusal_of_an_earlier_datagram_costs_no_other_and_is_reported_once() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();

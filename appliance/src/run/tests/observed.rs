@@ -299,13 +299,10 @@ fn a_filter_by_rule_finds_resets_and_counts_packets_of_sessions_that_have_gone()
     appliance.finish();
 }
 
-#[test]
-fn calls_beside_the_packet_path_share_one_budget_of_the_past() {
-    let appliance = TestAppliance::start("");
-    let shared = &appliance.shared;
-    let data_path = DataPath::silent(Arc::clone(shared), Overrides::default());
-    let refused = Decision {
-        answer: Answer::Nothing(NotSent::Refused(Refusal::Ethernet)),
+/// Reports a refused datagram in a call beside the packet path.
+fn report_refused(data_path: &DataPath, refusal: Refusal) {
+    let decision = Decision {
+        answer: Answer::Nothing(NotSent::Refused(refusal)),
         verdict: None,
         packet: None,
         is_too_large: false,
@@ -317,9 +314,17 @@ fn calls_beside_the_packet_path_share_one_budget_of_the_past() {
         destination_port: 6081,
         payload: b"no GENEVE",
     };
+    data_path.with_sink(|sink| sink.tap.packet(&datagram, &decision));
+}
+
+#[test]
+fn calls_beside_the_packet_path_share_one_budget_of_the_past() {
+    let appliance = TestAppliance::start("");
+    let shared = &appliance.shared;
+    let data_path = DataPath::silent(Arc::clone(shared), Overrides::default());
     let begin = Instant::now();
     for _ in 0..1_000 {
-        data_path.with_sink(|sink| sink.tap.packet(&datagram, &refused));
+        report_refused(&data_path, Refusal::Ethernet);
     }
     // One reason has half of the 32 events of each period of 100 ms that was begun.
     let periods = begin.elapsed().as_millis() as u64 / 100 + 2;
@@ -385,20 +390,7 @@ fn a_flood_leaves_lines_for_other_reasons_and_what_has_none_is_counted() {
     let refusals = std::iter::repeat_n(Refusal::Ethernet, 1_000).chain([Refusal::Endpoint]);
     let begin = Instant::now();
     for refusal in refusals {
-        let decision = Decision {
-            answer: Answer::Nothing(NotSent::Refused(refusal)),
-            verdict: None,
-            packet: None,
-            is_too_large: false,
-        };
-        let datagram = Datagram {
-            source: [10, 1, 0, 1].into(),
-            source_port: 60_001,
-            destination: [10, 1, 0, 2].into(),
-            destination_port: 6081,
-            payload: b"no GENEVE",
-        };
-        data_path.with_sink(|sink| sink.tap.packet(&datagram, &decision));
+        report_refused(&data_path, refusal);
     }
     // One reason has half of the 16 packets of each second that was begun.
     let seconds = begin.elapsed().as_secs() + 2;

@@ -219,7 +219,7 @@ type Shorts = [Option<Short>; OVERLAP];
 struct Run<'a> {
     /// The time of the last packet.
     last: Option<Moment>,
-    /// This thread's stripe of the counters.
+    /// Stripe of the counters that the thread writes.
     mine: Option<Mine<'a>>,
 }
 

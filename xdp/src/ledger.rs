@@ -26,11 +26,11 @@ impl Desc {
 /// Owner of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// This process; the frame holds no packet.
+    /// The process; the frame holds no packet.
     Free,
     /// The kernel, which will receive into the frame.
     Fill,
-    /// This process; the frame holds a piece of a received packet.
+    /// The process; the frame holds a piece of a received packet.
     Received,
     /// The kernel, which sends from the frame.
     Transmit,

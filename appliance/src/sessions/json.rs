@@ -28,7 +28,7 @@ struct LineRow<'r> {
 struct ResultRow<'r> {
     /// The number of things that were found or done.
     count: u64,
-    /// What was done, in words.
+    /// The change, in words.
     text: &'r str,
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct TapState {
     drops_left_out: u64,
     ring_left_out: u64,
     queue_left_out: u64,
-    /// Those of them that were for the ring.
+    /// Number of these events that were for the ring.
     ring_queue_left_out: u64,
     /// Forwarded packets that were not compared with the filters of traces.
     unexamined: u64,

@@ -409,7 +409,7 @@ impl<T, F: FnMut(T, Claim)> Writer<T, F> {
 struct Taken<'s> {
     state: &'s StoreState,
     count: usize,
-    /// Those that are records of sessions.
+    /// Number of these changes that are records of sessions.
     records: usize,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct Intervals {
     reported: HashMap<SessionId, Reported>,
 }
 
-/// What the table of sessions knows when a record is due.
+/// State of the table of sessions at the time of a record.
 pub(super) struct Moment<'m> {
     /// Time of the counts, since the Unix epoch.
     pub(super) at: Duration,

@@ -24,6 +24,15 @@ const PATIENCE: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_millis(50);
 /// Most questions in a pipeline.
 const PIPELINE: usize = 256;
+/// Under load, the thread rests this long after a small pipeline, so that the next one is larger.
+/// A question that arrives meanwhile costs the worker no call to wake the thread.
+const REST: Duration = Duration::from_micros(200);
+/// Pipelines of fewer questions than this are small.
+const SMALL: usize = 32;
+/// Most time between two pipelines that count as load.
+const CLOSE: Duration = Duration::from_millis(1);
+/// Number of close pipelines in a row that count as load.
+const STREAK: u32 = 8;
 
 /// Interval at which the list of sessions that have moved is read.
 const MOVED: Duration = Duration::from_millis(200);
@@ -114,6 +123,7 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         };
         let mut looked = Instant::now();
         let mut is_more = false;
+        let (mut streak, mut asked) = (0, looked);
         while !stop.load(Ordering::Relaxed) {
             let ready = self.connecting.is_ready();
             match self
@@ -125,8 +135,13 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             batch.extend(self.queue.try_iter().take(PIPELINE - 1));
-            if !batch.is_empty() {
+            let count = batch.len();
+            if count > 0 {
+                let now = Instant::now();
+                let is_close = now.saturating_duration_since(asked) < CLOSE;
+                streak = if is_close { streak + 1 } else { 0 };
                 self.ask(ready, &mut batch, &mut told.answers);
+                asked = Instant::now();
             }
             // Questions that keep coming do not delay this.
             if ready && (is_more || looked.elapsed() >= MOVED) {
@@ -137,6 +152,9 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 (self.on_told)(&mut told);
                 told.answers.clear();
                 told.moved.clear();
+            }
+            if (1..SMALL).contains(&count) && streak >= STREAK {
+                std::thread::sleep(REST);
             }
         }
     }

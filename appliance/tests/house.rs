@@ -51,6 +51,7 @@ const FLOORS: &[&str] = &[
     "capture",
     // The packet path of a running appliance.
     "run::supervise",
+    "run::priority",
     "run::store::url",
     "run::settings",
     "run::counters",

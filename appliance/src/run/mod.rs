@@ -28,6 +28,7 @@ mod operations;
 mod outlet;
 mod overflow;
 mod overrides;
+mod priority;
 mod process;
 pub(crate) mod protocol;
 pub(crate) mod rates;

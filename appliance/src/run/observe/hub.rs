@@ -12,6 +12,7 @@ use super::super::supervise::supervise;
 use super::asymmetry::Evidence;
 use super::event::SessionFacts;
 use super::switch::{Observers, Sent};
+use crate::run::priority::stand_behind_workers;
 
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,6 +27,7 @@ pub(crate) fn start(data_path: Arc<DataPath>, stop: Arc<AtomicBool>) -> io::Resu
     thread::Builder::new()
         .name("observe".to_owned())
         .spawn(move || {
+            stand_behind_workers();
             let observers = &data_path.shared.observers;
             let Some(events) = observers.take_receiver() else {
                 return;

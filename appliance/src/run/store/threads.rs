@@ -17,6 +17,7 @@ use super::supervisor::supervise;
 use super::sweeper::Sweeper;
 use super::writer::Writer;
 use crate::run::data_path::DataPath;
+use crate::run::priority::stand_behind_workers;
 use crate::run::settings::{StoreSettings, StoredRules};
 
 /// Body of a thread: its second argument says whether it begins again after a failure.
@@ -71,7 +72,10 @@ impl StoreThreads {
         let run = |name: &'static str, mut body: Body| {
             let (stop, state) = (Arc::clone(stop), Arc::clone(&store.state));
             let thread = thread::Builder::new().name(name.to_owned());
-            thread.spawn(move || supervise(name, &state, &stop, |is_again| body(&stop, is_again)))
+            thread.spawn(move || {
+                stand_behind_workers();
+                supervise(name, &state, &stop, |is_again| body(&stop, is_again));
+            })
         };
         let write = move |stop: &AtomicBool, is_again| {
             if is_again {

@@ -1,0 +1,17 @@
+//! Priority of threads: packets come first.
+//!
+//! An appliance has a worker for each processor, so that every other thread takes time from one.
+//! Those that are not urgent have a lower priority, whatever the system gives the process.
+
+use rustix::process::nice;
+
+/// Steps of niceness by which a thread stands behind the workers: of a processor that both want, it
+/// gets about a tenth.
+const STEPS: i32 = 10;
+
+/// Lets the workers run before the current thread, for its whole life.
+pub(super) fn stand_behind_workers() {
+    // Linux takes the niceness of the thread, and everybody may raise it. A filter of system calls
+    // may refuse: then the thread runs beside the workers, as it would without this.
+    let _ = nice(STEPS);
+}

@@ -24,6 +24,7 @@ pub(crate) fn check<T: JsonSchema>(name: &str) {
     let there = std::fs::read_to_string(&path).unwrap();
     assert!(
         there == text,
-        "{path} is stale: UPDATE=1 cargo test -p portcullis-appliance page"
+        "{path} is stale: UPDATE=1 cargo test -p {} page",
+        env!("CARGO_PKG_NAME")
     );
 }

@@ -20,6 +20,7 @@ const PATIENCE: u16 = 50;
 
 /// Answer to a command.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Answer {
     /// The command, as it was read.
     command: String,

@@ -114,6 +114,7 @@ pub(crate) struct FloodArgs {
 
 /// Result of a flood.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Flooded {
     sent: u64,
     /// Packets that the system refused.

@@ -75,6 +75,7 @@ pub(super) type CheckResult = Result<(), CheckFailure>;
 
 /// State of a target's health.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HealthState {
     /// Too few checks have ended.

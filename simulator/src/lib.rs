@@ -22,6 +22,9 @@ mod judge;
 mod parse;
 mod reflector;
 mod report;
+#[cfg(test)]
+#[path = "../../appliance/src/schema.rs"]
+mod schema;
 mod sender;
 mod socket;
 mod sticky;

@@ -56,6 +56,7 @@ pub(super) enum Unsent {
 
 /// Packets that were not sent, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct NotSent {
     not_ip: u64,
     pub(super) too_long: u64,
@@ -205,6 +206,7 @@ impl Counters {
 
 /// Round-trip time in microseconds.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Latency {
     min: f64,
     median: f64,
@@ -214,6 +216,7 @@ struct Latency {
 
 /// The report of a run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct Report {
     sent: u64,
     sent_bytes: u64,

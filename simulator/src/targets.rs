@@ -73,6 +73,7 @@ enum Registration {
 
 /// State of a target, under AWS' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub(super) enum TargetState {
     /// Registered, and too few checks have ended.
@@ -145,6 +146,7 @@ pub(super) enum TargetError {
 
 /// Counts of a target.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TargetCounters {
     /// New flows.
     pub(super) new_flows: u64,
@@ -201,6 +203,7 @@ impl Target {
 
 /// A target's figures, for users and programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct TargetReport {
     /// Address and port.
     pub(super) target: SocketAddrV4,

@@ -4,6 +4,7 @@ mod arguments;
 mod flows;
 mod load;
 mod made;
+mod page;
 mod replies;
 mod targets;
 mod turns;

@@ -256,11 +256,18 @@ fn no_modules_of_xdp_name_each_other_in_a_circle() {
 }
 
 #[test]
+fn no_modules_of_the_c_interface_name_each_other_in_a_circle() {
+    let capi = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../capi/src"));
+    assert_eq!(circles(&capi), Vec::<String>::new());
+}
+
+#[test]
 fn the_sources_keep_their_bounds() {
     let appliance = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut faults = faults_below(&appliance.join("src"));
     faults.extend(faults_below(&appliance.join("../simulator/src")));
     faults.extend(faults_below(&appliance.join("../xdp")));
+    faults.extend(faults_below(&appliance.join("../capi")));
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
     let mut faults = faults_below(&appliance.join("tests"));
     faults.retain(|fault| fault.ends_with(" columns"));

@@ -8,10 +8,10 @@
 //! Sockets are in copy mode alone: zero-copy has no multi-buffer, which packets above some 3,800
 //! bytes need.
 //!
-//! **Unsafe code** of the project is here and nowhere else, in three modules: `area` (memory of
-//! frames), `ring` (counters and entries that the kernel shares) and `bpf` (one system call). The
-//! rest is safe. The ownership of frames ([`Ledger`]) and the reading of descriptors ([`Batch`])
-//! are pure code, so that tests and a fuzz target drive them with any descriptors.
+//! **Unsafe code** is in three modules: `area` (memory of frames), `ring` (counters and entries that
+//! the kernel shares) and `bpf` (one system call). The rest is safe. The ownership of frames
+//! ([`Ledger`]) and the reading of descriptors ([`Batch`]) are pure code, so that tests and a fuzz
+//! target drive them with any descriptors.
 //!
 //! **Why not a crate**: `xdpilone` 1.3 is licensed under the EUPL-1.2, which the project does not
 //! use, and leaves the memory and the ownership of frames to unsafe code of its caller. `xsk-rs`

@@ -306,9 +306,11 @@ impl Queue {
             && self.tx.wants_wakeup()
         {
             self.stats.wakeups.add(1);
-            match send(&self.socket, &[], SendFlags::DONTWAIT) {
+            let before = self.tx.len();
+            let result = send(&self.socket, &[], SendFlags::DONTWAIT).map(|_| ());
+            match outcome(result, before, self.tx.len()) {
                 // The kernel sends a bounded number in one call.
-                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => calls += 1,
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => calls += 1,
                 // The kernel has taken a packet, and the interface has dropped it.
                 Err(Errno::BUSY) => flushed.dropped += 1,
                 Err(Errno::NOBUFS) => break,
@@ -362,8 +364,36 @@ impl Queue {
     }
 }
 
+/// Returns the outcome of a call to send, by the frames in the ring before and after it.
+///
+/// The kernel reports success also if it has taken nothing: when the interface has fewer send
+/// queues than before (`ethtool -L`), so that none is left for this socket. It takes the frames
+/// once there are as many as before.
+const fn outcome(result: Result<(), Errno>, before: u32, after: u32) -> Result<(), Errno> {
+    match result {
+        Ok(()) if before > 0 && after >= before => Err(Errno::NETDOWN),
+        other => other,
+    }
+}
+
 impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_that_takes_nothing_is_a_failure() {
+        assert_eq!(outcome(Ok(()), 32, 32), Err(Errno::NETDOWN));
+        assert_eq!(outcome(Ok(()), 32, 31), Ok(()));
+        assert_eq!(outcome(Ok(()), 32, 0), Ok(()));
+        // A call that the kernel cuts short may show its progress only later.
+        for error in [Errno::AGAIN, Errno::INTR, Errno::BUSY, Errno::NOBUFS] {
+            assert_eq!(outcome(Err(error), 32, 32), Err(error));
+        }
     }
 }

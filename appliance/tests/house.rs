@@ -121,6 +121,7 @@ const FLOORS: &[&str] = &[
     "run::reloads",
     "run::watch",
     "run::health",
+    "run::service",
     "run::census",
     "run::checkpoint",
     "run::rates",

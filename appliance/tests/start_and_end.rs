@@ -11,7 +11,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -70,6 +70,15 @@ impl Place {
         run(&self.at("portcullis.toml"))
     }
 
+    /// Starts the appliance as a service manager with a watchdog does.
+    fn start_managed(&self) -> Run {
+        let mut command = command(&self.at("portcullis.toml"));
+        command
+            .env("NOTIFY_SOCKET", self.at("notify"))
+            .env("WATCHDOG_USEC", "400000");
+        Run(command.spawn().unwrap())
+    }
+
     /// Starts the appliance and waits until it serves; `None` without the capability.
     fn serving(&self) -> Option<Run> {
         let mut run = self.start();
@@ -90,13 +99,17 @@ impl Place {
 }
 
 fn run(file: &Path) -> Run {
-    let child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+    Run(command(file).spawn().unwrap())
+}
+
+fn command(file: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command
         .arg("run")
         .arg(file)
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    Run(child.unwrap())
+        .stderr(Stdio::piped());
+    command
 }
 
 fn healthy(address: &str) -> bool {
@@ -248,4 +261,52 @@ fn a_file_that_hangs_or_has_no_end_keeps_nobody_from_the_end() {
     assert!(asked.elapsed() < Duration::from_secs(4));
     assert!(said.contains("this is not a regular file"), "{said}");
     assert!(said.contains("this is longer than 128 MiB"), "{said}");
+}
+
+#[test]
+fn a_service_manager_learns_of_the_start_a_reload_and_the_end() {
+    let place = Place::new("127.97.0.5");
+    let manager = UnixDatagram::bind(place.at("notify")).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
+    let mut run = place.start_managed();
+    // The first message of several with this beginning; `None` if the appliance ends.
+    let message = |run: &mut Run, begin: &str| {
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut bytes = [0; 4096];
+        loop {
+            let text = manager.recv(&mut bytes).map(|length| &bytes[..length]);
+            match text.map(String::from_utf8_lossy) {
+                Ok(text) if text.starts_with(begin) => return Some(text.into_owned()),
+                Ok(_) => {}
+                Err(_) if run.0.try_wait().unwrap().is_some() => return None,
+                Err(_) => {}
+            }
+            assert!(Instant::now() < until, "no {begin}");
+        }
+    };
+    let Some(ready) = message(&mut run, "READY=1") else {
+        let (_, said) = run.end();
+        assert!(said.contains("CAP_NET_RAW"), "{said}");
+        return;
+    };
+    assert!(healthy("127.97.0.5"), "what is ready serves");
+    assert!(ready.contains("\nSTATUS=healthy"), "{ready}");
+    for _ in 0..3 {
+        assert_eq!(message(&mut run, "WATCHDOG=1").unwrap(), "WATCHDOG=1");
+    }
+    run.signal(Signal::SIGHUP);
+    let reloading = message(&mut run, "RELOADING=1").unwrap();
+    assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading}");
+    let ready = message(&mut run, "READY=1").unwrap();
+    assert!(ready.contains("STATUS=reload: 0 sessions"), "{ready}");
+    fs::write(place.at("portcullis.toml"), "nonsense = 1").unwrap();
+    run.signal(Signal::SIGHUP);
+    let ready = message(&mut run, "READY=1").unwrap();
+    assert!(ready.contains("STATUS=reload: refused: "), "{ready}");
+    run.signal(Signal::SIGTERM);
+    let stopping = message(&mut run, "STOPPING=1").unwrap();
+    assert!(stopping.contains("\nSTATUS=ending: "), "{stopping}");
+    assert!(run.end().0.success());
 }

@@ -18,6 +18,7 @@ use super::drain::Ending;
 use super::health::Health;
 use super::rates::SharedRates;
 use super::reloads::Reloads;
+use super::service::ServiceManager;
 use super::settings::Settings;
 use super::view::{Viewer, WallClock, ZoneNames};
 use crate::output::notice;
@@ -33,6 +34,8 @@ pub(crate) struct Appliance {
     pub(crate) reloads: Arc<Reloads>,
     /// Rates of sessions, for clients of the control socket.
     pub(crate) rates: SharedRates,
+    /// The service manager that has started the appliance.
+    pub(crate) manager: Arc<ServiceManager>,
     /// Outcomes of checkpoints.
     pub(crate) checkpoints: Arc<Checkpoints>,
     /// Number of reloads that have begun; the count numbers them.
@@ -68,6 +71,7 @@ impl Appliance {
             settings: Mutex::new(settings),
             reloads,
             rates: SharedRates::default(),
+            manager: Arc::new(ServiceManager::of_environment()),
             checkpoints: Arc::default(),
             begun: AtomicU64::new(0),
             newest: Mutex::new(0),
@@ -83,10 +87,12 @@ impl Appliance {
         self.data_path.drain();
         let drain = self.settings.lock().run.drain;
         let left = self.ending.ask(drain, Instant::now());
-        notice(&format!(
+        let text = format!(
             "ending: serving for another {}",
             humantime::format_duration(left)
-        ));
+        );
+        notice(&text);
+        self.manager.stop(&text);
     }
 
     /// Returns a viewer that shows sessions under the names of a policy.

@@ -36,6 +36,7 @@ mod reload;
 mod reloads;
 mod saved;
 mod sends;
+mod service;
 pub(crate) mod settings;
 mod shared;
 mod sharing;

@@ -171,15 +171,7 @@ impl Operations {
             signals: None,
         };
         // From here on, an early end is an orderly one.
-        let (signals, threads) = signals::start(&appliance).map_err(part("run", "signals"))?;
-        parts.signals = Some(signals);
-        parts.threads.extend(threads);
-        let watch = health::watch_counters(Arc::clone(&appliance.health), Arc::clone(&parts.stop));
-        parts
-            .threads
-            .push(watch.map_err(part("health", "a thread"))?);
-        let hub = hub::start(Arc::clone(&appliance.data_path), Arc::clone(&parts.stop));
-        parts.threads.push(hub.map_err(part("run", "a thread"))?);
+        watchers(&appliance, &mut parts)?;
         let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
         let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
@@ -412,6 +404,27 @@ fn restored(done: &Restored) -> String {
         done.refused,
         done.no_room
     )
+}
+
+/// Starts the threads that take signals, judge the health, report to the service manager and serve
+/// observers.
+fn watchers(appliance: &Arc<Appliance>, parts: &mut Parts) -> Result<(), OperateError> {
+    let (signals, threads) = signals::start(appliance).map_err(part("run", "signals"))?;
+    parts.signals = Some(signals);
+    parts.threads.extend(threads);
+    let (data_path, health) = (&appliance.data_path, &appliance.health);
+    let watch = health::watch_counters(Arc::clone(health), Arc::clone(&parts.stop));
+    parts
+        .threads
+        .push(watch.map_err(part("health", "a thread"))?);
+    let manager = &appliance.manager;
+    let service = manager.start(&data_path.shared, health, Arc::clone(&parts.stop));
+    parts
+        .threads
+        .extend(service.map_err(part("run", "a thread"))?);
+    let hub = hub::start(Arc::clone(data_path), Arc::clone(&parts.stop));
+    parts.threads.push(hub.map_err(part("run", "a thread"))?);
+    Ok(())
 }
 
 /// Starts the listeners of health and metrics, and returns their addresses.

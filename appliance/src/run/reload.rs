@@ -53,6 +53,7 @@ impl Appliance {
     /// # Errors
     /// Returns the reason for which the file was rejected.
     pub(crate) fn reload(&self) -> Result<String, String> {
+        self.manager.begin_reload();
         let outcome = self.reload_in_turn();
         match &outcome {
             Ok(done) => {
@@ -71,6 +72,10 @@ impl Appliance {
             Err(error) => notice(&format!(
                 "warning: reload refused, the old configuration stays in force: {error}"
             )),
+        }
+        match &outcome {
+            Ok(done) => self.manager.end_reload(done),
+            Err(error) => self.manager.end_reload(&format!("refused: {error}")),
         }
         outcome
     }

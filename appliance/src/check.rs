@@ -1,6 +1,6 @@
 //! `portcullis check FILE`: validates a configuration and prints the values in force.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use portcullis::Config;
@@ -9,6 +9,7 @@ use portcullis::config::{ConfigErrors, EffectiveValue, effective_toml};
 
 use crate::config_file::{self, STANDARD_INPUT};
 use crate::memory;
+use crate::output;
 use crate::run::settings::{self, Settings};
 use crate::run::xdp;
 
@@ -194,12 +195,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<(), CheckError> {
         }
         Err(errors) => {
             if !args.json {
-                let is_terminal = io::stderr().is_terminal();
+                let is_colored = output::is_colored(&io::stderr());
                 for error in &errors {
                     writeln!(
                         io::stderr(),
                         "{}\n",
-                        snippet::render(error, &text, is_terminal)
+                        snippet::render(error, &text, is_colored)
                     )?;
                 }
             }

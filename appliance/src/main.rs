@@ -17,16 +17,27 @@ mod session_view;
 mod sessions;
 mod simulate;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-/// A stateful session firewall.
+/// A stateful session firewall: `portcullis run` starts it behind a load balancer
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, about, max_term_width = 110)]
+#[command(name = "portcullis", version, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Color the output: always, never, or on a terminal, as the environment asks (`NO_COLOR`)
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        help_heading = "Global options"
+    )]
+    color: ColorChoice,
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,8 +58,33 @@ enum Command {
     Simulate(Box<portcullis_simulator::SimulateArgs>),
 }
 
+impl Cli {
+    /// Parses the arguments. Help and errors are colored as the arguments ask, valid or not.
+    fn parse_all(args: &[OsString]) -> Result<Self, clap::Error> {
+        output::set_color(color_of(args));
+        let matches = Self::command().try_get_matches_from(args)?;
+        let cli = Self::from_arg_matches(&matches)?;
+        output::set_color(cli.color);
+        Ok(cli)
+    }
+}
+
+/// Returns the value of `--color` among arguments that are not parsed yet; `auto` without a valid
+/// one.
+fn color_of(args: &[OsString]) -> ColorChoice {
+    let args: Vec<_> = args.iter().map_while(|arg| arg.to_str()).collect();
+    let values = args.iter().enumerate().filter_map(|(n, arg)| {
+        let next = || args.get(n + 1).copied();
+        arg.strip_prefix("--color=")
+            .or_else(|| (*arg == "--color").then(next).flatten())
+    });
+    let choice = |value: &str| ColorChoice::from_str(value, false).ok();
+    values.last().and_then(choice).unwrap_or_default()
+}
+
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::parse_all(&args) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are not errors. The status of other errors is 1; 2 means a broken
@@ -77,6 +113,42 @@ fn main() -> ExitCode {
         Err((code, message)) => {
             output::notice(&message);
             ExitCode::from(code)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn color(line: &str) -> ColorChoice {
+        let args: Vec<_> = line.split(' ').map(OsString::from).collect();
+        color_of(&args)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_last_color_counts_wherever_it_is() {
+        assert_eq!(
+            color("portcullis --color=never check f"),
+            ColorChoice::Never
+        );
+        assert_eq!(
+            color("portcullis check f --color always"),
+            ColorChoice::Always
+        );
+        let twice = "portcullis --color never --color=always";
+        assert_eq!(color(twice), ColorChoice::Always);
+        for line in [
+            "portcullis check",
+            "portcullis --color",
+            "p --color=nonsense",
+        ] {
+            assert_eq!(color(line), ColorChoice::Auto, "{line}");
         }
     }
 }

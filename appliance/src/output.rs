@@ -4,6 +4,28 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+
+/// Sets whether output is colored, for every command. With `auto` the destination and the
+/// environment decide (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM`).
+pub(crate) fn set_color(choice: clap::ColorChoice) {
+    let choice = match choice {
+        clap::ColorChoice::Auto => ColorChoice::Auto,
+        clap::ColorChoice::Always => ColorChoice::Always,
+        clap::ColorChoice::Never => ColorChoice::Never,
+    };
+    choice.write_global();
+    if choice == ColorChoice::Always {
+        crossterm::style::force_color_output(true);
+    }
+}
+
+/// Returns whether output to a stream is colored.
+pub(crate) fn is_colored<S: RawStream>(stream: &S) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
+
 /// Returns whether a path means standard output: `-`.
 pub(crate) fn is_standard(path: &Path) -> bool {
     path.as_os_str() == "-"

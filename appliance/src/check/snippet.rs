@@ -14,8 +14,8 @@ const MAX_BYTES: usize = 64 << 10;
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Returns an error with its file, line and column, and the lines around with carets below the
-/// value. `is_terminal` adds colors. An error about very long lines has no snippet.
-pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> String {
+/// value. `is_colored` adds colors. An error about very long lines has no snippet.
+pub(super) fn render(error: &ConfigError, text: &str, is_colored: bool) -> String {
     let location = &error.location;
     let (Some(file), Some(line), Some(place)) = (&location.file, location.line, &location.text)
     else {
@@ -40,7 +40,7 @@ pub(super) fn render(error: &ConfigError, text: &str, is_terminal: bool) -> Stri
         .line_start(line)
         .annotation(AnnotationKind::Primary.span(within));
     let report = [Level::ERROR.primary_title(title).element(snippet)];
-    let renderer = match is_terminal {
+    let renderer = match is_colored {
         true => Renderer::styled(),
         false => Renderer::plain(),
     };

@@ -6,7 +6,7 @@ mod error;
 mod packets;
 mod text;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ pub(crate) use self::args::ObserveArgs;
 pub(crate) use self::error::ObserveError;
 use self::packets::Packets;
 use self::text::Printer;
-use crate::output::notice;
+use crate::output::{self, notice};
 use crate::run::observe::row::EventRow;
 use crate::run::protocol::{Reply, Request};
 use crate::sessions::SessionsError;
@@ -38,7 +38,7 @@ impl Output {
         if args.json {
             return Ok(Self::Json(out));
         }
-        let is_colored = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let is_colored = output::is_colored(&out);
         Ok(Self::Text(Printer { is_colored }, out))
     }
 

@@ -1,6 +1,10 @@
 //! Colors and other marks of the view.
 
+use std::io;
+
 use ratatui::style::{Color, Modifier, Style};
+
+use crate::output;
 
 /// Styles of the view. Without colors, bold and reversed text remain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,10 +17,9 @@ impl Theme {
         Self { has_colors }
     }
 
-    /// Returns the theme that the environment asks for: without colors if `NO_COLOR` is not empty.
+    /// Returns the theme that the options and the environment ask for.
     pub(super) fn of_environment() -> Self {
-        let is_set = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self::new(!is_set)
+        Self::new(output::is_colored(&io::stdout()))
     }
 
     const fn colored(self, color: Color) -> Style {

@@ -3,9 +3,11 @@
 mod bench;
 mod capture;
 mod check;
+mod completions;
 mod config_file;
 mod counts;
 mod five_tuple;
+mod man;
 mod memory;
 mod observe;
 mod output;
@@ -56,6 +58,10 @@ enum Command {
     Observe(Box<observe::ObserveArgs>),
     /// Act as a Gateway Load Balancer: send packets to an appliance and check every reply
     Simulate(Box<portcullis_simulator::SimulateArgs>),
+    /// Print the completions of a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write the pages of all commands
+    Man(man::ManArgs),
 }
 
 impl Cli {
@@ -107,6 +113,12 @@ fn main() -> ExitCode {
         Command::Sessions(args) => sessions::run(&args).map_err(|error| (1, error.to_string())),
         Command::Observe(args) => observe::run(&args).map_err(|error| (1, error.to_string())),
         Command::Simulate(args) => simulate::run(&args).map_err(|error| (1, error.to_string())),
+        Command::Completions(args) => {
+            completions::run(&args, Cli::command()).map_err(|error| (1, error.to_string()))
+        }
+        Command::Man(args) => {
+            man::run(&args, Cli::command()).map_err(|error| (1, error.to_string()))
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

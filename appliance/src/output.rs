@@ -52,6 +52,18 @@ pub(crate) fn create(path: &Path) -> io::Result<Box<dyn Write>> {
     }
 }
 
+/// Writes text to standard output. A reader that has closed its end is not an error.
+///
+/// # Errors
+/// Returns an error if the text cannot be written.
+pub(crate) fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a message for the operator to standard error. A failed write is ignored.
 pub(crate) fn notice(message: &str) {
     let _ = writeln!(io::stderr(), "portcullis: {message}");

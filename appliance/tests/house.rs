@@ -20,6 +20,8 @@ use self::measures::faults_below;
 const FLOORS: &[&str] = &[
     // Shared by several commands.
     "output",
+    "completions",
+    "man",
     "counts",
     "schema",
     "memory",

@@ -26,7 +26,7 @@ use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcom
 
 /// A stateful session firewall: `portcullis run` starts it behind a load balancer
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, max_term_width = 110)]
+#[command(name = "portcullis", version = VERSION, max_term_width = 110)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -41,6 +41,9 @@ struct Cli {
     )]
     color: ColorChoice,
 }
+
+/// Version, with the commit and its date if the sources were those of a repository.
+const VERSION: &str = env!("PORTCULLIS_VERSION");
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -162,5 +165,12 @@ mod tests {
         ] {
             assert_eq!(color(line), ColorChoice::Auto, "{line}");
         }
+    }
+
+    #[test]
+    fn the_version_begins_with_that_of_the_package() {
+        let rest = VERSION.strip_prefix(env!("CARGO_PKG_VERSION"));
+        let rest = rest.expect("the package's version");
+        assert!(rest.is_empty() || rest.starts_with(" ("), "{VERSION}");
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: completions, manual pages and colors.
+//! The command line: completions, manual pages, colors, and the version.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -95,4 +95,18 @@ fn color_is_what_was_asked_for_and_otherwise_that_of_a_terminal() {
     // Errors of the command line itself.
     assert!(is_colored(&errors(&["--color=always", "nonsense"], &[])));
     assert!(!is_colored(&errors(&["--color=never", "nonsense"], &force)));
+}
+
+#[test]
+fn the_version_says_what_was_built() {
+    let version = stdout(&["--version"]);
+    let rest = version
+        .strip_prefix(concat!("portcullis ", env!("CARGO_PKG_VERSION")))
+        .unwrap();
+    if cfg!(debug_assertions) {
+        assert_eq!(rest, " (debug build)\n");
+    } else {
+        // Sources without a repository have no commit.
+        assert!(rest == "\n" || rest.starts_with(" ("), "{version}");
+    }
 }

@@ -2,10 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use anstream::stream::RawStream;
 use anstream::{AutoStream, ColorChoice};
+use terminal_size::{Width, terminal_size_of};
+
+/// Width of text in columns if its destination is not a terminal.
+const DEFAULT_WIDTH: usize = 80;
 
 /// Sets whether output is colored, for every command. With `auto` the destination and the
 /// environment decide (`NO_COLOR`, `CLICOLOR`, `CLICOLOR_FORCE` and `TERM`).
@@ -24,6 +29,15 @@ pub(crate) fn set_color(choice: clap::ColorChoice) {
 /// Returns whether output to a stream is colored.
 pub(crate) fn is_colored<S: RawStream>(stream: &S) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
+}
+
+/// Returns the width of text for a stream in columns: that of its terminal, else of `COLUMNS`, else
+/// 80.
+pub(crate) fn width<S: AsFd>(stream: &S) -> usize {
+    let terminal = terminal_size_of(stream).map(|(Width(width), _)| usize::from(width));
+    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
+    let width = terminal.or_else(columns).filter(|width| *width > 0);
+    width.unwrap_or(DEFAULT_WIDTH)
 }
 
 /// Returns whether a path means standard output: `-`.

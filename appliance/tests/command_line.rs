@@ -1,4 +1,4 @@
-//! The command line: completions, manual pages, colors, and the version.
+//! The command line: completions, manual pages, colors, the version, and tables of a width.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 fn command(args: &[&str]) -> Command {
@@ -109,4 +110,41 @@ fn the_version_says_what_was_built() {
         // Sources without a repository have no commit.
         assert!(rest == "\n" || rest.starts_with(" ("), "{version}");
     }
+}
+
+#[test]
+fn the_summary_of_a_replay_fits_the_width_and_wraps_no_cell() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/demo.pcap");
+    let demo = demo.to_str().unwrap();
+    let lines = |width: Option<&str>| -> Vec<String> {
+        let mut command = command(&["replay", demo]);
+        command.envs(width.map(|width| ("COLUMNS", width)));
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(str::to_owned).collect()
+    };
+    let widest = |lines: &[String]| {
+        let widths = lines.iter().map(|line| line.trim_end().chars().count());
+        widths.max().unwrap()
+    };
+    for width in ["60", "80", "120", "200"] {
+        let lines = lines(Some(width));
+        assert!(
+            widest(&lines) <= width.parse().unwrap(),
+            "{width}: {lines:#?}"
+        );
+        // A row of a table begins with a cell: the first one has no wrapped lines.
+        let talkers = lines
+            .iter()
+            .skip_while(|line| !line.contains("top talkers"));
+        let talkers = talkers.skip(2).take_while(|line| !line.starts_with('─'));
+        for line in talkers {
+            assert!(line.contains("->"), "{width}: {line}");
+        }
+    }
+    assert_eq!(lines(None), lines(Some("80")), "without a terminal");
+    let all = lines(Some("400"));
+    assert!(all.iter().any(|line| line.contains("which means")));
+    assert!(!all.iter().any(|line| line.contains("not shown")));
 }

@@ -222,6 +222,7 @@ const FLOORS: &[&str] = &[
     "replay::talkers",
     "replay::lines",
     "replay::summary",
+    "replay::columns",
     "replay::report",
     "replay::collector",
     "replay::judge",

@@ -3,6 +3,7 @@
 
 mod clock;
 mod collector;
+mod columns;
 mod error;
 mod explain;
 mod halves;
@@ -37,6 +38,7 @@ use explain::ExplainTarget;
 use judge::{Candidate, Judge};
 use lines::Lines;
 use notes::Notes;
+use report::Report;
 use rows::Names;
 use summary::Summary;
 
@@ -148,7 +150,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<(), ReplayError> {
         (Some(text), false) => text.clone(),
         (Some(text), true) => explain::json(text),
         (None, true) => summary.to_json(),
-        (None, false) => summary.to_string(),
+        (None, false) => report(args, &summary),
     };
     if args.explain.is_none() || explained.is_some() {
         print(args, &text)?;
@@ -233,6 +235,16 @@ fn decide_all(
     }
     progress.finish_and_clear();
     Ok(ReadFrames { frames, broken })
+}
+
+/// Returns the summary as text, as wide as the terminal of its output.
+fn report(args: &ReplayArgs, summary: &Summary) -> String {
+    let is_taken = args.outputs().any(output::is_standard);
+    let width = match is_taken {
+        true => output::width(&io::stderr()),
+        false => output::width(&io::stdout()),
+    };
+    Report { summary, width }.to_string()
 }
 
 /// Prints the summary or explanation: on standard error if a result goes to standard output.

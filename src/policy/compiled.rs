@@ -156,16 +156,19 @@ impl Tables {
         inside: bool,
         effort: &mut Effort,
     ) -> Option<u16> {
-        let values = PerField::of(q, inside);
-        let mut nodes = PerField([NodeId::EMPTY; Field::ALL.len()]);
-        for ((node, table), value) in nodes.0.iter_mut().zip(&self.fields.0).zip(values.0) {
-            if table.is_named {
-                *node = table.node(value);
-            } else {
-                *node = table.open;
-            }
-        }
         let mut first = NO_RULE;
+        if self.arrangement.clusters.is_empty() {
+            return None;
+        }
+        let mut nodes = PerField([NodeId::EMPTY; Field::ALL.len()]);
+        let tables = Field::ALL.into_iter().zip(&self.fields.0);
+        for (node, (field, table)) in nodes.0.iter_mut().zip(tables) {
+            *node = if table.is_named {
+                table.node(field.value(q, inside))
+            } else {
+                table.open
+            };
+        }
         for cluster in &self.arrangement.clusters {
             if cluster.first >= first {
                 continue;

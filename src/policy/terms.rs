@@ -44,24 +44,29 @@ impl<T> PerField<T> {
     }
 }
 
-impl PerField<FieldValue> {
-    /// Returns the values of a session's first packet.
-    pub(super) fn of(q: &NewSession, inside: bool) -> Self {
-        let icmp = q.icmp.and_then(|(kind, code)| {
-            let kind = icmp_block(Protocol(q.protocol), kind)?;
-            Some(FieldValue::Wide(kind.first + u32::from(code)))
-        });
-        Self(Field::ALL.map(|field| match field {
-            Field::Destination => q.dst.into(),
-            Field::Source => q.src.into(),
-            Field::DestinationPort => q.dst_port.into(),
-            Field::SourcePort => q.src_port.into(),
-            Field::Zone => FieldValue::Narrow(q.zone.0),
-            Field::Icmp => icmp.unwrap_or(FieldValue::None),
-            Field::Protocol => FieldValue::Narrow(q.protocol.into()),
-            Field::Direction => FieldValue::Narrow(inside.into()),
-        }))
+impl Field {
+    /// Returns the value of a session's first packet.
+    #[inline]
+    pub(super) fn value(self, q: &NewSession, inside: bool) -> FieldValue {
+        match self {
+            Self::Destination => q.dst.into(),
+            Self::Source => q.src.into(),
+            Self::DestinationPort => q.dst_port.into(),
+            Self::SourcePort => q.src_port.into(),
+            Self::Zone => FieldValue::Narrow(q.zone.0),
+            Self::Icmp => icmp_value(q).unwrap_or(FieldValue::None),
+            Self::Protocol => FieldValue::Narrow(q.protocol.into()),
+            Self::Direction => FieldValue::Narrow(inside.into()),
+        }
     }
+}
+
+/// Returns the number of the type and code of a session's ICMP message; `None` for another
+/// protocol.
+fn icmp_value(q: &NewSession) -> Option<FieldValue> {
+    let (kind, code) = q.icmp?;
+    let kind = icmp_block(Protocol(q.protocol), kind)?;
+    Some(FieldValue::Wide(kind.first + u32::from(code)))
 }
 
 /// Returns the types of ICMP and ICMPv6, each a block of its 256 codes; `None` for another

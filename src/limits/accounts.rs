@@ -322,11 +322,15 @@ impl Accounts {
                 committed: 1,
                 ..live
             };
-            return self.sums.try_add(more, self.max_sessions) && self.take(zone, true);
+            let fits = self.sums.try_add(more, self.max_sessions);
+            if fits {
+                self.take_brought(zone);
+            }
+            return fits;
         }
         // The place may have gone by now. A session that is not sure of its place is not counted
         // among those alive: another zone within its guarantee would be refused meanwhile.
-        if !self.take(zone, false) {
+        if !self.take(zone) {
             return false;
         }
         // New guarantees may stand for places that other zones have taken before, so the number of
@@ -405,15 +409,28 @@ impl Accounts {
             return false;
         }
         // The place is committed to no zone now, and no other caller can take it.
-        self.take(to, true)
+        self.take_brought(to);
+        true
+    }
+
+    /// Counts one more session of a zone, with a place that the caller brings. Gives that place back
+    /// if the zone's guarantee has one.
+    fn take_brought(&self, zone: Zone) {
+        let before = Word::of(self.zone(zone).word.fetch_add(1, Ordering::Relaxed));
+        if before.sessions < before.guarantee {
+            self.sums.sub(Places {
+                committed: 1,
+                live: 0,
+            });
+        }
     }
 
     /// Counts one more session of a zone. Beyond the zone's guarantee it needs a place that is not
-    /// committed, or the one that the caller `brings`.
-    fn take(&self, zone: Zone, brings: bool) -> bool {
+    /// committed.
+    fn take(&self, zone: Zone) -> bool {
         let account = self.zone(zone);
         // Whether a place is in hand beside those of the guarantee.
-        let mut in_hand = brings;
+        let mut in_hand = false;
         let mut seen = account.word.load(Ordering::Relaxed);
         let taken = loop {
             let Word {

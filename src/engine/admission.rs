@@ -18,7 +18,6 @@ use crate::explain::{Step, Trace};
 use crate::flow::{Direction, Flow};
 use crate::limits::{Admitted, Exceeded, LimitAction, LimitScope, Request, Subject};
 use crate::packet::Transport;
-use crate::policy::handling::TcpMode;
 use crate::policy::{Action, Decision, NewSession, RuleId};
 use crate::session::{EndReason, Mark, Newcomer, Opened, SlotId};
 use crate::verdict::{Class, DropReason, Tracked, Verdict};
@@ -413,7 +412,7 @@ impl Engine {
             Opening::Tcp(track) => {
                 slot.track = *track;
                 effects.believed = true;
-                if settings.tcp(rule, candidate.flow.key.zone()).mode != TcpMode::Strict {
+                if !settings.is_strict(rule, candidate.flow.key.zone()) {
                     slot.track.set_liberal();
                 }
             }

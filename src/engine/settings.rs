@@ -18,7 +18,7 @@ use crate::limits::{Accounts, Adaptive, Counts, Limits};
 use crate::packet::Ip;
 use crate::policy::address::AddressMap;
 use crate::policy::handling::{
-    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling,
+    Asymmetric, Handling, LatePacket, Midstream, OptionsMode, TcpHandling, TcpMode,
 };
 use crate::policy::{CompiledPolicy, NewSession, RuleId};
 use crate::reserve::NoMemory;
@@ -70,6 +70,8 @@ pub(super) struct Settings {
     pub(super) any_midstream: bool,
     /// Whether some asymmetric paths may be reported or bypassed.
     pub(super) any_asymmetric: bool,
+    /// Whether some sessions may be tracked other than strictly.
+    any_liberal: bool,
 }
 
 impl Settings {
@@ -98,6 +100,8 @@ impl Settings {
                     .asymmetric
                     .is_some_and(|mode| mode != Asymmetric::Drop)
             });
+        let any_liberal = tcp.mode != TcpMode::Strict
+            || any(&|handling| handling.mode.is_some_and(|mode| mode != TcpMode::Strict));
         let any_strict_options =
             compiled.ip.options == OptionsMode::Strict || compiled.policy.any_strict_options();
         let inside = compiled
@@ -113,6 +117,7 @@ impl Settings {
             ),
             any_midstream,
             any_asymmetric,
+            any_liberal,
             zones: compiled.zones.named().into(),
             tcp,
             zone_hints: ZoneHints::new(
@@ -196,6 +201,12 @@ impl Settings {
     /// Returns the handling of TCP in a zone's sessions that a rule admits.
     pub(super) fn tcp(&self, rule: RuleId, zone: Zone) -> Handling {
         self.policy.handling(rule, self.tcp_in(zone))
+    }
+
+    /// Returns whether a zone's sessions that a rule admits are tracked strictly.
+    #[inline]
+    pub(super) fn is_strict(&self, rule: RuleId, zone: Zone) -> bool {
+        !self.any_liberal || self.tcp(rule, zone).mode == TcpMode::Strict
     }
 
     /// Returns the handling of TCP in a zone, without a rule.

@@ -118,8 +118,24 @@ impl Track {
         if Event::of(segment.flags) != Event::Syn {
             return None;
         }
-        let mut track = Self::default();
-        track.begin_with(Syn::of(segment));
+        let syn = Syn::of(segment);
+        let Side { peer, flags, scale } = syn.side();
+        let responder = Peer {
+            max_ack: syn.first,
+            ..Peer::default()
+        };
+        // Written once: the result is that of `begin_with` on an empty track.
+        let mut track = Self {
+            peers: [peer, responder],
+            last_end: syn.end,
+            last_window: syn.window,
+            last_mark: syn.mark(),
+            scales: scale & 0x0f,
+            flags: [flags.0, 0],
+            position: 0,
+        };
+        track.remember(Event::Syn, Direction::Original);
+        track.set_state(State::SynSent);
         Some(track)
     }
 
@@ -430,5 +446,38 @@ impl Track {
         let is_other = self.other_syn().is_some();
         self.remember_syn(direction, Syn { end: to, ..syn });
         is_other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{TcpFlags, TcpOptions};
+
+    #[test]
+    fn a_new_track_is_an_empty_one_that_begins_with_the_syn() {
+        for scale in [None, Some(0), Some(14)] {
+            for sack_permitted in [false, true] {
+                for (seq, payload_len, window) in [(1, 0, 0), (u32::MAX, 5_000, 1), (7, 9, 65_535)]
+                {
+                    let segment = Segment {
+                        seq: SeqNum(seq),
+                        ack: SeqNum(3),
+                        flags: TcpFlags::SYN,
+                        window,
+                        payload_len,
+                        urgent: 0,
+                        options: TcpOptions {
+                            window_scale: scale,
+                            sack_permitted,
+                            ..TcpOptions::default()
+                        },
+                    };
+                    let mut expected = Track::default();
+                    expected.begin_with(Syn::of(&segment));
+                    assert_eq!(Track::open(&segment), Some(expected));
+                }
+            }
+        }
     }
 }

@@ -272,6 +272,7 @@ impl Engine {
         } = *applicant;
         let new = permit.tracked;
         let request = Request {
+            source: candidate.source,
             is_announced: permit.announced.is_some(),
             replaces: replaces.map(|finished| locked.shard.slab.counted(finished)),
             now: candidate.now,

@@ -196,7 +196,7 @@ impl Engine {
         for short in shorts.iter_mut().flatten() {
             self.prefetch_for(short);
         }
-        self.prefetch_sessions(&located);
+        self.prefetch_sessions(&mut located);
         let mut run = self.run();
         let known = shorts.iter().zip(&parsed).zip(located);
         for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::screen::Screen;
 use super::settings::Settings;
 use crate::flow::Flow;
+use crate::limits::SourceHash;
 use crate::packet::{self, Parsed, Transport};
 use crate::session::{KeyPlace, Micros, TunnelRef};
 use crate::verdict::DropReason;
@@ -14,6 +15,8 @@ use crate::verdict::DropReason;
 pub(super) struct Located {
     pub(super) flow: Flow,
     pub(super) place: KeyPlace,
+    /// The hash of the counts of the packet's sender, if they were prefetched.
+    pub(super) source: Option<SourceHash>,
 }
 
 /// A packet between parsing and verdict.
@@ -23,6 +26,8 @@ pub(super) struct Candidate<'p> {
     pub(super) bytes: &'p [u8],
     pub(super) parsed: &'p Parsed,
     pub(super) flow: Flow,
+    /// The hash of the counts of an end of `flow`, if it is known.
+    pub(super) source: Option<SourceHash>,
     pub(super) now: Micros,
     /// The time `now`, as the caller passed it.
     pub(super) instant: Instant,

@@ -10,7 +10,9 @@ use super::record::NotifiedSender;
 use super::settings::Settings;
 use crate::event::Sink;
 use crate::packet::PROTOCOL_TCP;
-use crate::session::{Ended, Expired, Held, Micros, PutOff, RUN, ShardId, Slab, Slot, SlotId};
+use crate::session::{
+    Ended, Expired, Held, Micros, PutOff, RUN, ShardId, Slab, Slot, SlotId, Steps,
+};
 use crate::track::Lifetime;
 use crate::track::tcp::State;
 
@@ -117,15 +119,18 @@ impl Engine {
                     })
             };
             let tick = now.tick();
-            shard.prefetch_due(tick, budget, |key| {
-                if key.protocol() == PROTOCOL_TCP {
-                    self.graveyard.prefetch(key);
-                }
+            let foreseen = shard.prefetch_due(tick, budget, |key| {
+                (key.protocol() == PROTOCOL_TCP).then(|| self.graveyard.prefetch(key))
             });
+            let steps = Steps {
+                now: tick,
+                most: budget,
+                foreseen,
+            };
             let mut places = batch.iter_mut();
-            shard.expire_some(tick, budget, &mut spare, |step| match step {
-                Expired::Ended(ended) => {
-                    self.bury(shard_id, &ended, now);
+            shard.expire_some(steps, &mut spare, |step| match step {
+                Expired::Ended(ended, hashes) => {
+                    self.bury_foreseen(shard_id, &ended, hashes.as_ref(), now);
                     if let Some(place) = places.next() {
                         *place = Some(ended);
                     }

@@ -163,6 +163,7 @@ impl Engine {
         }
         let moved = Candidate {
             flow: Flow { key, source },
+            source: None,
             // The tunnel of this path is not the tunnel for packets of the session.
             tunnel: TunnelRef::NONE,
             flow_bits: 0,

@@ -172,6 +172,7 @@ impl Engine {
                 effects.bypassed |= !known;
                 let moved = Candidate {
                     flow,
+                    source: None,
                     flow_bits: 0,
                     ..*candidate
                 };

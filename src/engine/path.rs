@@ -43,7 +43,11 @@ impl Engine {
     ) -> Option<Located> {
         let flow = Flow::of(zone, parsed)?;
         let place = known.unwrap_or_else(|| self.table.place(&flow.key));
-        Some(Located { flow, place })
+        Some(Located {
+            flow,
+            place,
+            source: None,
+        })
     }
 
     #[inline]
@@ -182,12 +186,20 @@ impl Engine {
     ) -> Verdict {
         match (located, &parsed.transport) {
             // 4. The session's lock.
-            (Some(Located { flow, place }), _) => {
+            (
+                Some(Located {
+                    flow,
+                    place,
+                    source,
+                }),
+                _,
+            ) => {
                 trace.step(|| Step::Key(flow.key, place.shard.0));
                 let candidate = Candidate {
                     bytes: packet.bytes,
                     parsed,
                     flow,
+                    source,
                     now: self.origin.micros(packet.now),
                     instant: packet.now,
                     tunnel: packet.tunnel,

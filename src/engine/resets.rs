@@ -13,7 +13,8 @@ use crate::policy::RuleId;
 use crate::policy::handling::LatePacket;
 use crate::reset::{Numbers, Reset, ResetOf, Unsent};
 use crate::session::{
-    EndReason, Ended, Micros, Remembered, SessionId, SessionUid, ShardId, Tombstone, TunnelRef,
+    EndReason, Ended, Hashes, KeyPlace, Micros, Remembered, SessionId, SessionUid, ShardId,
+    Tombstone, TunnelRef,
 };
 use crate::track::tcp::{Event, State};
 use crate::verdict::{Class, DropReason, Late, Reply, Tracked, Verdict};
@@ -68,6 +69,25 @@ impl Engine {
     /// Records a TCP session that has ended before its connection did, as far as is known. The
     /// caller holds the shard's lock, so that a packet finds either the session or its tombstone.
     pub(super) fn bury(&self, shard: ShardId, ended: &Ended, now: Micros) {
+        self.bury_foreseen(shard, ended, None, now);
+    }
+
+    /// Records a session like [`Engine::bury`]; `known` are its hashes, if they are known.
+    pub(super) fn bury_foreseen(
+        &self,
+        shard: ShardId,
+        ended: &Ended,
+        known: Option<&Hashes>,
+        now: Micros,
+    ) {
+        let key = &ended.slot.key;
+        let place = || match known {
+            Some(known) => KeyPlace {
+                shard,
+                hash: known.index,
+            },
+            None => self.table.place(key),
+        };
         let remembered = matches!(
             ended.reason,
             EndReason::Timeout
@@ -82,15 +102,13 @@ impl Engine {
                 .forget(self.table.id(shard, ended.id, ended.slot.generation));
         }
         if ended.slot.key.protocol() != PROTOCOL_TCP {
-            self.ended
-                .note(self.table.place(&ended.slot.key), ended.reason, now);
+            self.ended.note(place(), ended.reason, now);
             return;
         }
         let state = ended.slot.track.state();
         if matches!(state, State::SynSent | State::SynSent2 | State::SynRecv) {
             // The SYN was forwarded, and may still be answered.
-            let place = self.table.place(&ended.slot.key);
-            self.cut.note(place, Cut::Syn, now);
+            self.cut.note(place(), Cut::Syn, now);
         }
         let is_open = !matches!(
             state,
@@ -98,15 +116,20 @@ impl Engine {
         );
         // A tombstone of an earlier session of these ends is obsolete. If neither end considers the
         // connection open, no other takes its place.
+        let tombstone_hash = known.and_then(|known| known.tombstone);
         if !remembered || !is_open {
-            self.graveyard.forget(&ended.slot.key);
+            match tombstone_hash {
+                Some(hash) => self.graveyard.forget_at(hash, key),
+                None => self.graveyard.forget(key),
+            }
             return;
         }
         let id = self.table.id(shard, ended.id, ended.slot.generation);
         let rule = RuleId(ended.cold.rule);
         let mut tombstone = Tombstone::new(&ended.slot, id, rule, ended.reason, now);
         tombstone.tunnels = ended.tunnels;
-        self.graveyard.bury(tombstone);
+        let hash = tombstone_hash.unwrap_or_else(|| self.graveyard.hash(key));
+        self.graveyard.bury_at(hash, &tombstone);
     }
 
     /// Sends a RST to both ends of an established TCP session that has ended. Each RST has the

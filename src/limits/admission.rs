@@ -57,9 +57,18 @@ impl Subject<'_> {
     }
 }
 
+/// The hash of the entry of an end of a session that has begun it, or may begin it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SourceHash {
+    end: End,
+    hash: KeyHash,
+}
+
 /// Circumstances of a new session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'r> {
+    /// The hash of the entry of an end of the session's key, if it is known.
+    pub(crate) source: Option<SourceHash>,
     /// A control session has announced it: no rate holds for it.
     pub(crate) is_announced: bool,
     /// A finished session that ends for it if it is admitted, and the entries that it is counted
@@ -137,21 +146,39 @@ impl Accounts {
     /// Prefetches the part of the counts of an initiator that is read first. Returns the hash by
     /// which [`Accounts::prefetch_source`] prefetches the rest. Takes no lock.
     #[inline]
-    pub(crate) fn prefetch_counts(&self, key: &FlowKey, initiator: End) -> KeyHash {
+    pub(crate) fn prefetch_counts(&self, key: &FlowKey, initiator: End) -> SourceHash {
         let rule = RuleId::DEFAULT;
         let subject = Subject {
             key,
             initiator,
             rule,
         };
-        self.counted
-            .prefetch_set(&subject.entry(self, Kind::Source))
+        let source = subject.entry(self, Kind::Source);
+        SourceHash {
+            end: initiator,
+            hash: self.counted.prefetch_set(&source),
+        }
     }
 
     /// Prefetches the counts of an initiator.
     #[inline]
-    pub(crate) fn prefetch_source(&self, source: KeyHash) {
-        self.counted.prefetch_entry(source);
+    pub(crate) fn prefetch_source(&self, source: SourceHash) {
+        self.counted.prefetch_entry(source.hash);
+    }
+
+    /// Returns the hash of an entry of a session; that of its source may be known.
+    #[inline]
+    fn hash(
+        &self,
+        subject: &Subject<'_>,
+        kind: Kind,
+        entry: &Key,
+        known: Option<SourceHash>,
+    ) -> KeyHash {
+        match known {
+            Some(source) if kind == Kind::Source && source.end == subject.initiator => source.hash,
+            _ => self.counted.hash(entry),
+        }
     }
 
     /// Counts a new session, unless that exceeds a limit.
@@ -243,10 +270,15 @@ impl Accounts {
         bounds: Bounds,
         replaces_one: bool,
     ) -> Result<(), Exceeded> {
-        let value = bounds.max_sessions.unwrap_or(u32::MAX);
+        let count = self.rule(subject.rule);
+        let Some(value) = bounds.max_sessions else {
+            // Threads share the counter: an addition waits for its cache line once.
+            count.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        };
         let most = value.saturating_add(u32::from(replaces_one));
         let more = |sessions: u32| (sessions < most).then_some(sessions + 1);
-        self.rule(subject.rule)
+        count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .map(drop)
             .map_err(|count| Exceeded {
@@ -278,11 +310,12 @@ impl Accounts {
             replaces_one: request.replaces_one_of(self, kind, &entry),
             half_open: bounds.max_half_open_per_source.filter(|_| is_source),
             rate: rate.filter(|_| is_source && !request.is_announced),
-            room: (kind == Kind::Source).then(room),
+            room: (kind == Kind::Source).then_some(&room),
             standing,
             now: request.now,
         };
-        let excess = match self.counted.begin(&entry, &ask) {
+        let hash = self.hash(subject, kind, &entry, request.source);
+        let excess = match self.counted.begin_at(hash, &entry, &ask) {
             Ok(()) => return Ok(()),
             Err(excess) => excess,
         };
@@ -291,8 +324,8 @@ impl Accounts {
             Excess::Sessions(count) => (Limit::PerDestination, ask.sessions, count),
             Excess::HalfOpen(count) => (Limit::HalfOpenPerSource, ask.half_open, count),
             Excess::Rate => (Limit::RatePerSource, rate, rate.unwrap_or(0)),
-            Excess::Share(count) => {
-                let room = u32::try_from(ask.room.unwrap_or(0)).unwrap_or(u32::MAX);
+            Excess::Share { count, room } => {
+                let room = u32::try_from(room).unwrap_or(u32::MAX);
                 (Limit::SourceShare, Some(room), count)
             }
         };
@@ -325,10 +358,18 @@ impl Accounts {
     }
 
     /// Counts the end of a session by its source and destination. [`Accounts::depart`] counts the
-    /// end by zone and rule.
-    pub(crate) fn ended(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
+    /// end by zone and rule. `source` is the hash of the entry of its source, if it is known.
+    pub(crate) fn ended(
+        &self,
+        subject: Subject<'_>,
+        counts: Counts,
+        standing: Standing,
+        source: Option<SourceHash>,
+    ) {
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
-            self.counted.end(&subject.entry(self, kind), standing);
+            let entry = subject.entry(self, kind);
+            let hash = self.hash(&subject, kind, &entry, source);
+            self.counted.end_at(hash, &entry, standing);
         }
     }
 

@@ -57,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 /// The key of an entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Eq)]
 pub(crate) struct Key {
     /// The two halves of the first address of the prefix.
     prefix: [u64; 2],
@@ -84,15 +84,32 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Returns the fields beside the prefix as one number.
+    #[inline]
+    const fn numbers(&self) -> u64 {
+        let numbers = (self.zone as u64) << 32 | (self.rule as u64) << 16;
+        numbers | (self.kind as u64) << 8 | self.v6 as u64
+    }
+}
+
+impl PartialEq for Key {
+    /// Compares three words with one branch.
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        let ([high, low], [other_high, other_low]) = (self.prefix, other.prefix);
+        (high ^ other_high) | (low ^ other_low) | (self.numbers() ^ other.numbers()) == 0
+    }
+}
+
 impl Hash for Key {
     /// Writes three words: faster than field by field.
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let [high, low] = self.prefix;
-        let numbers = u64::from(self.zone) << 32 | u64::from(self.rule) << 16;
         state.write_u64(high);
         state.write_u64(low);
-        state.write_u64(numbers | (self.kind as u64) << 8 | u64::from(self.v6));
+        state.write_u64(self.numbers());
     }
 }
 
@@ -140,8 +157,8 @@ impl Holding {
 }
 
 /// Bounds that one more session of a prefix is held against.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ask {
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Ask<'r> {
     /// The bound on sessions.
     pub(crate) sessions: Option<u32>,
     /// The new session takes the place of one of the prefix, which is not counted against it.
@@ -150,9 +167,9 @@ pub(crate) struct Ask {
     pub(crate) half_open: Option<u32>,
     /// New sessions per second.
     pub(crate) rate: Option<u32>,
-    /// Places that are free, or hold sessions that may be evicted: a large source must leave them
-    /// to others.
-    pub(crate) room: Option<usize>,
+    /// Returns the places that are free, or hold sessions that may be evicted: a large source must
+    /// leave them to others. Called for a large source only.
+    pub(crate) room: Option<&'r dyn Fn() -> usize>,
     pub(crate) standing: Standing,
     pub(crate) now: Micros,
 }
@@ -163,11 +180,14 @@ pub(crate) enum Excess {
     Sessions(u32),
     HalfOpen(u32),
     Rate,
-    /// The source has this many sessions, and no more places are left to others.
-    Share(u32),
+    /// The source has `count` sessions, and no more places are left to others than `room` says.
+    Share {
+        count: u32,
+        room: usize,
+    },
 }
 
-impl Ask {
+impl Ask<'_> {
     fn check(&self, holding: Holding) -> Result<(), Excess> {
         let Holding {
             sessions,
@@ -181,11 +201,14 @@ impl Ask {
         if self.standing.half_open && self.half_open.is_some_and(|most| half_open >= most) {
             return Err(Excess::HalfOpen(half_open));
         }
-        if let Some(room) = self.room
-            && sessions >= SMALL_SOURCE
+        if sessions >= SMALL_SOURCE
+            && let Some(room) = self.room.map(|room| room())
             && sessions as usize >= room.saturating_sub(holding.evictable() as usize)
         {
-            return Err(Excess::Share(sessions));
+            return Err(Excess::Share {
+                count: sessions,
+                room,
+            });
         }
         Ok(())
     }
@@ -250,6 +273,35 @@ const fn tag(hash: u64) -> u8 {
     (hash >> 56) as u8 | 1
 }
 
+/// The places of a set that have a tag: the highest bit of each byte.
+#[derive(Debug, Clone, Copy)]
+struct Tagged(u64);
+
+impl Tagged {
+    /// Compares all tags at once, without a branch.
+    #[inline(always)]
+    const fn new(tags: [u8; WAYS], tag: u8) -> Self {
+        const LOWER: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+        let differs = u64::from_le_bytes(tags) ^ (tag as u64 * 0x0101_0101_0101_0101);
+        // The highest bit of a byte is clear only if all of its bits are.
+        Self(!(((differs & LOWER) + LOWER) | differs | LOWER))
+    }
+}
+
+impl Iterator for Tagged {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let place = self.0.trailing_zeros() as usize / 8;
+        self.0 &= self.0 - 1;
+        Some(place)
+    }
+}
+
 /// A set. What a search for the lightest entry reads fills one cache line with the lock; an entry
 /// is read only for a key that has its tag.
 #[derive(Debug)]
@@ -279,14 +331,17 @@ impl Set {
         entries: [Entry::EMPTY; WAYS],
     };
 
+    /// Returns the places of a tag.
+    #[inline(always)]
+    fn tagged(&self, tag: u8) -> Tagged {
+        Tagged::new(self.tags, tag)
+    }
+
     /// Returns the place of a key.
     #[inline]
     fn find(&self, tag: u8, key: &Key) -> Option<usize> {
-        let places = self.tags.iter().zip(&self.entries);
-        places
-            .enumerate()
-            .find(|(_, (each, entry))| **each == tag && entry.key == *key)
-            .map(|(place, _)| place)
+        let is_own = |place: &usize| self.entries.get(*place).is_some_and(|own| own.key == *key);
+        self.tagged(tag).find(is_own)
     }
 
     fn holding(&self, place: usize) -> Holding {
@@ -349,7 +404,7 @@ impl Set {
     /// lightest. Reads no entry.
     #[inline]
     fn prefetch_entry(&self, tag: u8) {
-        let place = match self.tags.iter().position(|each| *each == tag) {
+        let place = match self.tagged(tag).next() {
             Some(place) => place,
             None if !self.any_due => self.lightest_by_use(),
             // The debts to a rate are in the entries.
@@ -374,7 +429,7 @@ impl Set {
     }
 }
 
-/// Hash of a key, for prefetching its entry.
+/// Hash of a key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyHash(u64);
 
@@ -420,10 +475,15 @@ impl CountedTable {
         Self::sets(max_sessions) * size_of::<Locked>()
     }
 
+    /// Returns the hash of a key.
+    #[inline]
+    pub(super) fn hash(&self, key: &Key) -> KeyHash {
+        KeyHash(self.hasher.hash_one(key))
+    }
+
     /// Returns the set of a key, and the key's tag there.
     #[inline]
-    fn set(&self, key: &Key) -> Option<(&Mutex<Set>, u8)> {
-        let hash = self.hasher.hash_one(key);
+    fn set(&self, KeyHash(hash): KeyHash) -> Option<(&Mutex<Set>, u8)> {
         let Locked(set) = self.sets.get(hash as usize & (self.sets.len() - 1))?;
         Some((set, tag(hash)))
     }
@@ -431,7 +491,7 @@ impl CountedTable {
     /// Prefetches the part of a key's set that is read first. Takes no lock.
     #[inline]
     pub(super) fn prefetch_set(&self, key: &Key) -> KeyHash {
-        let hash = self.hasher.hash_one(key);
+        let KeyHash(hash) = self.hash(key);
         prefetch_index(&self.sets, hash as usize & (self.sets.len() - 1));
         KeyHash(hash)
     }
@@ -440,17 +500,21 @@ impl CountedTable {
     /// if another thread holds the set's lock.
     #[inline]
     pub(super) fn prefetch_entry(&self, hash: KeyHash) {
-        let KeyHash(hash) = hash;
-        if let Some(Locked(set)) = self.sets.get(hash as usize & (self.sets.len() - 1))
+        if let Some((set, tag)) = self.set(hash)
             && let Some(set) = set.try_lock()
         {
-            set.prefetch_entry(tag(hash));
+            set.prefetch_entry(tag);
         }
     }
 
     /// Counts one more session of a prefix, if that exceeds nothing that it is held against.
-    pub(crate) fn begin(&self, key: &Key, ask: &Ask) -> Result<(), Excess> {
-        let Some((set, tag)) = self.set(key) else {
+    pub(crate) fn begin(&self, key: &Key, ask: &Ask<'_>) -> Result<(), Excess> {
+        self.begin_at(self.hash(key), key, ask)
+    }
+
+    /// Counts like [`CountedTable::begin`]; `hash` is that of the key.
+    pub(super) fn begin_at(&self, hash: KeyHash, key: &Key, ask: &Ask<'_>) -> Result<(), Excess> {
+        let Some((set, tag)) = self.set(hash) else {
             return Ok(());
         };
         let mut set = set.lock();
@@ -476,9 +540,9 @@ impl CountedTable {
         Ok(())
     }
 
-    /// Changes the counts of a prefix that is known.
-    fn update(&self, key: &Key, change: impl FnOnce(&mut Holding)) {
-        let Some((set, tag)) = self.set(key) else {
+    /// Changes the counts of a prefix that is known; `hash` is that of its key.
+    fn update(&self, hash: KeyHash, key: &Key, change: impl FnOnce(&mut Holding)) {
+        let Some((set, tag)) = self.set(hash) else {
             return;
         };
         let mut set = set.lock();
@@ -489,17 +553,22 @@ impl CountedTable {
 
     /// Counts the end of a session.
     pub(crate) fn end(&self, key: &Key, standing: Standing) {
-        self.update(key, |holding| holding.remove(standing));
+        self.end_at(self.hash(key), key, standing);
+    }
+
+    /// Counts like [`CountedTable::end`]; `hash` is that of the key.
+    pub(super) fn end_at(&self, hash: KeyHash, key: &Key, standing: Standing) {
+        self.update(hash, key, |holding| holding.remove(standing));
     }
 
     /// Counts the change of a session's standing.
     pub(crate) fn change(&self, key: &Key, before: Standing, after: Standing) {
-        self.update(key, |holding| holding.change(before, after));
+        self.update(self.hash(key), key, |holding| holding.change(before, after));
     }
 
     /// Returns the known counts of a prefix.
     pub(crate) fn holding(&self, key: &Key) -> Holding {
-        let Some((set, tag)) = self.set(key) else {
+        let Some((set, tag)) = self.set(self.hash(key)) else {
             return Holding::default();
         };
         let set = set.lock();
@@ -551,7 +620,7 @@ mod tests {
         Key::new(Kind::Source, Zone::DEFAULT, RuleId::DEFAULT, address, false)
     }
 
-    fn ask() -> Ask {
+    fn ask() -> Ask<'static> {
         Ask {
             standing: OPEN,
             now: Micros(1),
@@ -673,20 +742,21 @@ mod tests {
     #[test]
     fn a_large_source_leaves_as_much_as_it_has() {
         let table = table();
-        let with = |room| Ask {
+        let with = |room: &'static dyn Fn() -> usize| Ask {
             room: Some(room),
             standing: DONE,
             ..ask()
         };
         for _ in 0..SMALL_SOURCE {
             assert_eq!(
-                table.begin(&source(1), &with(0)),
+                table.begin(&source(1), &with(&|| 0)),
                 Ok(()),
                 "small sources are not bound"
             );
         }
-        assert_eq!(table.begin(&source(1), &with(64)), Err(Excess::Share(64)));
-        assert_eq!(table.begin(&source(1), &with(65)), Ok(()));
+        let refused = |count, room| Err(Excess::Share { count, room });
+        assert_eq!(table.begin(&source(1), &with(&|| 64)), refused(64, 64));
+        assert_eq!(table.begin(&source(1), &with(&|| 65)), Ok(()));
         // Places that the source itself could lose are not left to others.
         for _ in 0..10 {
             table
@@ -699,8 +769,8 @@ mod tests {
                 )
                 .unwrap();
         }
-        assert_eq!(table.begin(&source(1), &with(85)), Err(Excess::Share(75)));
-        assert_eq!(table.begin(&source(1), &with(86)), Ok(()));
+        assert_eq!(table.begin(&source(1), &with(&|| 85)), refused(75, 85));
+        assert_eq!(table.begin(&source(1), &with(&|| 86)), Ok(()));
     }
 
     proptest! {

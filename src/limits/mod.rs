@@ -25,7 +25,7 @@ mod tally;
 
 pub(crate) use self::accounts::{Accounts, Departures};
 pub(crate) use self::adaptive::Adaptive;
-pub(crate) use self::admission::{Admitted, Counts, Request, Subject};
+pub(crate) use self::admission::{Admitted, Counts, Request, SourceHash, Subject};
 pub(crate) use self::notices::Notices;
 pub(crate) use self::prefix::Prefixes;
 pub use self::set::LimitSet;
@@ -188,14 +188,20 @@ pub(crate) struct Bounds {
 
 impl Bounds {
     /// Returns whether any bound is by source or destination.
-    pub(crate) fn has_entries(&self) -> bool {
-        let counts = Self {
-            max_sessions: None,
-            action: LimitAction::default(),
-            scope: LimitScope::default(),
-            ..*self
-        };
-        counts != Self::default()
+    pub(crate) const fn has_entries(&self) -> bool {
+        let Self {
+            max_sessions: _,
+            max_per_source,
+            max_per_destination,
+            max_half_open_per_source,
+            new_per_second_per_source,
+            action: _,
+            scope: _,
+        } = self;
+        max_per_source.is_some()
+            | max_per_destination.is_some()
+            | max_half_open_per_source.is_some()
+            | new_per_second_per_source.is_some()
     }
 }
 

@@ -99,7 +99,7 @@ impl Shard {
             let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);
             self.finish(run);
             match step {
-                Expired::Ended(ended) => {
+                Expired::Ended(ended, _) => {
                     let is_granted = self.accounts.claim(zone);
                     return Some(Room { ended, is_granted });
                 }

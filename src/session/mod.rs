@@ -25,7 +25,7 @@ pub(crate) mod time;
 mod tombstone;
 mod wheel;
 
-pub(crate) use due::{Expired, RUN};
+pub(crate) use due::{Expired, Hashes, RUN, Steps};
 pub(crate) use eviction::Newcomer;
 pub(crate) use handover::PutOff;
 pub(crate) use judging::{Judging, SLICE, Tally, Unjudged};

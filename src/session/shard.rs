@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::EndReason;
+use super::due::Hashes;
 use super::id::{SessionUid, SlotId, TunnelRef};
 use super::index::{Index, Places};
 use super::judging::Unjudged;
@@ -420,39 +421,34 @@ impl Shard {
 
     /// Ends a session whose place the caller hands over.
     pub(super) fn unlink(&mut self, slot: SlotId, reason: EndReason) -> Ended {
-        let (ended, standing) = self.free(slot, reason);
+        let (ended, standing) = self.free(slot, reason, None);
         let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
         self.accounts
             .depart(&mut Departures::without_place(zone, rule, standing));
         ended
     }
 
-    /// Ends a session; the caller counts the departures before it releases the lock.
-    #[inline]
-    pub(super) fn take_out(
-        &mut self,
-        slot: SlotId,
-        reason: EndReason,
-        departures: &mut Departures,
-    ) -> Ended {
-        let (ended, standing) = self.free(slot, reason);
-        let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
-        departures.add(&self.accounts, zone, rule, standing);
-        ended
-    }
-
-    /// Frees the slot of a session that ends. The session is still counted by zone and rule.
+    /// Frees the slot of a session that ends. The session is still counted by zone and rule. `known`
+    /// are its hashes, if they were computed before.
     #[inline(always)]
-    fn free(&mut self, id: SlotId, reason: EndReason) -> (Ended, Standing) {
+    pub(super) fn free(
+        &mut self,
+        id: SlotId,
+        reason: EndReason,
+        known: Option<&Hashes>,
+    ) -> (Ended, Standing) {
         let slot = self.slab.hot(id);
-        let (hash, class) = (self.hash(&slot.key), slot.eviction_class());
+        let hash = known.map_or_else(|| self.hash(&slot.key), |known| known.index);
+        debug_assert_eq!(hash, self.hash(&slot.key));
+        let class = slot.eviction_class();
         let standing = Standing::of(slot.key.protocol(), class);
         let removed = self.index.remove(hash, id.0);
         debug_assert!(removed, "a session in use stands in the index");
         self.wheel.take(&mut self.slab, id.0);
         self.add(class, -1);
         let (subject, counts) = self.slab.counted(id);
-        self.accounts.ended(subject, counts, standing);
+        let source = known.map(|known| known.source);
+        self.accounts.ended(subject, counts, standing, source);
         let ended = Ended {
             id,
             slot: *self.slab.hot(id),

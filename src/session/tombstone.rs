@@ -123,6 +123,10 @@ impl Tombstone {
     }
 }
 
+/// Hash of a key among the tombstones.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TombstoneHash(u64);
+
 /// All tombstones.
 #[derive(Debug)]
 pub(crate) struct Graveyard {
@@ -184,8 +188,15 @@ impl Graveyard {
         hash as usize & self.parts.len().wrapping_sub(1)
     }
 
-    fn part(&self, key: &FlowKey) -> Option<(&Mutex<Part>, u32)> {
-        let hash = self.hasher.hash_one(key);
+    /// Returns the hash of a key.
+    #[inline]
+    pub(crate) fn hash(&self, key: &FlowKey) -> TombstoneHash {
+        TombstoneHash(self.hasher.hash_one(key))
+    }
+
+    /// Returns the part of a key, and the hash of the key there.
+    #[inline]
+    fn part(&self, TombstoneHash(hash): TombstoneHash) -> Option<(&Mutex<Part>, u32)> {
         let part = self.parts.get(self.number(hash))?;
         Some((part, (hash >> 32) as u32))
     }
@@ -193,7 +204,12 @@ impl Graveyard {
     /// Adds a session. In a full part another tombstone is displaced; see the [module](self).
     /// If one conversation has two tombstones, the newer counts.
     pub(crate) fn bury(&self, tombstone: Tombstone) {
-        let Some((part, hash)) = self.part(&tombstone.key) else {
+        self.bury_at(self.hash(&tombstone.key), &tombstone);
+    }
+
+    /// Adds a session like [`Graveyard::bury`]; `hash` is that of its key.
+    pub(crate) fn bury_at(&self, hash: TombstoneHash, tombstone: &Tombstone) {
+        let Some((part, hash)) = self.part(hash) else {
             return;
         };
         let mut part = part.lock();
@@ -209,21 +225,29 @@ impl Graveyard {
         }
     }
 
-    /// Prefetches the index entries of a conversation. Takes no lock.
+    /// Prefetches the index entries of a conversation. Returns the hash of its key. Takes no lock.
     #[inline]
-    pub(crate) fn prefetch(&self, key: &FlowKey) {
-        let hash = self.hasher.hash_one(key);
+    pub(crate) fn prefetch(&self, key: &FlowKey) -> TombstoneHash {
+        let TombstoneHash(hash) = self.hash(key);
         if let Some(outline) = self.outlines.get(self.number(hash)) {
             outline.prefetch((hash >> 32) as u32);
         }
+        TombstoneHash(hash)
     }
 
     /// Removes the tombstone of a conversation.
     pub(crate) fn forget(&self, key: &FlowKey) {
+        if self.len() > 0 {
+            self.forget_at(self.hash(key), key);
+        }
+    }
+
+    /// Removes the tombstone of a conversation; `hash` is that of its key.
+    pub(crate) fn forget_at(&self, hash: TombstoneHash, key: &FlowKey) {
         if self.len() == 0 {
             return;
         }
-        let Some((part, hash)) = self.part(key) else {
+        let Some((part, hash)) = self.part(hash) else {
             return;
         };
         let mut part = part.lock();
@@ -238,7 +262,7 @@ impl Graveyard {
         if self.len() == 0 {
             return None;
         }
-        let (part, hash) = self.part(key)?;
+        let (part, hash) = self.part(self.hash(key))?;
         let part = part.lock();
         let found = part.get(part.find(hash, key)?)?;
         self.lasts(found, now).then_some(*found)
@@ -284,7 +308,7 @@ impl Graveyard {
     /// Records that the challenge ACK of an end is answered; returns `false` if one was answered
     /// before.
     pub(crate) fn challenge(&self, key: &FlowKey, direction: Direction) -> bool {
-        let Some((part, hash)) = self.part(key) else {
+        let Some((part, hash)) = self.part(self.hash(key)) else {
             return false;
         };
         let mut part = part.lock();

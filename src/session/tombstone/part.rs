@@ -200,9 +200,9 @@ impl Part {
     }
 
     /// Adds a tombstone whose conversation has none. The tombstone that it displaces is lost.
-    pub(super) fn add(&mut self, hash: u32, tombstone: Tombstone, lifetime_us: u64) {
+    pub(super) fn add(&mut self, hash: u32, tombstone: &Tombstone, lifetime_us: u64) {
         if self.free.is_empty() && self.places.len() >= self.capacity {
-            if let Some(place) = self.gives_way(&tombstone, lifetime_us) {
+            if let Some(place) = self.gives_way(tombstone, lifetime_us) {
                 self.replace(place, hash, tombstone);
             }
             self.prefetch_oldest();
@@ -215,7 +215,7 @@ impl Part {
                 self.orders.push(0);
                 self.links_of_all.push(Links::NONE);
                 self.links_of_zones.push(Links::NONE);
-                self.places.push(tombstone);
+                self.places.push(*tombstone);
                 (self.places.len() - 1) as u32
             }
         };
@@ -227,7 +227,7 @@ impl Part {
     }
 
     /// Puts a tombstone in the place of another one.
-    fn replace(&mut self, place: u32, hash: u32, tombstone: Tombstone) {
+    fn replace(&mut self, place: u32, hash: u32, tombstone: &Tombstone) {
         let Some(displaced) = self.get(place).map(|displaced| displaced.key.zone()) else {
             return;
         };
@@ -251,9 +251,9 @@ impl Part {
     }
 
     /// Writes a tombstone in a free place, and enters the place in the index.
-    fn fill(&mut self, place: u32, hash: u32, tombstone: Tombstone) {
+    fn fill(&mut self, place: u32, hash: u32, tombstone: &Tombstone) {
         if let Some(own) = self.get_mut(place) {
-            *own = tombstone;
+            *own = *tombstone;
         }
         if let Some(own) = self.hashes.get_mut(place as usize) {
             *own = hash;

@@ -72,7 +72,7 @@ pub(super) fn note_events(
     direction: Direction,
     letters: HistoryEvents,
 ) {
-    for letter in letters.into_iter().flatten() {
+    for letter in letters.iter().flatten().copied() {
         if !shard.slab.hot(number).letter_noted(letter, direction) {
             let cold = shard.slab.cold_mut(number);
             let mut history = cold.history();

@@ -142,7 +142,16 @@ impl History {
     /// Returns whether the history has a letter for a direction.
     #[must_use]
     pub fn contains(self, letter: Letter, direction: Direction) -> bool {
-        self.letters().any(|each| each == (letter, direction))
+        const LOWEST: u64 = 0x1111_1111_1111_1111;
+        let code = letter.code(direction);
+        if code == 0 {
+            // The places after the last letter have this code too.
+            return self.letters().any(|each| each == (letter, direction));
+        }
+        // All places are compared at once: a place of the letter becomes 0, and a subtraction sets
+        // its highest bit.
+        let differs = self.0 ^ (code * LOWEST);
+        differs.wrapping_sub(LOWEST) & !differs & (LOWEST << 3) != 0
     }
 
     /// Adds a letter at its first appearance, if the rules in this module's documentation allow it.
@@ -191,6 +200,23 @@ pub(crate) fn history(letters: &str) -> History {
 mod tests {
     use super::*;
     use Direction::{Original, Reply};
+
+    #[test]
+    fn a_history_contains_the_letters_that_it_lists() {
+        for text in ["", "S", "ShADAdAFr", "ShAaDdFfRrWwT", "dDtTwWrRfFaAsS"] {
+            let history = history(text);
+            let listed: Vec<_> = history.letters().collect();
+            for direction in [Original, Reply] {
+                for letter in Letter::ALL {
+                    assert_eq!(
+                        history.contains(letter, direction),
+                        listed.contains(&(letter, direction)),
+                        "{history} {letter:?} {direction:?}"
+                    );
+                }
+            }
+        }
+    }
 
     #[test]
     fn letters_stand_in_order_of_first_appearance() {

@@ -125,15 +125,11 @@ impl Engine {
             let steps = Steps {
                 now: tick,
                 most: budget,
-                foreseen,
+                foreseen: &foreseen,
             };
-            let mut places = batch.iter_mut();
-            shard.expire_some(steps, &mut spare, |step| match step {
+            shard.expire_some(steps, &mut batch, &mut spare, |step| match step {
                 Expired::Ended(ended, hashes) => {
-                    self.bury_foreseen(shard_id, &ended, hashes.as_ref(), now);
-                    if let Some(place) = places.next() {
-                        *place = Some(ended);
-                    }
+                    self.bury_foreseen(shard_id, ended, hashes.as_ref(), now);
                     done.ended += 1;
                 }
                 Expired::Moved => done.moved += 1,

@@ -1,7 +1,6 @@
 //! Expiry of the sessions of a shard: those whose deadlines have come; and the slots that become
 //! free.
 
-use super::EndReason;
 use super::id::SlotId;
 use super::outline::prefetch_address;
 use super::shard::{Ended, Shard, Slab};
@@ -31,27 +30,12 @@ pub(crate) struct Hashes {
 
 /// Sessions that are due, in the order in which they will end, as far as is known.
 #[derive(Debug, Default)]
-pub(crate) struct Foreseen {
-    sessions: [Option<(SlotId, Hashes)>; RUN],
-    /// Number of steps done.
-    done: usize,
-}
-
-impl Foreseen {
-    /// Returns the hashes of the session of the next step. A session that was not foreseen has
-    /// none.
-    #[inline]
-    fn step(&mut self, slot: SlotId) -> Option<Hashes> {
-        let foreseen = self.sessions.get(self.done).copied().flatten();
-        self.done += 1;
-        foreseen.and_then(|(own, hashes)| (own == slot).then_some(hashes))
-    }
-}
+pub(crate) struct Foreseen([Option<(SlotId, Hashes)>; RUN]);
 
 /// Step that [`Shard::expire`] has done.
-pub(crate) enum Expired {
+pub(crate) enum Expired<'p> {
     /// A session has ended; its hashes, if they are known.
-    Ended(Ended, Option<Hashes>),
+    Ended(&'p Ended, Option<Hashes>),
     /// A refreshed session was rescheduled.
     Moved,
     /// No session is due yet.
@@ -59,22 +43,34 @@ pub(crate) enum Expired {
 }
 
 /// Steps that [`Shard::expire_some`] is to do.
-pub(crate) struct Steps {
+pub(crate) struct Steps<'f> {
     /// The tick at which sessions are due.
     pub(crate) now: u32,
     /// The greatest number of steps.
     pub(crate) most: usize,
-    pub(crate) foreseen: Foreseen,
+    /// The result of [`Shard::prefetch_due`].
+    pub(crate) foreseen: &'f Foreseen,
 }
 
 /// Steps under one hold of the shard's lock.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct Run<'f> {
     /// The earliest list of the wheel. A session that is rescheduled goes to a later list, so this
     /// one stays the earliest until it is empty.
     list: Option<Due>,
-    foreseen: Foreseen,
+    foreseen: &'f [Option<(SlotId, Hashes)>],
     departures: Departures,
+}
+
+impl Run<'_> {
+    /// Returns the hashes of the session of the next step. A session that was not foreseen has
+    /// none.
+    #[inline]
+    fn step(&mut self, slot: SlotId) -> Option<Hashes> {
+        let (first, others) = self.foreseen.split_first()?;
+        self.foreseen = others;
+        first.and_then(|(own, hashes)| (own == slot).then_some(hashes))
+    }
 }
 
 impl Shard {
@@ -109,7 +105,7 @@ impl Shard {
         }
         let earliest = self.wheel.earliest().filter(|due| due.tick <= now);
         let mut next = earliest.map(|due| self.wheel.first(due));
-        for place in foreseen.sessions.iter_mut().take(count) {
+        for place in foreseen.0.iter_mut().take(count) {
             let Some(slot) = next.filter(|slot| *slot != NIL).map(SlotId) else {
                 break;
             };
@@ -129,46 +125,56 @@ impl Shard {
             };
             *place = Some((slot, hashes));
         }
-        for (_, hashes) in foreseen.sessions.iter().flatten() {
+        for (_, hashes) in foreseen.0.iter().flatten() {
             self.accounts.prefetch_source(hashes.source);
         }
         foreseen
     }
 
-    /// Processes up to `steps` steps of the work that is due at tick `now`, and calls `each` after
-    /// each. `foreseen` is the result of [`Shard::prefetch_due`]. `spare` may extend the deadline of
-    /// a session that is over.
+    /// Processes steps of the work that is due, and calls `each` after each. Writes the sessions
+    /// that have ended to `places`, and stops if none is left. `spare` may extend the deadline of a
+    /// session that is over.
     pub(crate) fn expire_some(
         &mut self,
         Steps {
             now,
             most,
             foreseen,
-        }: Steps,
+        }: Steps<'_>,
+        places: &mut [Option<Ended>],
         spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
-        mut each: impl FnMut(Expired),
+        mut each: impl FnMut(Expired<'_>),
     ) {
         let mut run = Run {
-            foreseen,
+            foreseen: &foreseen.0,
             ..Run::default()
         };
+        let mut used = 0;
         for _ in 0..most {
-            match self.expire(now, &mut run, spare) {
+            let Some(place) = places.get_mut(used) else {
+                break;
+            };
+            let step = self.expire(now, &mut run, spare, place);
+            match step {
                 Expired::Idle => break,
-                done => each(done),
+                Expired::Ended(..) => used += 1,
+                Expired::Moved => {}
             }
+            each(step);
         }
         self.finish(run);
     }
 
-    /// Processes one step of the work that is due at tick `now`. The caller finishes the run.
+    /// Processes one step of the work that is due at tick `now`. A session that ends is written to
+    /// `place`. The caller finishes the run.
     #[inline]
-    pub(super) fn expire(
+    pub(super) fn expire<'p>(
         &mut self,
         now: u32,
-        run: &mut Run,
+        run: &mut Run<'_>,
         spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
-    ) -> Expired {
+        place: &'p mut Option<Ended>,
+    ) -> Expired<'p> {
         run.list = match run.list {
             Some(due) if self.wheel.first(due) != NIL => Some(due),
             _ => self.wheel.earliest().filter(|due| due.tick <= now),
@@ -177,48 +183,36 @@ impl Shard {
             self.wheel.advance(now);
             return Expired::Idle;
         };
-        self.come_up(due, now, run, spare)
-    }
-
-    /// Ends a session; the caller counts the departures before it releases the lock.
-    #[inline]
-    fn take_out(
-        &mut self,
-        slot: SlotId,
-        reason: EndReason,
-        known: Option<&Hashes>,
-        departures: &mut Departures,
-    ) -> Ended {
-        let (ended, standing) = self.free(slot, reason, known);
-        let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
-        departures.add(&self.accounts, zone, rule, standing);
-        ended
+        self.wheel.advance(due.tick);
+        self.come_up(SlotId(self.wheel.first(due)), now, run, spare, place)
     }
 
     /// Counts the sessions that have ended in a run.
-    pub(super) fn finish(&self, mut run: Run) {
+    pub(super) fn finish(&self, mut run: Run<'_>) {
         self.accounts.depart(&mut run.departures);
     }
 
-    /// Processes the first session of a list that is due.
+    /// Processes the first session of the list that is due.
     #[inline]
-    fn come_up(
+    fn come_up<'p>(
         &mut self,
-        due: Due,
+        slot: SlotId,
         now: u32,
-        run: &mut Run,
+        run: &mut Run<'_>,
         spare: &mut impl FnMut(&mut Slab, SlotId) -> Option<u32>,
-    ) -> Expired {
-        self.wheel.advance(due.tick);
-        let slot = SlotId(self.wheel.first(due));
-        let hashes = run.foreseen.step(slot);
+        place: &'p mut Option<Ended>,
+    ) -> Expired<'p> {
+        let hashes = run.step(slot);
         // A session that is over by now ends at once, without passing through the lists that lead
         // to its deadline.
         if self.slab.hot(slot).deadline <= now {
             match spare(&mut self.slab, slot) {
                 None => {
                     let reason = self.slab.hot(slot).end_of_life();
-                    let ended = self.take_out(slot, reason, hashes.as_ref(), &mut run.departures);
+                    let (ended, standing) = self.free(slot, reason, hashes.as_ref(), place);
+                    let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
+                    // The caller counts the departures before it releases the lock.
+                    run.departures.add(&self.accounts, zone, rule, standing);
                     return Expired::Ended(ended, hashes);
                 }
                 Some(deadline) => self.slab.hot_mut(slot).deadline = deadline.max(now + 1),

@@ -96,12 +96,16 @@ impl Shard {
         let mut spare = |slab: &mut Slab, slot| spare(slab, slot);
         for _ in 0..DUE {
             let mut run = Run::default();
-            let step = self.expire(newcomer.now.tick(), &mut run, &mut spare);
+            let mut ended = None;
+            let step = self.expire(newcomer.now.tick(), &mut run, &mut spare, &mut ended);
             self.finish(run);
             match step {
                 Expired::Ended(ended, _) => {
                     let is_granted = self.accounts.claim(zone);
-                    return Some(Room { ended, is_granted });
+                    return Some(Room {
+                        ended: *ended,
+                        is_granted,
+                    });
                 }
                 Expired::Moved => {}
                 Expired::Idle => break,

@@ -421,22 +421,25 @@ impl Shard {
 
     /// Ends a session whose place the caller hands over.
     pub(super) fn unlink(&mut self, slot: SlotId, reason: EndReason) -> Ended {
-        let (ended, standing) = self.free(slot, reason, None);
+        let mut place = None;
+        let (ended, standing) = self.free(slot, reason, None, &mut place);
         let (zone, rule) = (ended.slot.key.zone(), RuleId(ended.cold.rule));
         self.accounts
             .depart(&mut Departures::without_place(zone, rule, standing));
-        ended
+        *ended
     }
 
-    /// Frees the slot of a session that ends. The session is still counted by zone and rule. `known`
-    /// are its hashes, if they were computed before.
+    /// Frees the slot of a session that ends, and writes the session to `place`: it is large, and a
+    /// copy of data that was just written waits for the stores. The session is still counted by
+    /// zone and rule. `known` are its hashes, if they were computed before.
     #[inline(always)]
-    pub(super) fn free(
+    pub(super) fn free<'p>(
         &mut self,
         id: SlotId,
         reason: EndReason,
         known: Option<&Hashes>,
-    ) -> (Ended, Standing) {
+        place: &'p mut Option<Ended>,
+    ) -> (&'p Ended, Standing) {
         let slot = self.slab.hot(id);
         let hash = known.map_or_else(|| self.hash(&slot.key), |known| known.index);
         debug_assert_eq!(hash, self.hash(&slot.key));
@@ -449,7 +452,7 @@ impl Shard {
         let (subject, counts) = self.slab.counted(id);
         let source = known.map(|known| known.source);
         self.accounts.ended(subject, counts, standing, source);
-        let ended = Ended {
+        let ended = place.insert(Ended {
             id,
             slot: *self.slab.hot(id),
             cold: *self.slab.cold(id),
@@ -460,7 +463,7 @@ impl Shard {
                 false => self.slab.origins.remove(&id),
             },
             reason,
-        };
+        });
         let free = self.free;
         let hot = self.slab.hot_mut(id);
         hot.vacate();

@@ -56,6 +56,7 @@ struct Permit<'p> {
 
 impl<'p> Permit<'p> {
     /// Returns the permission before the policy has decided.
+    #[inline(always)]
     fn undecided(query: NewSession, plan: &'p Plan) -> Self {
         Self {
             plan,
@@ -432,6 +433,7 @@ impl Engine {
 
     /// Counts a new session. If the session exceeds a limit, returns the fate of its packet and the
     /// reason.
+    #[inline(always)]
     fn within_limits<'a, S: Sink, T: Trace>(
         &'a self,
         applicant: &Applicant<'a, '_>,
@@ -444,7 +446,7 @@ impl Engine {
         } = *applicant;
         let of_rule = settings.policy.bounds(subject.rule);
         self.accounts
-            .admit(subject, &settings.limits, of_rule, request)
+            .admit(subject, &settings.limits, &of_rule, &request)
             .map_err(|exceeded| self.exceeds::<S, T>(applicant, exceeded, effects, trace))
     }
 
@@ -487,12 +489,12 @@ impl Engine {
                 at: candidate.instant,
             });
         }
-        let bounds = match exceeded.scope {
-            LimitScope::Rule => settings.policy.bounds(subject.rule),
-            LimitScope::Zone | LimitScope::All => settings.limits.of_zone(zone),
+        let action = match exceeded.scope {
+            LimitScope::Rule => settings.policy.bounds(subject.rule).action,
+            LimitScope::Zone | LimitScope::All => settings.limits.of_zone(zone).action,
         };
         Refusal {
-            action: bounds.action,
+            action,
             reason: exceeded.limit.reason(),
         }
     }

@@ -106,11 +106,9 @@ impl Engine {
         let mut shorts: Shorts = [None; OVERLAP];
         let mut are_all_short = true;
         for (packet, place) in packets.iter().zip(&mut shorts) {
-            match self.read_short(packet, screen) {
-                Some(short) => {
-                    self.table.prefetch_index(short.place());
-                    *place = Some(short);
-                }
+            *place = self.read_short(packet, screen);
+            match place {
+                Some(short) => self.table.prefetch_index(short.place()),
                 None => are_all_short = false,
             }
         }
@@ -181,6 +179,7 @@ impl Engine {
         let mut parsed: [Result<Parsed, Malformed>; OVERLAP] = [Err(Malformed::Empty); OVERLAP];
         let mut located = [None; OVERLAP];
         let results = parsed.iter_mut().zip(&mut located);
+        let mut run = self.run();
         for ((packet, short), (parsed, located)) in packets.iter().zip(&*shorts).zip(results) {
             if short.is_some() {
                 continue;
@@ -188,7 +187,9 @@ impl Engine {
             let (packet, checksums) = self.prepare(*packet, screen);
             *parsed = packet::parse(packet.bytes, checksums);
             let Ok(parsed) = parsed else { continue };
-            *located = self.locate(packet.zone, parsed, None);
+            let moment = self.moment(packet.now, run.last);
+            run.last = Some(moment);
+            *located = self.locate(packet.zone, parsed, None, moment.micros());
             if let Some(Located { place, .. }) = located {
                 self.table.prefetch_index(*place);
             }
@@ -197,15 +198,14 @@ impl Engine {
             self.prefetch_for(short);
         }
         self.prefetch_sessions(&mut located);
-        let mut run = self.run();
-        let known = shorts.iter().zip(&parsed).zip(located);
+        let known = shorts.iter().zip(&parsed).zip(&located);
         for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()
         {
             let verdict = if let Some(short) = short {
                 self.decide_read(packet, short, &mut run, sink)
             } else {
                 let (packet, _) = self.prepare(*packet, screen);
-                self.finish(&packet, parsed, located, sink, &mut ())
+                self.finish(&packet, parsed, located.as_ref(), sink, &mut ())
             };
             each(number, verdict, sink);
         }

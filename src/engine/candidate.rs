@@ -17,6 +17,8 @@ pub(super) struct Located {
     pub(super) place: KeyPlace,
     /// The hash of the counts of the packet's sender, if they were prefetched.
     pub(super) source: Option<SourceHash>,
+    /// The time of the packet.
+    pub(super) now: Micros,
 }
 
 /// A packet between parsing and verdict.

@@ -38,6 +38,8 @@ pub(super) struct Effects {
     /// found expired, and one that was evicted. A packet that is judged again after a search in
     /// other zones can end one more.
     pub(super) ended: [Option<(ShardId, Ended)>; 4],
+    /// Whether any session has ended.
+    any_ended: bool,
     /// Further sessions that ended, of a GRE address pair whose sessions a reload revokes. Only
     /// these allocate.
     pub(super) more_ended: Vec<(ShardId, Ended)>,
@@ -64,6 +66,7 @@ pub(super) struct OpenQuestion {
 
 impl Effects {
     pub(super) fn end(&mut self, shard: ShardId, ended: Ended) {
+        self.any_ended = true;
         if let Some(place) = self.ended.iter_mut().find(|place| place.is_none()) {
             *place = Some((shard, ended));
         } else {
@@ -72,8 +75,8 @@ impl Effects {
     }
 
     /// Returns whether a session has ended.
-    pub(super) fn has_ended(&self) -> bool {
-        self.ended.iter().any(Option::is_some) || !self.more_ended.is_empty()
+    pub(super) const fn has_ended(&self) -> bool {
+        self.any_ended
     }
 
     pub(super) const fn search_other_zones(&mut self, settings: &Settings) {

@@ -108,9 +108,15 @@ impl Engine {
                     bytes: &[],
                     ..*packet
                 };
-                let located = self.locate(packet.zone, &first, None);
-                let verdict =
-                    self.dispatch::<S, T>(&without_payload, &first, located, effects, trace);
+                let now = self.origin.micros(packet.now);
+                let located = self.locate(packet.zone, &first, None, now);
+                let verdict = self.dispatch::<S, T>(
+                    &without_payload,
+                    &first,
+                    located.as_ref(),
+                    effects,
+                    trace,
+                );
                 if let Verdict::Hold(..) = verdict {
                     // It decides when it is submitted again, and the others wait until then.
                     self.datagrams.put_off(&key);

@@ -40,6 +40,7 @@ impl Engine {
         zone: Zone,
         parsed: &Parsed,
         known: Option<KeyPlace>,
+        now: Micros,
     ) -> Option<Located> {
         let flow = Flow::of(zone, parsed)?;
         let place = known.unwrap_or_else(|| self.table.place(&flow.key));
@@ -47,6 +48,7 @@ impl Engine {
             flow,
             place,
             source: None,
+            now,
         })
     }
 
@@ -87,10 +89,13 @@ impl Engine {
         // the stores.
         let result = packet::parse(packet.bytes, checksums);
         let located = match &result {
-            Ok(parsed) => self.locate(packet.zone, parsed, known.map(|known| known.place)),
+            Ok(parsed) => {
+                let now = self.origin.micros(packet.now);
+                self.locate(packet.zone, parsed, known.map(|known| known.place), now)
+            }
             Err(_) => None,
         };
-        self.finish(&packet, &result, located, sink, trace)
+        self.finish(&packet, &result, located.as_ref(), sink, trace)
     }
 
     /// Runs steps 2 to 7 on the result of step 1.
@@ -99,7 +104,7 @@ impl Engine {
         &self,
         packet: &Packet<'_>,
         result: &Result<Parsed, Malformed>,
-        located: Option<Located>,
+        located: Option<&Located>,
         sink: &mut S,
         trace: &mut T,
     ) -> Verdict {
@@ -130,7 +135,7 @@ impl Engine {
             && !matches!(verdict, Verdict::Hold(..))
             && !verdict.reason().is_some_and(DropReason::is_challenge)
         {
-            self.note_cut(place, segment, verdict.tracked(), packet.now);
+            self.note_cut(*place, segment, verdict.tracked(), packet.now);
         }
         effects.report(&verdict, sink);
         if let Some(question) = &effects.question {
@@ -148,17 +153,8 @@ impl Engine {
         effects: &Effects,
         sink: &mut S,
     ) {
-        for (shard, ended) in effects.ended.iter().flatten().chain(&effects.more_ended) {
-            let now = self.origin.micros(packet.now);
-            self.report_ended(
-                *shard,
-                ended,
-                NotifiedSender {
-                    now,
-                    by_verdict: effects.answered,
-                },
-                sink,
-            );
+        if effects.has_ended() {
+            self.report_ends(packet, effects, sink);
         }
         if let Some((reason, rule)) = effects.tolerated {
             self.settings().enforcement.count(reason, rule);
@@ -174,23 +170,36 @@ impl Engine {
         }
     }
 
+    /// Reports the sessions that a packet has ended.
+    #[inline(never)]
+    fn report_ends<S: Sink>(&self, packet: &Packet<'_>, effects: &Effects, sink: &mut S) {
+        let told = NotifiedSender {
+            now: self.origin.micros(packet.now),
+            by_verdict: effects.answered,
+        };
+        for (shard, ended) in effects.ended.iter().flatten().chain(&effects.more_ended) {
+            self.report_ended(*shard, ended, told, sink);
+        }
+    }
+
     /// Runs steps 2 to 6.
     #[inline(always)]
     pub(super) fn dispatch<S: Sink, T: Trace>(
         &self,
         packet: &Packet<'_>,
         parsed: &Parsed,
-        located: Option<Located>,
+        located: Option<&Located>,
         effects: &mut Effects,
         trace: &mut T,
     ) -> Verdict {
         match (located, &parsed.transport) {
             // 4. The session's lock.
             (
-                Some(Located {
+                Some(&Located {
                     flow,
                     place,
                     source,
+                    now,
                 }),
                 _,
             ) => {
@@ -200,7 +209,7 @@ impl Engine {
                     parsed,
                     flow,
                     source,
-                    now: self.origin.micros(packet.now),
+                    now,
                     instant: packet.now,
                     tunnel: packet.tunnel,
                     flow_bits: packet.flow_bits,

@@ -54,6 +54,7 @@ impl Plan {
         }
     }
 
+    #[inline(always)]
     const fn new(opening: Opening, events: HistoryEvents) -> Self {
         Self {
             opening,
@@ -92,34 +93,35 @@ impl Engine {
         effects: &mut Effects,
         trace: &mut T,
     ) -> Result<Plan, Verdict> {
-        let plan = match &candidate.parsed.transport {
+        // Each arm ends with the whole result, so the result is built in place and not copied.
+        match &candidate.parsed.transport {
             Transport::Tcp { segment, .. } => match Track::open(segment) {
-                Some(track) => Plan::new(Opening::Tcp(track), first_tcp_events(segment)),
-                None => {
-                    return self.tcp_without_session(settings, candidate, segment, effects, trace);
-                }
+                Some(track) => Ok(Plan::new(Opening::Tcp(track), first_tcp_events(segment))),
+                None => self.tcp_without_session(settings, candidate, segment, effects, trace),
             },
             Transport::Sctp { packet, .. } => match sctp::Track::open(packet) {
-                Some(association) => Plan::new(Opening::Sctp(association), [None; 3]),
+                Some(association) => Ok(Plan::new(Opening::Sctp(association), [None; 3])),
                 None => {
                     effects.search_other_zones(settings);
-                    return Err(invalid(DropReason::SctpNoSession));
+                    Err(invalid(DropReason::SctpNoSession))
                 }
             },
             transport @ Transport::Dccp { packet, .. } => match dccp::Track::open(packet) {
-                Some(connection) => Plan::new(Opening::Dccp(connection), plain_events(transport)),
+                Some(connection) => {
+                    let events = plain_events(transport);
+                    Ok(Plan::new(Opening::Dccp(connection), events))
+                }
                 None => {
                     effects.search_other_zones(settings);
-                    return Err(invalid(DropReason::DccpNoSession));
+                    Err(invalid(DropReason::DccpNoSession))
                 }
             },
             Transport::IcmpQuery(IcmpQuery { request: false, .. }) => {
                 effects.search_other_zones(settings);
-                return Err(invalid(DropReason::IcmpReplyNoSession));
+                Err(invalid(DropReason::IcmpReplyNoSession))
             }
-            transport => Plan::new(Opening::Plain, plain_events(transport)),
-        };
-        Ok(plan)
+            transport => Ok(Plan::new(Opening::Plain, plain_events(transport))),
+        }
     }
 
     /// Plans for a TCP segment without a session that is not a SYN.

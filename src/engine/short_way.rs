@@ -94,6 +94,12 @@ pub(super) struct Moment {
     tick: u32,
 }
 
+impl Moment {
+    pub(super) const fn micros(self) -> Micros {
+        self.micros
+    }
+}
+
 /// A session as the short way finds it.
 struct Found<'a> {
     shard: &'a Shard,

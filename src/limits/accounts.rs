@@ -413,8 +413,8 @@ impl Accounts {
         true
     }
 
-    /// Counts one more session of a zone, with a place that the caller brings. Gives that place back
-    /// if the zone's guarantee has one.
+    /// Counts one more session of a zone, with a place that the caller brings. Gives that place
+    /// back if the zone's guarantee has one.
     fn take_brought(&self, zone: Zone) {
         let before = Word::of(self.zone(zone).word.fetch_add(1, Ordering::Relaxed));
         if before.sessions < before.guarantee {

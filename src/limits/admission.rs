@@ -182,12 +182,13 @@ impl Accounts {
     }
 
     /// Counts a new session, unless that exceeds a limit.
+    #[inline(always)]
     pub(crate) fn admit<'a>(
         &'a self,
         subject: Subject<'a>,
         limits: &Limits,
-        of_rule: Bounds,
-        request: Request<'_>,
+        of_rule: &Bounds,
+        request: &Request<'_>,
     ) -> Result<Admitted<'a>, Exceeded> {
         let of_zone = limits.of_zone(subject.key.zone());
         self.check_zone(&subject, of_zone, request.replaces.is_some())?;
@@ -207,18 +208,36 @@ impl Accounts {
             done: 0,
             is_kept: false,
         };
-        for kind in Admitted::STEPS {
+        // An error drops `admitted`, which takes the counts back.
+        self.count(&subject, Kind::Source, of_zone, request)?;
+        admitted.done = 1;
+        if admitted.counts != Counts::default() {
+            self.count_beside(&mut admitted, of_zone, of_rule, request)?;
+        }
+        Ok(admitted)
+    }
+
+    /// Counts a session in the entries beside that of its source. Few configurations have any.
+    #[cold]
+    #[inline(never)]
+    fn count_beside(
+        &self,
+        admitted: &mut Admitted<'_>,
+        of_zone: &Bounds,
+        of_rule: &Bounds,
+        request: &Request<'_>,
+    ) -> Result<(), Exceeded> {
+        for kind in Admitted::STEPS.into_iter().skip(admitted.done) {
             if admitted.counts.has(kind) {
                 let bounds = match kind {
                     Kind::Source | Kind::Destination => of_zone,
                     Kind::SourceOfRule | Kind::DestinationOfRule => of_rule,
                 };
-                // An error drops `admitted`, which takes the counts back.
-                self.count(&subject, kind, bounds, request)?;
+                self.count(&admitted.subject, kind, bounds, request)?;
             }
             admitted.done += 1;
         }
-        Ok(admitted)
+        Ok(())
     }
 
     /// Counts a session that no limit holds for, since it was there before.
@@ -248,7 +267,7 @@ impl Accounts {
     fn check_zone(
         &self,
         subject: &Subject<'_>,
-        bounds: Bounds,
+        bounds: &Bounds,
         replaces_one: bool,
     ) -> Result<(), Exceeded> {
         let sessions = self.zone(subject.key.zone()).sessions();
@@ -267,7 +286,7 @@ impl Accounts {
     fn count_rule(
         &self,
         subject: &Subject<'_>,
-        bounds: Bounds,
+        bounds: &Bounds,
         replaces_one: bool,
     ) -> Result<(), Exceeded> {
         let count = self.rule(subject.rule);
@@ -289,12 +308,13 @@ impl Accounts {
             })
     }
 
+    #[inline]
     fn count(
         &self,
         subject: &Subject<'_>,
         kind: Kind,
-        bounds: Bounds,
-        request: Request<'_>,
+        bounds: &Bounds,
+        request: &Request<'_>,
     ) -> Result<(), Exceeded> {
         let is_source = matches!(kind, Kind::Source | Kind::SourceOfRule);
         let standing = subject.first_standing();
@@ -341,6 +361,7 @@ impl Accounts {
     }
 
     /// Counts the change of a session's standing by its source.
+    #[inline]
     pub(crate) fn changed(
         &self,
         subject: Subject<'_>,
@@ -348,9 +369,12 @@ impl Accounts {
         before: Standing,
         after: Standing,
     ) {
-        if before == after {
-            return;
+        if before != after {
+            self.change(subject, counts, before, after);
         }
+    }
+
+    fn change(&self, subject: Subject<'_>, counts: Counts, before: Standing, after: Standing) {
         for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
             self.counted
                 .change(&subject.entry(self, kind), before, after);
@@ -366,10 +390,21 @@ impl Accounts {
         standing: Standing,
         source: Option<SourceHash>,
     ) {
-        for kind in Admitted::STEPS.into_iter().filter(|kind| counts.has(*kind)) {
-            let entry = subject.entry(self, kind);
-            let hash = self.hash(&subject, kind, &entry, source);
-            self.counted.end_at(hash, &entry, standing);
+        let entry = subject.entry(self, Kind::Source);
+        let hash = self.hash(&subject, Kind::Source, &entry, source);
+        self.counted.end_at(hash, &entry, standing);
+        if counts != Counts::default() {
+            self.ended_beside(subject, counts, standing);
+        }
+    }
+
+    /// Counts the end of a session in the entries beside that of its source.
+    #[cold]
+    #[inline(never)]
+    fn ended_beside(&self, subject: Subject<'_>, counts: Counts, standing: Standing) {
+        let beside = Admitted::STEPS.into_iter().skip(1);
+        for kind in beside.filter(|kind| counts.has(*kind)) {
+            self.counted.end(&subject.entry(self, kind), standing);
         }
     }
 

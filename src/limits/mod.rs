@@ -218,10 +218,11 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// Returns the bounds for sessions of a zone.
-    pub(crate) fn of_zone(&self, zone: Zone) -> Bounds {
+    #[inline]
+    pub(crate) fn of_zone(&self, zone: Zone) -> &Bounds {
         let place = self.zones.binary_search_by_key(&zone, |(each, _)| *each);
         let of_zone = place.ok().and_then(|place| self.zones.get(place));
-        of_zone.map_or(self.all, |(_, bounds)| *bounds)
+        of_zone.map_or(&self.all, |(_, bounds)| bounds)
     }
 
     /// Returns the entries that a session of a zone and a rule is counted in.

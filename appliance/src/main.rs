@@ -7,6 +7,7 @@ mod completions;
 mod config_file;
 mod counts;
 mod five_tuple;
+mod init;
 mod man;
 mod memory;
 mod observe;
@@ -47,6 +48,8 @@ const VERSION: &str = env!("PORTCULLIS_VERSION");
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a commented configuration for a common scenario
+    Init(init::InitArgs),
     /// Run the appliance: decide the packets in GENEVE tunnels, and return the allowed ones
     Run(run::RunArgs),
     /// Decide every packet of a capture and show the sessions
@@ -110,6 +113,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => {
             replay::run(&args).map_err(|error| (error.exit_code(), error.to_string()))
         }
+        Command::Init(args) => init::run(&args).map_err(|error| (1, error.to_string())),
         Command::Run(args) => run::run(&args).map_err(|error| (1, error.to_string())),
         Command::Check(args) => check::run(&args).map_err(|error| (1, error.to_string())),
         Command::Bench(args) => bench::run(&args).map_err(|error| (1, error.to_string())),

@@ -228,6 +228,7 @@ const FLOORS: &[&str] = &[
     "replay::judge",
     "replay",
     "simulate",
+    "init",
 ];
 
 /// The sources without `main.rs`, which is above all floors.

@@ -60,7 +60,10 @@ fn pieces(page: &str) -> Vec<&str> {
 fn every_sample_is_valid_and_warns_of_nothing_but_the_sources() {
     for name in [
         "appliance/portcullis.sample.toml",
+        "appliance/samples/east-west.toml",
+        "appliance/samples/egress.toml",
         "appliance/samples/endpoints.toml",
+        "appliance/samples/ftp-servers.toml",
         "appliance/samples/geneve-proxy.toml",
         "appliance/samples/quick-start.toml",
         "packaging/portcullis.toml",
@@ -403,4 +406,85 @@ fn the_quick_start_lets_http_in_and_everything_out() {
             "{what}"
         );
     }
+}
+
+/// A session, the rule that decides about it, and whether it passes.
+type Case<'a> = (&'a str, &'a str, &'a str, &'a str, bool);
+
+/// Checks that a sample decides sessions as expected.
+fn decides(name: &str, cases: &[Case<'_>]) {
+    let engine = Engine::new(&sample(name)).unwrap();
+    for (from, to, what, rule, passes) in cases {
+        assert_eq!(
+            decide(&engine, 0, from.parse().unwrap(), to.parse().unwrap(), what),
+            ((*rule).to_owned(), *passes),
+            "{name}: {from} to {to}, {what}"
+        );
+    }
+}
+
+#[test]
+fn the_sample_of_east_west_lets_each_tier_reach_the_next() {
+    let [web, application, database] = ["10.1.0.5", "10.2.0.5", "10.3.0.5"];
+    let monitoring = "10.9.0.5";
+    decides(
+        "appliance/samples/east-west.toml",
+        &[
+            (web, application, "TCP 8443", "web-to-application", true),
+            (
+                application,
+                database,
+                "TCP 5432",
+                "application-to-database",
+                true,
+            ),
+            (web, database, "TCP 5432", "other-tiers", false),
+            (application, web, "TCP 8443", "other-tiers", false),
+            (monitoring, database, "TCP 9100", "monitoring", true),
+            (monitoring, web, "ping", "monitoring-ping", true),
+            (web, monitoring, "ping", "default", false),
+            (web, "198.51.100.1", "TCP 443", "default", false),
+        ],
+    );
+}
+
+#[test]
+fn the_sample_of_egress_lets_browsers_out_and_nothing_in() {
+    let [inside, outside] = ["10.1.0.5", "198.51.100.1"];
+    decides(
+        "appliance/samples/egress.toml",
+        &[
+            (inside, outside, "TCP 80", "web-out", true),
+            (inside, outside, "TCP 443", "web-out", true),
+            (inside, outside, "UDP 443", "web-out", true),
+            (
+                "2001:db8::5",
+                "2001:db8:ffff::1",
+                "TCP 443",
+                "web-out",
+                true,
+            ),
+            (inside, outside, "UDP 53", "dns-out", true),
+            (inside, outside, "UDP 123", "ntp-out", true),
+            (inside, outside, "TCP 22", "default", false),
+            (inside, "192.0.2.1", "TCP 443", "blocked", false),
+            (outside, inside, "TCP 443", "default", false),
+            (outside, inside, "ping", "default", false),
+        ],
+    );
+}
+
+#[test]
+fn the_sample_of_ftp_servers_opens_the_port_of_commands_alone() {
+    let [client, server] = ["198.51.100.1", "10.1.2.5"];
+    decides(
+        "appliance/samples/ftp-servers.toml",
+        &[
+            (client, server, "TCP 21", "ftp", true),
+            (client, server, "TCP 20", "default", false),
+            (client, server, "TCP 50000", "default", false),
+            (client, "10.1.3.5", "TCP 21", "default", false),
+            (server, client, "TCP 40000", "default", false),
+        ],
+    );
 }

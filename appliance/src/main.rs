@@ -6,6 +6,7 @@ mod check;
 mod completions;
 mod config_file;
 mod counts;
+mod demo;
 mod five_tuple;
 mod init;
 mod man;
@@ -48,6 +49,8 @@ const VERSION: &str = env!("PORTCULLIS_VERSION");
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the appliance at work on this machine: real traffic, an attack, and what became of both
+    Demo(demo::DemoArgs),
     /// Write a commented configuration for a common scenario
     Init(init::InitArgs),
     /// Run the appliance: decide the packets in GENEVE tunnels, and return the allowed ones
@@ -112,6 +115,9 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Replay(args) => {
             replay::run(&args).map_err(|error| (error.exit_code(), error.to_string()))
+        }
+        Command::Demo(args) => {
+            demo::run(&args).map_err(|error| (error.exit_code(), error.to_string()))
         }
         Command::Init(args) => init::run(&args).map_err(|error| (1, error.to_string())),
         Command::Run(args) => run::run(&args).map_err(|error| (1, error.to_string())),

@@ -229,6 +229,27 @@ const FLOORS: &[&str] = &[
     "replay",
     "simulate",
     "init",
+    // The demo: programs and namespaces, the network, the traffic, and the story of all.
+    "demo::error",
+    "demo::stop",
+    "demo::namespace",
+    "demo::launch",
+    "demo::child",
+    "demo::workspace",
+    "demo::readings",
+    "demo::accept",
+    "demo::relay",
+    "demo::topology",
+    "demo::content",
+    "demo::ftp",
+    "demo::services",
+    "demo::visitors",
+    "demo::fetch",
+    "demo::packets",
+    "demo::story",
+    "demo::traffic",
+    "demo::attack",
+    "demo",
 ];
 
 /// The sources without `main.rs`, which is above all floors.

@@ -7,6 +7,7 @@ mod completions;
 mod config_file;
 mod counts;
 mod demo;
+mod figures;
 mod five_tuple;
 mod init;
 mod man;

@@ -2,7 +2,6 @@
 
 pub(crate) mod client;
 mod error;
-mod filter;
 mod json;
 mod table;
 mod top;
@@ -15,8 +14,8 @@ use portcullis::event::Expectation;
 
 use self::client::Client;
 pub(crate) use self::error::SessionsError;
-use self::filter::FilterArgs;
 use self::top::TopArgs;
+use crate::run::filter_args::FilterArgs;
 use crate::run::protocol::{FilterSpec, ListingRequest, Reply, Request};
 use crate::run::settings::DEFAULT_CONTROL;
 

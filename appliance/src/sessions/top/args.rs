@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::super::filter::FilterArgs;
+use crate::run::filter_args::FilterArgs;
 use crate::run::protocol::{FilterSpec, GroupKey, ListingRequest, SortKey};
 
 /// Rows of a look that is no terminal's.

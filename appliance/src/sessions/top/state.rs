@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::super::filter::FilterArgs;
 use super::input::Editor;
 use super::look::{Look, Rows, Totals};
+use crate::run::filter_args::FilterArgs;
 use crate::run::protocol::{FilterSpec, GroupKey, ListingRequest, SortKey};
 
 /// Samples of a sparkline: more than the widest terminal shows.

@@ -1,10 +1,11 @@
-//! Filter of sessions, as options of `portcullis sessions` and as the filter line of `top`.
+//! Filter of sessions, as options of `portcullis sessions`, and as the filter line of `top` and of
+//! the console.
 
 use std::time::Duration;
 
 use clap::{Args, Parser};
 
-use crate::run::protocol::FilterSpec;
+use super::protocol::FilterSpec;
 
 /// Filter of sessions: those that match all of its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Args)]

@@ -1,5 +1,5 @@
 //! A small HTTP/1.1 server for health and metrics: one thread of its own, and one request per
-//! connection.
+//! connection. The console has its own connections on such a thread.
 //!
 //! No client can block it: a connection has [`LIFETIME`] for everything, and at
 //! [`MAX_CONNECTIONS`], a new one evicts the oldest of the source address with the most.
@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, LocalSet};
 
 use super::sharing::Sharing;
+use super::supervise::supervise;
 
 /// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
@@ -148,22 +149,47 @@ pub(crate) fn refuse(connection: SockRef<'_>) {
 /// # Errors
 /// Returns an error if the address is not available, or the system refuses a thread.
 pub(crate) fn serve(
-    name: &str,
+    name: &'static str,
     listener: HttpListener,
     handler: Handler,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    let connect = move |stream, _| connection(stream, Arc::clone(&handler));
+    serve_connections(name, listener, connect, stop)
+}
+
+/// Serves each connection at an address by the task that `connect` returns, on a thread of its own
+/// that ends with `stop`. A task that fails ends its connection alone. Returns the address, whose
+/// port may have been left open.
+///
+/// # Errors
+/// Returns an error if the address is not available, or the system refuses a thread.
+pub(super) fn serve_connections<F>(
+    name: &'static str,
+    listener: HttpListener,
+    connect: impl Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+    stop: Arc<AtomicBool>,
+) -> io::Result<(SocketAddr, JoinHandle<()>)>
+where
+    F: Future<Output = ()> + 'static,
+{
     let socket = listen(listener.address)?;
     let address = socket.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let run = move || {
-        let tasks = LocalSet::new();
-        // An error ends this listener; the load balancer finds the appliance unhealthy.
-        let _ = tasks.block_on(&runtime, accept(socket, &listener, &handler, &stop));
+    let body = move || {
+        let accepting = || {
+            let tasks = LocalSet::new();
+            // An error ends this listener; the load balancer finds the appliance unhealthy.
+            let accepted = socket
+                .try_clone()
+                .map(|socket| tasks.block_on(&runtime, accept(socket, &listener, &connect, &stop)));
+            let _ = accepted;
+        };
+        supervise(name, &stop, || {}, |_| accepting());
     };
-    let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(body)?;
     Ok((address, thread))
 }
 
@@ -183,10 +209,10 @@ impl Served {
     }
 }
 
-async fn accept(
+async fn accept<F: Future<Output = ()> + 'static>(
     socket: TcpListener,
     listener: &HttpListener,
-    handler: &Handler,
+    connect: &impl Fn(TcpStream, SocketAddr) -> F,
     stop: &AtomicBool,
 ) -> io::Result<()> {
     let accepting = tokio::net::TcpListener::from_std(socket)?;
@@ -209,7 +235,7 @@ async fn accept(
             continue;
         }
         let socket = SockRef::from(&stream).try_clone().ok();
-        let task = tokio::task::spawn_local(connection(stream, Arc::clone(handler))).abort_handle();
+        let task = tokio::task::spawn_local(connect(stream, from)).abort_handle();
         if let Some(evicted) = served.admit(from.ip(), Served { task, socket }) {
             listener.counters.evicted.fetch_add(1, Ordering::Relaxed);
             evicted.evict();

@@ -207,7 +207,7 @@ mod tests {
             "{top}"
         );
         assert!(
-            top.ends_with("`run`, `health`, `metrics`, `log`, `store`"),
+            top.ends_with("`run`, `health`, `metrics`, `console`, `log`, `store`"),
             "{top}"
         );
         let run = error("[run]\nworker = 1");

@@ -33,7 +33,8 @@ use super::appliance::Appliance;
 use super::audit::{self, Peer};
 use super::clients::{ClientPlace, Clients};
 use super::priority::stand_behind_workers;
-use super::protocol::{MAX_REQUEST, Reply};
+use super::protocol::{MAX_REQUEST, Reply, Request};
+use super::rates::RateMemory;
 use crate::output::notice;
 
 /// Clients at once.
@@ -46,6 +47,33 @@ const FIRST: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(300);
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Answer to a request of another part of the appliance.
+pub(super) struct Answer {
+    pub(super) rows: Vec<Reply>,
+    /// Last line: `Done` or `Error`.
+    pub(super) last: Reply,
+}
+
+/// Answers a request of another part of the appliance, as a client of the socket is answered.
+/// `rates` is the memory of rates, which the asker holds from its first request for rates on.
+pub(super) fn ask(
+    request: Request,
+    appliance: &Appliance,
+    rates: &mut Option<Arc<RateMemory>>,
+) -> Answer {
+    let mut rows = Vec::new();
+    let mut writer = |reply: &Reply| {
+        rows.push(reply.clone());
+        Ok(())
+    };
+    let last = answer(request, &mut Exchange::new(appliance, rates, &mut writer));
+    Answer {
+        last: last.unwrap_or_else(|error| Reply::Error(error.to_string())),
+        rows,
+    }
+}
+
 /// Listens at a path until `stop` is set; the socket is removed then.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! Parts outside the packet path: health, metrics, session log, control socket, signals, and the
-//! sessions that are saved at the end.
+//! Parts outside the packet path: health, metrics, console, session log, control socket, signals,
+//! and the sessions that are saved at the end.
 //!
 //! [`Operations::start`] acquires everything that another program may hold, before the workers bind
 //! the port that they share. [`Operations::restore`] comes when nothing can fail any more but their
@@ -31,7 +31,7 @@ use super::metrics::{AllListenerCounters, Metrics};
 use super::observe::hub;
 use super::settings::{Listen, Settings};
 use super::store::{HandOver, StoreThreads};
-use super::{census, control, saved, signals};
+use super::{census, console, control, saved, signals};
 use crate::output::notice;
 
 /// Longest time that a thread may take to end before it is abandoned.
@@ -107,6 +107,8 @@ pub(crate) struct Addresses {
     pub(crate) health_tcp: Option<SocketAddr>,
     /// Metrics.
     pub(crate) metrics: Option<SocketAddr>,
+    /// Web console.
+    pub(crate) console: Option<SocketAddr>,
 }
 
 /// Threads that end with `stop`, and the signals that one of them takes; all end when this is
@@ -174,7 +176,7 @@ impl Operations {
         watchers(&appliance, &mut parts)?;
         let control = control_socket(&appliance, &settings, &mut parts)?;
         let counters = Arc::new(LogCounters::default());
-        let addresses = pages(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
+        let addresses = listeners(&appliance, &settings, Arc::clone(&counters), &mut parts)?;
         if let Some(path) = &settings.run.sessions_file {
             let place = format!("{}: no sessions can be saved there", path.display());
             saved::check(path).map_err(part("run.sessions_file", place))?;
@@ -326,6 +328,7 @@ impl Operations {
             ("health by HTTP", address(self.addresses.health)),
             ("health by TCP", address(self.addresses.health_tcp)),
             ("metrics", address(self.addresses.metrics)),
+            ("console", address(self.addresses.console)),
             ("control", path(&self.control)),
             ("session log", path(&log)),
             ("saved sessions", path(&settings.run.sessions_file)),
@@ -427,16 +430,53 @@ fn watchers(appliance: &Arc<Appliance>, parts: &mut Parts) -> Result<(), Operate
     Ok(())
 }
 
-/// Starts the listeners of health and metrics, and returns their addresses.
-fn pages(
+/// Starts all listeners for HTTP and for checks by TCP, and returns their addresses.
+fn listeners(
     appliance: &Arc<Appliance>,
     settings: &Settings,
     log: Arc<LogCounters>,
     parts: &mut Parts,
 ) -> Result<Addresses, OperateError> {
+    let counters = AllListenerCounters::default();
+    Ok(Addresses {
+        console: web_console(appliance, settings, &counters, parts)?,
+        ..pages(appliance, settings, log, &counters, parts)?
+    })
+}
+
+/// Starts the console, if there is one, and returns its address.
+fn web_console(
+    appliance: &Arc<Appliance>,
+    settings: &Settings,
+    counters: &AllListenerCounters,
+    parts: &mut Parts,
+) -> Result<Option<SocketAddr>, OperateError> {
+    let Listen(Some(address)) = settings.console.listen else {
+        return Ok(None);
+    };
+    let anybody: SourceFilter = Arc::new(|_| true);
+    let started = console::start(
+        appliance,
+        &settings.console,
+        HttpListener::new(address, &anybody, &counters.console),
+        Arc::clone(&counters.console_requests),
+        &parts.stop,
+    );
+    let started = started.map_err(|fault| part(fault.key, fault.what)(fault.source))?;
+    parts.threads.extend(started.threads);
+    Ok(Some(started.address))
+}
+
+/// Starts the listeners of health and metrics, and returns their addresses.
+fn pages(
+    appliance: &Arc<Appliance>,
+    settings: &Settings,
+    log: Arc<LogCounters>,
+    listeners: &AllListenerCounters,
+    parts: &mut Parts,
+) -> Result<Addresses, OperateError> {
     let Parts { stop, threads, .. } = parts;
     let mut addresses = Addresses::default();
-    let listeners = AllListenerCounters::default();
     let metrics = Arc::new(Metrics {
         data_path: Arc::clone(&appliance.data_path),
         health: Arc::clone(&appliance.health),

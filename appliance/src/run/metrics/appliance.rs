@@ -435,6 +435,8 @@ impl Readings {
             health,
             health_tcp,
             metrics,
+            console,
+            console_requests,
         } = &self.listeners;
         to.counters(
             Family::new(
@@ -449,8 +451,22 @@ impl Readings {
                 "portcullis_listener_evicted_connections",
                 "Connections evicted for others: the oldest of the source address with the most",
             ),
-            [("health", health), ("metrics", metrics)]
-                .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),
+            [
+                ("health", health),
+                ("metrics", metrics),
+                ("console", console),
+            ]
+            .map(|(listener, counters)| ([("listener", listener)], counters.evicted())),
+        )?;
+        to.counters(
+            Family::new(
+                "portcullis_console_requests",
+                "Requests to the console (`console.listen`), by outcome; `handshake` counts \
+                 connections whose TLS handshake has failed",
+            ),
+            console_requests
+                .values()
+                .map(|(outcome, count)| ([("outcome", outcome.name())], count)),
         )
     }
 }

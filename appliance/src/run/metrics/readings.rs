@@ -9,6 +9,7 @@ use portcullis::geneve::front::{EndpointStats, FrontStats};
 use portcullis::{RuleUse, Stats};
 
 use crate::run::census::Counted;
+use crate::run::console::ConsoleCounters;
 use crate::run::data_path::DataPath;
 use crate::run::event_queue::LostEvents;
 use crate::run::http::ListenerCounters;
@@ -80,6 +81,10 @@ pub(crate) struct AllListenerCounters {
     pub(crate) health_tcp: Arc<ListenerCounters>,
     /// `metrics.listen`, if it differs from `health.listen`.
     pub(crate) metrics: Arc<ListenerCounters>,
+    /// `console.listen`.
+    pub(crate) console: Arc<ListenerCounters>,
+    /// Requests at `console.listen`.
+    pub(in crate::run) console_requests: Arc<ConsoleCounters>,
 }
 
 /// Readings of the session log.

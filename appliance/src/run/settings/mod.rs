@@ -1,5 +1,5 @@
 //! The sections of the configuration file that are the appliance's own: `[run]`, `[health]`,
-//! `[metrics]`, `[log]` and `[store]`.
+//! `[metrics]`, `[console]`, `[log]` and `[store]`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use portcullis::Config;
 use portcullis::config::declare::{Table, print};
 use portcullis::config::{Asymmetric, Document, EffectiveValue, GeneveConfig};
 
+mod console;
 mod flow_field;
 mod log_output;
 mod store;
@@ -20,6 +21,7 @@ pub(crate) mod page;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use self::console::ConsoleSettings;
 pub(crate) use self::flow_field::FlowField;
 pub(crate) use self::log_output::{LogOutput, SyslogTransport};
 pub(crate) use self::store::StoreSettings;
@@ -39,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) health: HealthSettings,
     /// `[metrics]`.
     pub(crate) metrics: MetricsSettings,
+    /// `[console]`.
+    pub(crate) console: ConsoleSettings,
     /// `[log]`.
     pub(crate) log: LogSettings,
     /// `[store]`.
@@ -52,9 +56,11 @@ impl Settings {
             run: document.section("run"),
             health: document.section("health"),
             metrics: document.section("metrics"),
+            console: document.section("console"),
             log: document.section("log"),
             store: document.section("store"),
         };
+        settings.console.check(document);
         settings.store.check(document);
         if settings.run.checkpoint.0.is_some() && settings.run.sessions_file.is_none() {
             let why = "checkpoints are saved beside `run.sessions_file`, which is not set";
@@ -72,6 +78,7 @@ impl Settings {
         self.run.keep(&running.run, &mut kept);
         self.health.keep(&running.health, &mut kept);
         self.metrics.keep(&running.metrics, &mut kept);
+        self.console.keep(&running.console, &mut kept);
         self.log.keep(&running.log, &mut kept);
         self.store.keep(&running.store, &mut kept);
         kept
@@ -83,6 +90,7 @@ impl Settings {
         let mut values = print::values("run", &self.run, provenance);
         values.extend(print::values("health", &self.health, provenance));
         values.extend(print::values("metrics", &self.metrics, provenance));
+        values.extend(print::values("console", &self.console, provenance));
         values.extend(print::values("log", &self.log, provenance));
         values.extend(print::values("store", &self.store, provenance));
         values
@@ -96,6 +104,7 @@ impl Settings {
         let mut sections = reference::sections::<RunSettings>("run");
         sections.extend(reference::sections::<HealthSettings>("health"));
         sections.extend(reference::sections::<MetricsSettings>("metrics"));
+        sections.extend(reference::sections::<ConsoleSettings>("console"));
         sections.extend(reference::sections::<LogSettings>("log"));
         sections.extend(reference::sections::<StoreSettings>("store"));
         sections

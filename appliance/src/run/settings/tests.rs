@@ -393,3 +393,52 @@ fn the_names_of_interfaces_are_bounded_and_are_no_paths() {
     let error = read(&format!("run.interfaces = {many:?}")).unwrap_err();
     assert!(error.contains("17 names are more than 16"), "{error}");
 }
+
+#[test]
+fn a_console_needs_a_token_or_certificates_and_tls_beyond_this_host() {
+    let refused = |text: &str| read(&format!("[console]\n{text}")).unwrap_err();
+    for (text, wanted) in [
+        (
+            "listen = \"127.0.0.1:9682\"",
+            "f:2: console.listen: every client would see every session: `console.token_file` or \
+             `console.client_ca` must be set",
+        ),
+        (
+            "listen = \"0.0.0.0:9682\"\ntoken_file = \"t\"",
+            "f:2: console.listen: 0.0.0.0:9682 is not a loopback address, and the token would \
+             cross the network unencrypted: `console.certificate` is not set",
+        ),
+        (
+            "listen = \"off\"\ncertificate = \"c\"",
+            "f:3: console.certificate: a certificate needs its private key: `console.key` is not \
+             set",
+        ),
+        (
+            "key = \"k\"",
+            "f:2: console.key: a private key is of no use without `console.certificate`",
+        ),
+        (
+            "listen = \"[::1]:9682\"\nclient_ca = \"c\"",
+            "f:3: console.client_ca: clients show certificates over TLS alone: \
+             `console.certificate` is not set",
+        ),
+        (
+            "listen = \"9682\"",
+            "f:2: console.listen: `9682` is not an address",
+        ),
+        ("token = \"x\"", "f:2: console.token: unknown key `token`"),
+    ] {
+        let error = refused(text);
+        assert!(error.starts_with(wanted), "{error}");
+    }
+    for text in [
+        "",
+        "listen = \"off\"",
+        "listen = \"127.0.0.1:9682\"\ntoken_file = \"t\"",
+        "listen = \"[::ffff:127.0.0.1]:9682\"\ntoken_file = \"t\"",
+        "listen = \"0.0.0.0:9682\"\ntoken_file = \"t\"\ncertificate = \"c\"\nkey = \"k\"",
+        "listen = \"[::]:9682\"\nclient_ca = \"a\"\ncertificate = \"c\"\nkey = \"k\"",
+    ] {
+        assert!(read(&format!("[console]\n{text}")).is_ok(), "{text}");
+    }
+}

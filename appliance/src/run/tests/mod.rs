@@ -3,6 +3,7 @@
 
 mod asked;
 mod checkpointed;
+mod consoled;
 mod fit;
 mod logged;
 mod observed;

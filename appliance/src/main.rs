@@ -89,13 +89,13 @@ impl Cli {
 /// one.
 fn color_of(args: &[OsString]) -> ColorChoice {
     let args: Vec<_> = args.iter().map_while(|arg| arg.to_str()).collect();
-    let values = args.iter().enumerate().filter_map(|(n, arg)| {
+    let mut values = args.iter().enumerate().filter_map(|(n, arg)| {
         let next = || args.get(n + 1).copied();
         arg.strip_prefix("--color=")
             .or_else(|| (*arg == "--color").then(next).flatten())
     });
     let choice = |value: &str| ColorChoice::from_str(value, false).ok();
-    values.last().and_then(choice).unwrap_or_default()
+    values.next_back().and_then(choice).unwrap_or_default()
 }
 
 fn main() -> ExitCode {

@@ -194,22 +194,15 @@ impl Engine {
     ) -> Verdict {
         match (located, &parsed.transport) {
             // 4. The session's lock.
-            (
-                Some(&Located {
-                    flow,
-                    place,
-                    source,
-                    now,
-                }),
-                _,
-            ) => {
+            (Some(located), _) => {
+                let (flow, place) = (located.flow, located.place);
                 trace.step(|| Step::Key(flow.key, place.shard.0));
                 let candidate = Candidate {
                     bytes: packet.bytes,
                     parsed,
                     flow,
-                    source,
-                    now,
+                    source: located.source,
+                    now: located.now,
                     instant: packet.now,
                     tunnel: packet.tunnel,
                     flow_bits: packet.flow_bits,

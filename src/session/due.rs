@@ -1,6 +1,7 @@
 //! Expiry of the sessions of a shard: those whose deadlines have come; and the slots that become
 //! free.
 
+use super::hashes::Hashes;
 use super::id::SlotId;
 use super::outline::prefetch_address;
 use super::shard::{Ended, Shard, Slab};
@@ -8,7 +9,7 @@ use super::slot::{NIL, Slot};
 use super::tombstone::TombstoneHash;
 use super::wheel::{Due, behind};
 use crate::flow::FlowKey;
-use crate::limits::{Departures, SourceHash};
+use crate::limits::Departures;
 use crate::policy::RuleId;
 
 /// Number of sessions that end under one hold of a shard's lock.
@@ -16,17 +17,6 @@ pub(crate) const RUN: usize = 16;
 
 /// Number of sessions of a shard below which prefetching costs more than the cache misses.
 const FEW_SESSIONS: usize = 64;
-
-/// Hashes of a session that is due.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hashes {
-    /// The hash of its key in the shard.
-    pub(crate) index: u32,
-    /// The hash of the counts of its source.
-    pub(super) source: SourceHash,
-    /// The hash of its key among the tombstones, if it may leave one.
-    pub(crate) tombstone: Option<TombstoneHash>,
-}
 
 /// Sessions that are due, in the order in which they will end, as far as is known.
 #[derive(Debug, Default)]

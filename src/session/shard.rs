@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::EndReason;
-use super::due::Hashes;
+use super::hashes::Hashes;
 use super::id::{SessionUid, SlotId, TunnelRef};
 use super::index::{Index, Places};
 use super::judging::Unjudged;

@@ -1,8 +1,9 @@
 //! `portcullis demo`: the appliance at work between two kernels, without AWS.
 //!
 //! The demo creates network namespaces for a client, a server, the simulated load balancer and the
-//! appliance ([`topology`]). Real programs use the server through the appliance ([`traffic`]), and a
-//! small attack runs beside a download ([`attack`]). Each step has an expected result ([`story`]).
+//! appliance ([`topology`]). Real programs use the server through the appliance ([`traffic`]), and
+//! a small attack runs beside a download ([`attack`]). Each step has an expected result
+//! ([`story`]).
 //! Nothing remains, however the demo ends: namespaces have no names, programs end with their parent
 //! ([`launch`]), and a second process removes the folder ([`workspace`]).
 

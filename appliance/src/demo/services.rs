@@ -60,11 +60,14 @@ fn bound(stream: &TcpStream) -> io::Result<()> {
 /// Answers one request by HTTP.
 fn web(stream: &TcpStream) -> io::Result<()> {
     bound(stream)?;
-    let mut lines = BufReader::new(stream.take(MAX_REQUEST)).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    for line in lines {
-        if line?.is_empty() {
+    let mut request = String::new();
+    for line in BufReader::new(stream.take(MAX_REQUEST)).lines() {
+        let line = line?;
+        if line.is_empty() {
             break;
+        }
+        if request.is_empty() {
+            request = line;
         }
     }
     let mut to = stream;

@@ -1,5 +1,7 @@
 //! Steps of a demo and their outcome, as text of 80 columns or as JSON.
 
+#[cfg(test)]
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 
 use portcullis::{DropReason, Malformed};
@@ -16,6 +18,7 @@ const INDENT: usize = 23;
 
 /// A step of the demo.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Step {
     /// Name of the step.
     pub(crate) name: &'static str,
@@ -25,6 +28,7 @@ pub(crate) struct Step {
     pub(crate) text: String,
     /// The result in numbers.
     #[serde(serialize_with = "counts::serialize")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     pub(crate) counts: Vec<(String, u64)>,
 }
 
@@ -52,15 +56,23 @@ pub(crate) struct Count(pub(crate) &'static str, pub(crate) u64);
 
 /// The whole result.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct Ending<'a> {
+    /// Whether every step has its expected result.
     ok: bool,
     steps: &'a [Step],
     sessions_opened: u64,
+    /// Forwarded packets by class.
     #[serde(serialize_with = "counts::serialize")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     forwarded: Vec<(String, u64)>,
+    /// Dropped packets by reason.
     #[serde(serialize_with = "counts::serialize")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     dropped: Vec<(String, u64)>,
+    /// Path of the control socket.
     control: &'a str,
+    /// URL of the metrics.
     metrics: &'a str,
 }
 
@@ -151,7 +163,7 @@ fn print(text: &str) -> Result<(), DemoError> {
 fn counted(stats: &StatsView) -> String {
     let total = |counts: &[(String, u64)]| number(counts.iter().map(|(_, count)| count).sum());
     let mut text = format!(
-        "\nCounted by the appliance: {} sessions, {} packets forwarded, {} dropped:\n",
+        "\nCounted: {} sessions, {} packets forwarded, {} packets dropped:\n",
         number(stats.sessions_opened),
         total(&stats.forwarded),
         total(&stats.dropped)
@@ -252,7 +264,7 @@ mod tests {
             ..StatsView::default()
         };
         let text = counted(&stats);
-        let opened = "\nCounted by the appliance: 1,234 sessions, 5,002 packets forwarded, 1,047 \
+        let opened = "\nCounted: 1,234 sessions, 5,002 packets forwarded, 1,047 packets \
                       dropped:\n    1,022  policy_deny\n";
         assert!(text.starts_with(opened), "{text}");
         assert!(
@@ -263,6 +275,11 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= COLUMNS),
             "{text}"
         );
+    }
+
+    #[test]
+    fn the_schema_is_up_to_date_with_the_object_like_every_page() {
+        crate::schema::check::<Ending<'_>>("demo");
     }
 
     #[test]

@@ -162,6 +162,9 @@ impl Setup<'_> {
         client: &Namespace,
         server: &Namespace,
     ) -> Result<Child, DemoError> {
+        for namespace in [middle, client, server] {
+            without_ipv6(namespace)?;
+        }
         let mut command = launch::inside(middle, launch::program()?)?;
         command
             .args([
@@ -182,7 +185,6 @@ impl Setup<'_> {
         })?;
         self.ready("the load balancer", ready, &balancer)?;
         for (device, namespace) in [("client0", client), ("server0", server)] {
-            without_ipv6(namespace)?;
             let path: PathBuf = namespace.path();
             self.ip(
                 middle,
@@ -287,7 +289,8 @@ destination_ports = 21
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config_file, run::settings};
+    use crate::config_file;
+    use crate::run::settings;
 
     #[test]
     fn the_configuration_is_valid_and_warns_of_nothing() {

@@ -13,7 +13,7 @@ use super::samples::{Point, SPAN};
 use crate::figures::amount;
 
 /// Size of a chart in its own units; the page scales it.
-const SIZE: (u32, u32) = (420, 150);
+const SIZE: (u32, u32) = (440, 150);
 /// Most series of a chart.
 pub(super) const MAX_SERIES: usize = 6;
 /// Names of the series in the style sheet.
@@ -65,7 +65,7 @@ fn draw(
         .margin_top(8)
         .margin_right(20)
         .x_label_area_size(20)
-        .y_label_area_size(40)
+        .y_label_area_size(48)
         .build_cartesian_2d(-minutes..0.0, 0.0..ceiling(series))?;
     let label = TextStyle::from(("sans-serif", FONT).into_font()).color(&TEXT);
     chart
@@ -75,7 +75,7 @@ fn draw(
         .bold_line_style(GRID)
         .axis_style(GRID)
         .x_labels(4)
-        .y_labels(4)
+        .y_labels(5)
         .label_style(label)
         .x_label_formatter(&|minutes| match *minutes > -0.5 {
             true => "now".to_owned(),

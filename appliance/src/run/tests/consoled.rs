@@ -180,9 +180,9 @@ fn sessions_rules_and_groups_are_shown() {
 }
 
 #[test]
-fn names_of_the_configuration_are_text() {
-    let rule = "[[policy.rule]]\nname = \"<script>alert(1)</script>\"\naction = \"deny\"\n\
-                comment = \"<img src=x>\"\nprotocol = \"tcp\"\ndestination_ports = [81]\n";
+fn texts_of_the_configuration_and_of_requests_are_text() {
+    let rule = "[[policy.rule]]\nname = \"x\"\naction = \"deny\"\n\
+                comment = \"<script>alert(1)</script><img src=x>\"\nprotocol = \"tcp\"\ndestination_ports = [81]\n";
     let appliance = start(rule);
     let (_, rules) = appliance.page("/rules");
     assert!(

@@ -61,23 +61,20 @@ pub(super) fn page(facts: &mut Facts<'_>) -> Content {
         fixed: html! {},
         part: html! {
             (status(&state))
-            (charts(&rates))
+            (charts(&stats, &rates))
             div.columns {
                 (drops(&stats, &rates))
                 div {
-                    (table(&stats))
                     (counts("forwarded", "Forwarded packets by class", &stats.forwarded))
-                }
-                div {
-                    (counts("ended", "Ended sessions by reason", &stats.sessions_ended))
                     (counts("refused", "Refused datagrams by reason", &stats.refused))
                 }
+                (counts("ended", "Ended sessions by reason", &stats.sessions_ended))
             }
         },
     }
 }
 
-fn charts(rates: &Rates) -> Markup {
+fn charts(stats: &StatsView, rates: &Rates) -> Markup {
     let packets = [
         Series {
             name: "forwarded",
@@ -107,6 +104,7 @@ fn charts(rates: &Rates) -> Markup {
             (Chart { id: "sessions", title: "Sessions", series: &one("now", &rates.sessions) }
                 .markup())
             (Chart { id: "reasons", title: "Drops/s by reason", series: &reasons }.markup())
+            (table(stats))
         }
     }
 }

@@ -42,8 +42,11 @@ portcullis::config_section! {
 }
 
 impl ConsoleSettings {
-    /// Adds what is wrong with the section to the document.
+    /// Adds what is wrong with the section of a console that is on to the document.
     pub(super) fn check(&self, document: &mut Document<'_>) {
+        let Some(address) = self.listen.0 else {
+            return;
+        };
         if let (Some(_), None) = (&self.certificate, &self.key) {
             let why = "a certificate needs its private key: `console.key` is not set";
             document.refuse("console.certificate", &["console.key"], why);
@@ -56,9 +59,6 @@ impl ConsoleSettings {
             let why = "clients show certificates over TLS alone: `console.certificate` is not set";
             document.refuse("console.client_ca", &["console.certificate"], why);
         }
-        let Some(address) = self.listen.0 else {
-            return;
-        };
         if self.token_file.is_none() && self.client_ca.is_none() {
             let why = "every client would see every session: `console.token_file` or \
                        `console.client_ca` must be set";

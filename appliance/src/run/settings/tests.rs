@@ -409,13 +409,13 @@ fn a_console_needs_a_token_or_certificates_and_tls_beyond_this_host() {
              cross the network unencrypted: `console.certificate` is not set",
         ),
         (
-            "listen = \"off\"\ncertificate = \"c\"",
-            "f:3: console.certificate: a certificate needs its private key: `console.key` is not \
+            "listen = \"[::1]:9682\"\ntoken_file = \"t\"\ncertificate = \"c\"",
+            "f:4: console.certificate: a certificate needs its private key: `console.key` is not \
              set",
         ),
         (
-            "key = \"k\"",
-            "f:2: console.key: a private key is of no use without `console.certificate`",
+            "listen = \"[::1]:9682\"\ntoken_file = \"t\"\nkey = \"k\"",
+            "f:4: console.key: a private key is of no use without `console.certificate`",
         ),
         (
             "listen = \"[::1]:9682\"\nclient_ca = \"c\"",
@@ -433,7 +433,7 @@ fn a_console_needs_a_token_or_certificates_and_tls_beyond_this_host() {
     }
     for text in [
         "",
-        "listen = \"off\"",
+        "listen = \"off\"\nkey = \"k\"",
         "listen = \"127.0.0.1:9682\"\ntoken_file = \"t\"",
         "listen = \"[::ffff:127.0.0.1]:9682\"\ntoken_file = \"t\"",
         "listen = \"0.0.0.0:9682\"\ntoken_file = \"t\"\ncertificate = \"c\"\nkey = \"k\"",

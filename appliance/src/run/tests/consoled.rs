@@ -157,9 +157,9 @@ fn sessions_rules_and_groups_are_shown() {
         gone.contains("there is no session 7: it has ended"),
         "{gone}"
     );
-    let (_, wrong) = appliance.page("/sessions?q=sorce+%3Cb%3E");
+    let (_, wrong) = appliance.page("/sessions?q=sorce+%3Ci%3E");
     assert!(
-        wrong.contains("--sorce") && !wrong.contains("<b>"),
+        wrong.contains("--sorce") && !wrong.contains("<i>"),
         "{wrong}"
     );
     let (_, talkers) = appliance.page("/talkers?sort=sessions");

@@ -120,7 +120,7 @@ mod tests {
         let mut rules = vec![rule("r"); 1_500];
         rules.push(rule("default"));
         let page = table(&rules).into_string();
-        assert_eq!(page.matches("<tr>").count(), 1 + MAX_ROWS + 1);
+        assert_eq!(page.matches("<tr").count(), 1 + MAX_ROWS + 1);
         assert!(
             page.contains("rule+default") && page.contains("500 more"),
             "{page}"

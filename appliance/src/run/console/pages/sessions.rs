@@ -171,7 +171,9 @@ fn explanation(lines: &[String]) -> Markup {
 /// Splits a line after its subject: at a colon near its beginning, or else after the first word.
 fn subject(line: &str) -> (&str, &str) {
     match line.split_once(": ") {
-        Some((subject, rest)) if subject.len() <= 32 && !subject.contains(',') => (subject, rest),
+        Some((subject, rest)) if subject.len() <= 32 && !subject.contains([',', ';']) => {
+            (subject, rest)
+        }
         _ => line.split_once(' ').unwrap_or((line, "")),
     }
 }

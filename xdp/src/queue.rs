@@ -367,8 +367,9 @@ impl Queue {
 /// Returns the outcome of a call to send, by the frames in the ring before and after it.
 ///
 /// The kernel reports success also if it has taken nothing: when the interface has fewer send
-/// queues than before (`ethtool -L`), so that none is left for this socket. It takes the frames
-/// once there are as many as before.
+/// queues than at the start, so that none is left for this socket. (Linux 6.18 refuses `ethtool -L`
+/// while sockets use the queues; a driver may remove queues itself.) It takes the frames once there
+/// are as many as before.
 const fn outcome(result: Result<(), Errno>, before: u32, after: u32) -> Result<(), Errno> {
     match result {
         Ok(()) if before > 0 && after >= before => Err(Errno::NETDOWN),

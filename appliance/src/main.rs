@@ -27,7 +27,8 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-/// A stateful session firewall: `portcullis run` starts it behind a load balancer
+/// A stateful session firewall. `portcullis demo` shows it at work, `init` writes a configuration,
+/// and `run` starts it behind a load balancer
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version = VERSION, max_term_width = 110)]
 struct Cli {

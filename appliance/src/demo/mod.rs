@@ -129,10 +129,14 @@ fn show(args: &DemoArgs) -> Result<(), DemoError> {
     story.say("\nAn attack, beside a download that goes on:\n")?;
     attack::run(&mut topology, &stop, &mut story)?;
     let control = topology.readings.control().display().to_string();
-    let metrics = format!("http://127.0.0.1:{}/metrics", topology.metrics_port);
+    let metrics = format!("http://127.0.0.1:{}/metrics", topology.pages.metrics_port);
+    let console = format!("http://127.0.0.1:{}/", topology.pages.console_port);
+    let token = topology.pages.token.clone();
     let places = Places {
         control: &control,
         metrics: &metrics,
+        console: &console,
+        token: &token,
     };
     story.finish(&topology.readings.stats()?, places)?;
     if args.keep {
@@ -165,10 +169,18 @@ fn missing(folders: &[PathBuf]) -> Option<String> {
 
 /// Returns the commands with which a running demo can be examined.
 fn further(topology: &Topology, places: Places<'_>) -> String {
-    let Places { control, metrics } = places;
+    let Places {
+        control,
+        metrics,
+        console,
+        token,
+    } = places;
     let client = topology.client.path().display().to_string();
     format!(
-        "\nIt goes on until Enter or Ctrl-C. In another terminal, as root:\n
+        "\nIt goes on until Enter or Ctrl-C. The web console, for any user and this password:\n
+  {console}  {token}
+
+In another terminal, as root:\n
   portcullis sessions top --control {control}
   portcullis sessions rules --control {control}
   portcullis observe --control {control}

@@ -74,6 +74,10 @@ struct Ending<'a> {
     control: &'a str,
     /// URL of the metrics.
     metrics: &'a str,
+    /// URL of the web console.
+    console: &'a str,
+    /// Token of the console.
+    token: &'a str,
 }
 
 /// Places at which a running demo can be examined.
@@ -83,6 +87,10 @@ pub(crate) struct Places<'a> {
     pub(crate) control: &'a str,
     /// URL of the metrics.
     pub(crate) metrics: &'a str,
+    /// URL of the web console.
+    pub(crate) console: &'a str,
+    /// Token of the console.
+    pub(crate) token: &'a str,
 }
 
 /// Writer of the story. With JSON, it writes nothing before the end.
@@ -140,6 +148,8 @@ impl Story {
             dropped: stats.dropped.clone(),
             control: places.control,
             metrics: places.metrics,
+            console: places.console,
+            token: places.token,
         };
         let json =
             serde_json::to_string(&ending).map_err(|error| DemoError::Output(error.into()))?;

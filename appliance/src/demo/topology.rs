@@ -1,11 +1,15 @@
 //! The network of a demo: a client, a server, the simulated load balancer between them, and the
 //! appliance beside that. Each has a namespace of its own; the host's network is not changed.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+
+use ring::rand::{SecureRandom as _, SystemRandom};
 
 use super::child::{self, Child};
 use super::error::{DemoError, system};
@@ -46,8 +50,8 @@ pub(crate) struct Topology {
     pub(crate) server: Namespace,
     /// Requests to the appliance.
     pub(crate) readings: Readings,
-    /// Port of the host's loopback address at which the appliance's metrics are.
-    pub(crate) metrics_port: u16,
+    /// Pages of the appliance.
+    pub(crate) pages: Pages,
     /// The folder; last, since programs write to it until they end.
     pub(crate) workspace: Workspace,
 }
@@ -70,8 +74,12 @@ impl Topology {
             setup.ip(namespace, "link set lo up")?;
         }
         setup.join(&middle, &host)?;
-        let metrics_port = setup.relay(&host)?;
-        let (appliance, readings) = setup.appliance(&host, metrics_port)?;
+        let pages = Pages {
+            metrics_port: setup.relay(&host)?,
+            console_port: setup.relay(&host)?,
+            token: token()?,
+        };
+        let (appliance, readings) = setup.appliance(&host, &pages)?;
         let balancer = setup.balancer(&middle, &client, &server)?;
         Ok(Self {
             appliance,
@@ -79,7 +87,7 @@ impl Topology {
             client,
             server,
             readings,
-            metrics_port,
+            pages,
             workspace,
         })
     }
@@ -92,6 +100,15 @@ impl Topology {
         self.appliance.check()?;
         self.balancer.check()
     }
+}
+
+/// Pages of the appliance, at ports of the host's loopback address.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) metrics_port: u16,
+    pub(crate) console_port: u16,
+    /// Token of the console.
+    pub(crate) token: String,
 }
 
 /// Steps that create the network.
@@ -133,16 +150,14 @@ impl Setup<'_> {
     }
 
     /// Starts the appliance and waits until it serves packets.
-    fn appliance(
-        &self,
-        host: &Namespace,
-        metrics_port: u16,
-    ) -> Result<(Child, Readings), DemoError> {
+    fn appliance(&self, host: &Namespace, pages: &Pages) -> Result<(Child, Readings), DemoError> {
         let folder = self.workspace.folder();
         let file = folder.join("portcullis.toml");
         let control = folder.join("control");
-        let text = configuration(&control.display().to_string(), metrics_port);
+        let token = folder.join("token");
+        let text = configuration(&control, &token, pages);
         fs::write(&file, text).map_err(system(file.display().to_string()))?;
+        private(&token, &pages.token).map_err(system(token.display().to_string()))?;
         let mut command = launch::inside(host, launch::program()?)?;
         command.arg("run").arg(&file).stdout(Stdio::null());
         let mut appliance = Child::start("appliance", &mut command, folder)?;
@@ -229,8 +244,31 @@ fn without_ipv6(namespace: &Namespace) -> Result<(), DemoError> {
     })
 }
 
+/// Writes a file that only its owner reads.
+fn private(path: &Path, text: &str) -> io::Result<()> {
+    let mut options = File::options();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    file?.write_all(text.as_bytes())
+}
+
+/// Returns a random token for the console.
+fn token() -> Result<String, DemoError> {
+    let mut random = [0; 16];
+    let filled = SystemRandom::new().fill(&mut random);
+    filled
+        .map_err(|_| io::Error::other("the system has none"))
+        .map_err(system("random numbers"))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Returns the appliance's configuration.
-fn configuration(control: &str, metrics_port: u16) -> String {
+fn configuration(control: &Path, token: &Path, pages: &Pages) -> String {
+    let (control, token) = (control.display(), token.display());
+    let Pages {
+        metrics_port,
+        console_port,
+        ..
+    } = pages;
     format!(
         r#"# The configuration of `portcullis demo`.
 
@@ -248,6 +286,10 @@ control = "{control}"
 
 [metrics]
 listen = "127.0.0.1:{metrics_port}"
+
+[console]
+listen = "127.0.0.1:{console_port}"
+token_file = "{token}"
 
 [limits]
 max_half_open_per_source = {HALF_OPEN}
@@ -294,7 +336,14 @@ mod tests {
 
     #[test]
     fn the_configuration_is_valid_and_warns_of_nothing() {
-        let text = configuration("/run/portcullis-demo-1/control", 9681);
+        let pages = Pages {
+            metrics_port: 9681,
+            console_port: 9682,
+            token: token().unwrap(),
+        };
+        assert_eq!(pages.token.len(), 32);
+        let folder = Path::new("/run/portcullis-demo-1");
+        let text = configuration(&folder.join("control"), &folder.join("token"), &pages);
         let (config, own) = config_file::parse(&text, "demo").unwrap();
         assert_eq!(settings::warnings(&config, &own), [""; 0]);
     }

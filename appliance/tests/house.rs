@@ -203,7 +203,6 @@ const FLOORS: &[&str] = &[
     "sessions::client",
     "sessions::table",
     "sessions::json",
-    "sessions::filter",
     "sessions::top::args",
     "sessions::top::look",
     "sessions::top::lines",

@@ -128,9 +128,9 @@ mod tests {
             cache.look(&Route::Rules, after(1_040)),
             Lookup::Render
         ));
-        assert!(
-            matches!(cache.look(&Route::Health, after(50)), Lookup::Wait(time) if time == millis(30))
-        );
+        assert!(matches!(
+                cache.look(&Route::Health, after(50)),
+                Lookup::Wait(time) if time == millis(30)));
         assert!(matches!(
             cache.look(&Route::Health, after(80)),
             Lookup::Render

@@ -27,7 +27,8 @@ portcullis::config_section! {
             default: None, "a loopback address needs no TLS";
             restart: true;
         }
-        /// The file of the certificate's private key (PEM). It must not be readable for other users.
+        /// The file of the certificate's private key (PEM), which other users must not be able to
+        /// read.
         key: Option<PathBuf> {
             default: None, "needed with `certificate`";
             restart: true;

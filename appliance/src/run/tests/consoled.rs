@@ -182,7 +182,8 @@ fn sessions_rules_and_groups_are_shown() {
 #[test]
 fn texts_of_the_configuration_and_of_requests_are_text() {
     let rule = "[[policy.rule]]\nname = \"x\"\naction = \"deny\"\n\
-                comment = \"<script>alert(1)</script><img src=x>\"\nprotocol = \"tcp\"\ndestination_ports = [81]\n";
+                comment = \"<script>alert(1)</script><img src=x>\"\n\
+                protocol = \"tcp\"\ndestination_ports = [81]\n";
     let appliance = start(rule);
     let (_, rules) = appliance.page("/rules");
     assert!(

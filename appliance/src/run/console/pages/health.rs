@@ -20,7 +20,10 @@ pub(super) fn page(facts: &mut Facts<'_>) -> Content {
             div.columns {
                 (verdict(&state, &stats))
                 @if let Some(store) = &store { (connections(store)) }
-                @else { section.card #store { h2 { "Store" } p { "There is no store: sessions are known to this appliance alone." } } }
+                @else { section.card #store {
+                    h2 { "Store" }
+                    p { "There is no store: sessions are known to this appliance alone." }
+                } }
             }
             (worker_table(&workers))
             @if let Some(store) = &store {
@@ -44,7 +47,10 @@ fn verdict(state: &Status, stats: &StatsView) -> Markup {
                 @for line in &state.lines { div { dt { "cause" } dd { (line) } } }
                 div {
                     dt { "reloads" }
-                    dd { (count(stats.reloads_applied)) " applied, " (count(stats.reloads_refused)) " refused" }
+                    dd {
+                        (count(stats.reloads_applied)) " applied, "
+                        (count(stats.reloads_refused)) " refused"
+                    }
                 }
                 div {
                     dt { "RSTs" }

@@ -42,7 +42,9 @@ impl Chart<'_> {
                         h2 { (self.title) }
                         ul.legend {
                             @for (n, series) in self.series.iter().enumerate() {
-                                li.{ "s" (n + 1) } { (series.name) " " b { (amount(newest(series.points))) } }
+                                li.{ "s" (n + 1) } {
+                                    (series.name) " " b { (amount(newest(series.points))) }
+                                }
                             }
                         }
                     }

@@ -100,7 +100,9 @@ pub(super) fn status(status: &Status) -> Markup {
         section #status aria-label="State" {
             p.strip {
                 a.badge.(tone) href="/health" { (status.verdict) }
-                span { b { (count(status.sessions)) } " of " (count(status.max_sessions)) " sessions" }
+                span {
+                    b { (count(status.sessions)) } " of " (count(status.max_sessions)) " sessions"
+                }
                 span { "up " (span(status.uptime)) }
                 time { (status.time) }
             }
@@ -224,7 +226,8 @@ impl Table<'_> {
     pub(super) fn with(&self, rows: &Markup, is_empty: bool) -> Markup {
         html! {
             section.card #(self.id) {
-                div.scroll #{ (self.id) "-rows" } tabindex="0" role="region" aria-label=(self.caption) {
+                div.scroll #{ (self.id) "-rows" } tabindex="0" role="region"
+                    aria-label=(self.caption) {
                     table {
                         caption { (self.caption) }
                         thead { tr { @for head in self.heads { (head.cell()) } } }

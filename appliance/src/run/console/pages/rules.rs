@@ -47,7 +47,9 @@ fn table(rules: &[RuleView]) -> Markup {
         @for (number, rule) in shown.enumerate() {
             tr.off[rule.state != "active"] {
                 td.n { @if number < named.len() { (number + 1) } }
-                th scope="row" { a href=(Route::sessions_of("rule", &rule.name).address()) { (rule.name) } }
+                th scope="row" {
+                    a href=(Route::sessions_of("rule", &rule.name).address()) { (rule.name) }
+                 }
                 td { span.action.(tone(&rule.action)) { (rule.action) } }
                 td { (state(rule)) }
                 td.n { (count(rule.hits)) }

@@ -50,7 +50,9 @@ pub(super) fn page(facts: &mut Facts<'_>, filter: &str, sort: SortKey) -> Conten
             @match list {
                 Ok(list) => (table(&list, filter, &route, sort)),
                 Err(error) => {
-                    section.card #rows { p.error role="alert" { "The filter is not valid: " (error) } }
+                    section.card #rows {
+                        p.error role="alert" { "The filter is not valid: " (error) }
+                    }
                 },
             }
         },

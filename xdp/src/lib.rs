@@ -8,8 +8,8 @@
 //! Sockets are in copy mode alone: zero-copy has no multi-buffer, which packets above some 3,800
 //! bytes need.
 //!
-//! **Unsafe code** is in three modules: `area` (memory of frames), `ring` (counters and entries that
-//! the kernel shares) and `bpf` (one system call). The rest is safe. The ownership of frames
+//! **Unsafe code** is in three modules: `area` (memory of frames), `ring` (counters and entries
+//! that the kernel shares) and `bpf` (one system call). The rest is safe. The ownership of frames
 //! ([`Ledger`]) and the reading of descriptors ([`Batch`]) are pure code, so that tests and a fuzz
 //! target drive them with any descriptors.
 //!

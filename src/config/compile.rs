@@ -1,6 +1,7 @@
 //! Compilation of a validated configuration into the structures of the packet path.
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -58,6 +59,8 @@ pub struct Compiled {
     pub ftp: FtpConfig,
     /// The settings of rules for the control sessions that they admit.
     pub ftp_rules: Vec<(RuleId, FtpHandling)>,
+    /// The time at which the next rule expires.
+    pub rules_expire: Option<SystemTime>,
 }
 
 /// Settings that only a start can change: the sizes of tables that are allocated then, and the
@@ -163,6 +166,7 @@ impl Config {
                 .collect(),
             ftp: self.ftp.clone(),
             ftp_rules,
+            rules_expire: self.next_expiry(),
             adaptive: Adaptive::new(
                 self.table.max_sessions,
                 self.table.adaptive_start,

@@ -66,6 +66,7 @@ mod zone_hints;
 mod zone_names;
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -561,6 +562,18 @@ impl Engine {
     /// ends during the walk is visited at most once. Each record is consistent at one moment;
     /// different records are of different moments.
     pub fn for_each_session(&self, mut each: impl FnMut(&SessionRecord)) {
+        let _all_visited = self.try_each_session(|session| -> ControlFlow<()> {
+            each(session);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// Calls `each` with every session, as [`Engine::for_each_session`] does, until it breaks.
+    /// Returns the value of the break.
+    pub fn try_each_session<B>(
+        &self,
+        mut each: impl FnMut(&SessionRecord) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         let mut records = Vec::with_capacity(SLICE as usize);
         for shard_id in self.table.shard_ids() {
             let mut walk = self.table.walk(shard_id);
@@ -569,9 +582,10 @@ impl Engine {
                 let sessions = shard.sessions_in(slots);
                 records.extend(sessions.filter_map(|slot| self.record_of(shard, shard_id, slot)));
             }) {
-                records.iter().for_each(&mut each);
+                records.iter().try_for_each(&mut each)?;
                 records.clear();
             }
         }
+        ControlFlow::Continue(())
     }
 }

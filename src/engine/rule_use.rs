@@ -6,7 +6,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::Engine;
 use crate::flow::Direction;
@@ -180,6 +180,16 @@ impl Engine {
                 }
             })
             .collect()
+    }
+
+    /// Returns the time at which the next rule in force expires, without a wait for a reload.
+    ///
+    /// Call [`Engine::reload`] at that time, with it in
+    /// [`policy.as_of`](crate::config::PolicyConfig::as_of); see
+    /// [`Config::next_expiry`](crate::Config::next_expiry).
+    #[must_use]
+    pub fn next_rule_expiry(&self) -> Option<SystemTime> {
+        self.settings().rules_expire
     }
 
     /// Returns the decisions and traffic of each rule like [`Engine::rules`], with its live

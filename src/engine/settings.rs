@@ -1,6 +1,7 @@
 //! Settings of the packet path: everything that a reload changes, in one value.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 
@@ -61,6 +62,8 @@ pub(super) struct Settings {
     pub(super) zones: Box<[Zone]>,
     /// The zones by name.
     pub(super) zone_names: Zones,
+    /// The time at which the next rule expires.
+    pub(super) rules_expire: Option<SystemTime>,
     /// Limits of zones, rules and sources.
     pub(super) limits: Limits,
     /// Hints about the zone of a packet's session.
@@ -143,6 +146,7 @@ impl Settings {
             accounts: Arc::clone(accounts),
             limits: compiled.limits,
             zone_names: compiled.zones,
+            rules_expire: compiled.rules_expire,
         })
     }
 

@@ -26,6 +26,13 @@ impl Settings {
 }
 
 impl Engine {
+    /// Returns the zone of a name in the settings in force, without a wait for a reload. The name
+    /// of a group, or of a member, is that of the zone that represents the group in records.
+    #[must_use]
+    pub fn zone_named(&self, name: &str) -> Option<Zone> {
+        self.settings().zone_names.zone(name)
+    }
+
     /// Returns the name of a conversation of this engine in a store.
     #[must_use]
     pub fn flow_name(&self, flow: &FlowKey) -> FlowName {

@@ -1,6 +1,7 @@
 //! Operations that walk the session table in slices, and packets that come between the slices.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::support::packets::{Ends, udp};
@@ -252,6 +253,36 @@ fn a_walk_sees_each_session_once_whatever_comes_and_goes() {
     assert_eq!(ids.len(), seen.len(), "one is seen twice");
     let ports: HashSet<u16> = seen.iter().map(|(_, port)| *port).collect();
     assert!(lasting.is_subset(&ports));
+}
+
+#[test]
+fn a_walk_ends_when_it_is_broken_off() {
+    let engine = filled(Instant::now());
+    let mut seen = 0;
+    let found = engine.try_each_session(|session| {
+        seen += 1;
+        match seen {
+            3 => ControlFlow::Break(session.id),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    assert!(found.is_break() && seen == 3, "{found:?}");
+    let all = engine.try_each_session(|_| -> ControlFlow<()> { ControlFlow::Continue(()) });
+    assert!(all.is_continue());
+}
+
+#[test]
+fn zones_have_names_in_the_settings_in_force() {
+    let before =
+        format!("{OPEN}[zones]\nblue = 7\nred = 9\n[zone_groups]\nboth = [\"blue\", \"red\"]\n");
+    let engine = Engine::new(&config(&before)).unwrap();
+    let number = |name| engine.zone_named(name).map(|zone| zone.0);
+    assert_eq!(["blue", "red", "both"].map(number), [Some(7); 3]);
+    assert_eq!((number("default"), number("green")), (Some(0), None));
+    let after = before.replace("[zone_groups]", "green = 11\n[zone_groups]");
+    let reloaded = engine.reload(&config(&after), Instant::now(), &mut Discard);
+    assert!(reloaded.is_ok(), "{reloaded:?}");
+    assert_eq!(number("green"), Some(11));
 }
 
 #[test]

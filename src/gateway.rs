@@ -63,8 +63,10 @@ const ANSWER_INTERVAL: Duration = Duration::from_millis(1);
 pub struct Gateway {
     engine: Engine,
     front: FrontEnd,
-    /// The configuration in force.
+    /// The configuration in force. The lock is held briefly.
     config: Mutex<Config>,
+    /// Held by a reload, which may wait until a save ends.
+    reloading: Mutex<()>,
 }
 
 /// State of one thread of a [`Gateway`]: its counters, its buffers, and the events that were not
@@ -109,6 +111,7 @@ impl Gateway {
             engine: Engine::new(&config)?,
             front: FrontEnd::new(&config)?,
             config: Mutex::new(config),
+            reloading: Mutex::new(()),
         })
     }
 
@@ -215,13 +218,13 @@ impl Gateway {
         mut send: impl FnMut(Outgoing<'_>),
     ) -> Result<GatewayReload, ConfigError> {
         let reloaded = {
-            let mut in_force = self.config.lock();
+            let _one_at_a_time = self.reloading.lock();
             let mut config = FrontEnd::adapt(config.clone());
-            let needs_restart = config.keep_running(&in_force);
+            let needs_restart = config.keep_running(&self.config.lock());
             self.front.check_reload(&config)?;
             let sessions = self.engine.reload(&config, now, &mut worker.collected)?;
             self.front.reload(&config)?;
-            *in_force = config;
+            *self.config.lock() = config;
             GatewayReload {
                 sessions,
                 needs_restart,
@@ -297,7 +300,7 @@ impl Gateway {
         self.front.stats()
     }
 
-    /// Returns a copy of the configuration in force.
+    /// Returns a copy of the configuration in force: that before a reload, until its call returns.
     #[must_use]
     pub fn config(&self) -> Config {
         self.config.lock().clone()

@@ -22,7 +22,8 @@ impl Mapping {
     /// Takes ownership of mapped memory.
     ///
     /// # Safety
-    /// `start` must be the start of `len` mapped bytes that nothing else unmaps.
+    /// `start` must be the start of `len` mapped bytes that nothing else unmaps. A mapping begins
+    /// at a page, so an aligned offset is an aligned address ([`Mapping::at`]).
     pub(crate) unsafe fn own(start: *mut c_void, len: usize) -> Option<Self> {
         NonNull::new(start.cast()).map(|start| Self { start, len })
     }

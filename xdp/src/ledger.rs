@@ -12,6 +12,9 @@ pub struct Desc {
     pub options: u32,
 }
 
+// The layout of the kernel. Without padding, every bit pattern that the kernel writes is a value.
+const _: () = assert!(size_of::<Desc>() == 16 && align_of::<Desc>() == 8);
+
 impl Desc {
     /// Flag of a piece that another piece of the same packet follows (`XDP_PKT_CONTD`).
     pub const CONTINUES: u32 = 1;

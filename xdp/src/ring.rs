@@ -18,7 +18,7 @@ const NEED_WAKEUP: u32 = 1;
 
 mod sealed {
     /// Entries of rings: plain data of which every bit pattern is valid.
-    pub(crate) trait Entry: Copy {}
+    pub(crate) trait Entry: Copy + Send {}
     impl Entry for u64 {}
     impl Entry for crate::ledger::Desc {}
 }
@@ -41,7 +41,7 @@ pub(crate) struct Ring<T> {
 }
 
 // SAFETY: the pointers lead into the mapping, which the ring owns and which may move to another
-// thread.
+// thread, as may the entries.
 unsafe impl<T: Entry> Send for Ring<T> {}
 
 impl<T: Entry> Ring<T> {

@@ -5,11 +5,19 @@
 #   [DESTDIR=/tmp/root] [PREFIX=/usr/local] [LIBDIR=$PREFIX/lib] [TARGET=target/release] \
 #     capi/install.sh
 set -eu
+# Relative paths are relative to the folder of the caller.
+absolute() {
+  case $1 in
+    /* | "") printf '%s\n' "$1" ;;
+    *) printf '%s/%s\n' "$PWD" "$1" ;;
+  esac
+}
+target=$(absolute "${TARGET:-}")
+root=$(absolute "${DESTDIR:-}")
 cd "$(dirname "$0")"
 prefix=${PREFIX:-/usr/local}
 libdir=${LIBDIR:-$prefix/lib}
-target=${TARGET:-../target/release}
-root=${DESTDIR:-}
+target=${target:-../target/release}
 # The number of the interface is in the name by which programs find the shared library.
 abi=$(sed -n 's/^#define PORTCULLIS_ABI_VERSION \([0-9]*\)$/\1/p' include/portcullis.h)
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' ../Cargo.toml)

@@ -412,7 +412,8 @@ typedef struct portcullis_config {
   const char *path;
   /**
    * The wall-clock time in nanoseconds since 1970, as of which rules with `expires` are judged;
-   * 0 judges none of them as expired.
+   * 0 judges none of them as expired. They are judged at this call only: reload at the time of
+   * `portcullis_engine_next_rule_expiry`.
    */
   uint64_t wall_ns;
 } portcullis_config;
@@ -1320,9 +1321,9 @@ portcullis_status portcullis_engine_rule_name(const struct portcullis_engine *en
 
 /**
  * Reads the number of the zone of a name in the configuration in force, or returns
- * `PORTCULLIS_STATUS_NOT_FOUND`.
+ * `PORTCULLIS_STATUS_NOT_FOUND`. The zones of a group have the number that records state.
  *
- * Any threads may call this at once.
+ * Any threads may call this at once. The call does not wait for a reload.
  *
  * # Safety
  * Pointers are NULL or valid; `name` ends with a NUL.
@@ -1330,6 +1331,19 @@ portcullis_status portcullis_engine_rule_name(const struct portcullis_engine *en
 portcullis_status portcullis_engine_zone(const struct portcullis_engine *engine,
                                          const char *name,
                                          uint16_t *zone);
+
+/**
+ * Reads the wall-clock time, in nanoseconds since 1970, at which the next rule in force expires;
+ * `UINT64_MAX` if none does. Then reload the configuration, with that time or a later one in its
+ * `wall_ns`: rules expire only at a reload.
+ *
+ * Any threads may call this at once. The call does not wait for a reload.
+ *
+ * # Safety
+ * Pointers are NULL or valid.
+ */
+portcullis_status portcullis_engine_next_rule_expiry(const struct portcullis_engine *engine,
+                                                     uint64_t *wall_ns);
 
 /**
  * Passes every counter and gauge of an engine to `each`: "sessions", "dropped.policy_deny",

@@ -31,7 +31,8 @@ pub struct ConfigIn {
     /// The path of a regular file, or NULL. Files of address sets are relative to its folder.
     pub path: *const c_char,
     /// The wall-clock time in nanoseconds since 1970, as of which rules with `expires` are judged;
-    /// 0 judges none of them as expired.
+    /// 0 judges none of them as expired. They are judged at this call only: reload at the time of
+    /// `portcullis_engine_next_rule_expiry`.
     pub wall_ns: u64,
 }
 

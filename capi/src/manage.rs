@@ -3,9 +3,10 @@
 use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use portcullis::policy::RuleId;
-use portcullis::{Reload, SessionId, Zone};
+use portcullis::{Reload, SessionId};
 
 use crate::config::{self, ConfigIn, Refused};
 use crate::engine::{EngineHandle, with_engine};
@@ -153,18 +154,18 @@ pub unsafe extern "C" fn portcullis_engine_sessions(
             false => Some(unsafe { filter::read(filter) }?),
         };
         let now = shared.clock.instant(now_ns);
-        let mut flow = ControlFlow::Continue(());
-        shared.any_engine().for_each_session(|session| {
+        let _ended_early = shared.any_engine().try_each_session(|session| {
             let matches = filter
                 .as_ref()
                 .is_none_or(|filter| filter.matches(session, now));
-            if flow.is_break() || !matches {
-                return;
+            if !matches {
+                return ControlFlow::Continue(());
             }
             let record = SessionOut::new(session, &shared.clock);
             // SAFETY: the promise of the caller; the record lives during the call.
-            if unsafe { each(context, &raw const record) } != 0 {
-                flow = ControlFlow::Break(());
+            match unsafe { each(context, &raw const record) } {
+                0 => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
             }
         });
         Ok(())
@@ -252,9 +253,9 @@ pub unsafe extern "C" fn portcullis_engine_rule_name(
 }
 
 /// Reads the number of the zone of a name in the configuration in force, or returns
-/// `PORTCULLIS_STATUS_NOT_FOUND`.
+/// `PORTCULLIS_STATUS_NOT_FOUND`. The zones of a group have the number that records state.
 ///
-/// Any threads may call this at once.
+/// Any threads may call this at once. The call does not wait for a reload.
 ///
 /// # Safety
 /// Pointers are NULL or valid; `name` ends with a NUL.
@@ -267,15 +268,39 @@ pub unsafe extern "C" fn portcullis_engine_zone(
     let find = |shared: &Arc<Shared>| {
         // SAFETY: the promise of the caller.
         let name = unsafe { raw::text(name) }?;
-        let named = shared.config().zones.get(name).copied();
-        let number = match (named, name) {
-            (Some(number), _) => number,
-            (None, "default") => Zone::DEFAULT.0,
-            (None, _) => return Err(Status::NotFound),
-        };
+        let named = shared.any_engine().zone_named(name);
+        let named = named.ok_or(Status::NotFound)?;
         // SAFETY: the promise of the caller.
-        unsafe { raw::put(zone, number) }
+        unsafe { raw::put(zone, named.0) }
     };
     // SAFETY: the promise of the caller.
     unsafe { with_engine(engine, find) }
+}
+
+/// Reads the wall-clock time, in nanoseconds since 1970, at which the next rule in force expires;
+/// `UINT64_MAX` if none does. Then reload the configuration, with that time or a later one in its
+/// `wall_ns`: rules expire only at a reload.
+///
+/// Any threads may call this at once. The call does not wait for a reload.
+///
+/// # Safety
+/// Pointers are NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portcullis_engine_next_rule_expiry(
+    engine: *const EngineHandle,
+    wall_ns: *mut u64,
+) -> Status {
+    let read = |shared: &Arc<Shared>| {
+        let next = shared.any_engine().next_rule_expiry();
+        let nanos = next.map_or(u64::MAX, |next| {
+            let since = next.duration_since(SystemTime::UNIX_EPOCH);
+            since.map_or(0, |since| {
+                u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+            })
+        });
+        // SAFETY: the promise of the caller.
+        unsafe { raw::put(wall_ns, nanos) }
+    };
+    // SAFETY: the promise of the caller.
+    unsafe { with_engine(engine, read) }
 }

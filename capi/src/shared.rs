@@ -12,7 +12,8 @@ use crate::status::{Outcome, Status};
 /// An engine of its own, or one in a gateway.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// An engine, and its configuration in force.
+    /// An engine, and its configuration in force. A reload holds the lock, and may wait for a save:
+    /// nothing but a reload takes it.
     Engine(Box<Engine>, Box<Mutex<Config>>),
     /// A gateway, which has its configuration.
     Gateway(Box<Gateway>),
@@ -49,7 +50,7 @@ impl Shared {
         self.engine_and_config().map(|(engine, _)| engine)
     }
 
-    /// Returns the engine and its configuration in force.
+    /// Returns the engine and its configuration in force, to reload it.
     pub(crate) fn engine_and_config(&self) -> Outcome<(&Engine, &Mutex<Config>)> {
         match &self.kind {
             Kind::Engine(engine, config) => Ok((engine, config)),
@@ -62,14 +63,6 @@ impl Shared {
         match &self.kind {
             Kind::Engine(..) => Err(Status::Invalid),
             Kind::Gateway(gateway) => Ok(gateway),
-        }
-    }
-
-    /// Returns a copy of the configuration in force.
-    pub(crate) fn config(&self) -> Config {
-        match &self.kind {
-            Kind::Engine(_, config) => config.lock().clone(),
-            Kind::Gateway(gateway) => gateway.config(),
         }
     }
 

@@ -1375,7 +1375,8 @@ portcullis_status portcullis_engine_counter(const struct portcullis_engine *engi
 
 /**
  * Passes all sessions, as one stream, to `write`, in pieces of about 32 KiB. `*sessions` is their
- * number; it may be NULL. If the call fails, `write` has received no complete stream.
+ * number; it may be NULL. If the call fails, `*sessions` is 0, and `write` has received no
+ * complete stream.
  *
  * `wall_ns` is the wall-clock time of `now_ns`, in nanoseconds since 1970. Packets may be decided
  * meanwhile; for a complete stream, stop them first. **Reloads, saves and restores of the engine
@@ -1393,7 +1394,7 @@ portcullis_status portcullis_engine_save(const struct portcullis_engine *engine,
 
 /**
  * Restores the sessions of a stream, which `read` reads two or three times. `restored` has the
- * options, and gets the result or the reason of a failure.
+ * options, and gets the result or the reason of a failure. Results of an earlier call are cleared.
  *
  * A session is judged by the policy of this engine, and its lifetime goes on. If the stream
  * cannot be used, nothing has changed, unless it became unreadable after it was read once.
@@ -1440,7 +1441,8 @@ const struct portcullis_engine *portcullis_gateway_engine(const struct portculli
  * Releases a gateway. NULL is ignored.
  *
  * Its workers stay valid and are released on their own, before or after; its engine does not. No
- * other thread may be in a call with `gateway` or its engine.
+ * other thread may be in a call with `gateway` or its engine, and no callback of such a call may
+ * release it.
  *
  * # Safety
  * `gateway` is NULL or a gateway of `portcullis_gateway_new` that was not released before.

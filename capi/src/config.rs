@@ -1,8 +1,9 @@
 //! Configurations that a caller passes: a text, or the path of a file.
 
 use std::ffi::c_char;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -155,14 +156,18 @@ fn from_file(path: &Path) -> Result<Config, Refused> {
     Ok(config)
 }
 
-/// Reads a regular file of bounded size: reading any other may not end.
+/// Reads a regular file of bounded size: reading any other may not end. Opening one does not wait
+/// either, as a FIFO would without `O_NONBLOCK`.
 fn read(path: &Path) -> io::Result<String> {
     let fault = |kind, text: &str| Err(io::Error::new(kind, text));
-    if !std::fs::metadata(path)?.is_file() {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
         return fault(io::ErrorKind::InvalidInput, "this is not a regular file");
     }
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
     if file.take(MAX_CONFIG as u64 + 1).read_to_end(&mut bytes)? > MAX_CONFIG {
         return fault(io::ErrorKind::FileTooLarge, "this is longer than 128 MiB");
     }
@@ -177,24 +182,25 @@ fn read(path: &Path) -> io::Result<String> {
 ///
 /// # Safety
 /// Pointers are NULL or valid; `config` is as its fields say, and `message` has `size` bytes.
-pub(crate) unsafe fn create<T>(
+pub(crate) unsafe fn create<T: Send + Sync>(
     config: *const ConfigIn,
     handle: *mut *mut T,
     message: *mut c_char,
     size: usize,
     build: impl FnOnce(Config) -> Result<T, ConfigError>,
 ) -> Outcome {
+    // Both before anything else, so that they have a value whatever fails.
+    // SAFETY: the promise of the caller.
+    unsafe { raw::put_message(message, size, "") };
     // SAFETY: the promise of the caller.
     unsafe { raw::put(handle, std::ptr::null_mut()) }?;
     // SAFETY: the promise of the caller.
     let created = unsafe { load(config) }.and_then(|config| Ok(build(config)?));
-    let text = match &created {
-        Ok(_) => "",
-        Err(refused) => &refused.message,
-    };
-    // SAFETY: the promise of the caller.
-    unsafe { raw::put_message(message, size, text) };
-    let created = created.map_err(|refused| refused.status)?;
+    let created = created.map_err(|refused| {
+        // SAFETY: the promise of the caller.
+        unsafe { raw::put_message(message, size, &refused.message) };
+        refused.status
+    })?;
     // SAFETY: the promise of the caller.
     unsafe { raw::put(handle, raw::hand_out(created)) }
 }

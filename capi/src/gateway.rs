@@ -66,6 +66,7 @@ unsafe impl Sized32 for DatagramIn {
     const LEAST: usize = 24 + 2 * size_of::<usize>();
 }
 const _: () = assert!(size_of::<DatagramIn>() == DatagramIn::LEAST);
+const _: () = assert!(size_of::<OutgoingOut>() == 16 + 2 * size_of::<usize>());
 
 /// A UDP datagram to send.
 #[derive(Debug, Clone, Copy)]
@@ -247,7 +248,8 @@ pub unsafe extern "C" fn portcullis_gateway_engine(
 /// Releases a gateway. NULL is ignored.
 ///
 /// Its workers stay valid and are released on their own, before or after; its engine does not. No
-/// other thread may be in a call with `gateway` or its engine.
+/// other thread may be in a call with `gateway` or its engine, and no callback of such a call may
+/// release it.
 ///
 /// # Safety
 /// `gateway` is NULL or a gateway of `portcullis_gateway_new` that was not released before.
@@ -273,14 +275,17 @@ pub unsafe extern "C" fn portcullis_worker_new(
     event_limit: usize,
     worker: *mut *mut WorkerHandle,
 ) -> Status {
+    // Before anything else, so that the worker is NULL whatever fails.
+    // SAFETY: the promise of the caller.
+    if let Err(status) = unsafe { raw::put(worker, std::ptr::null_mut()) } {
+        return status;
+    }
     // SAFETY: the promise of the caller.
     let shared = match unsafe { raw::object(gateway) } {
         Ok(gateway) => &gateway.engine.shared,
         Err(status) => return status,
     };
     shared.guard(|| {
-        // SAFETY: the promise of the caller.
-        unsafe { raw::put(worker, std::ptr::null_mut()) }?;
         let limit = match event_limit {
             0 => Outbox::DEFAULT_LIMIT,
             limit => limit,

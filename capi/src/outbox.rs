@@ -87,9 +87,12 @@ pub unsafe extern "C" fn portcullis_outbox_new(
     engine: *const EngineHandle,
     outbox: *mut *mut OutboxHandle,
 ) -> Status {
+    // Before anything else, so that the outbox is NULL whatever fails.
+    // SAFETY: the promise of the caller.
+    if let Err(status) = unsafe { raw::put(outbox, std::ptr::null_mut()) } {
+        return status;
+    }
     let create = |shared: &Arc<Shared>| {
-        // SAFETY: the promise of the caller.
-        unsafe { raw::put(outbox, std::ptr::null_mut()) }?;
         shared.engine()?;
         let created = OutboxHandle {
             shared: Arc::clone(shared),

@@ -75,6 +75,20 @@ impl RestoredOut {
         })
     }
 
+    /// Returns the request without results.
+    const fn without_results(self) -> Self {
+        Self {
+            age_ns: 0,
+            sessions: 0,
+            expired: 0,
+            refused: 0,
+            present: 0,
+            no_room: 0,
+            message: [0; 256],
+            ..self
+        }
+    }
+
     fn with(self, result: &Result<Restored, RestoreError>) -> Self {
         match result {
             Ok(done) => Self {
@@ -84,19 +98,19 @@ impl RestoredOut {
                 refused: done.refused as u64,
                 present: done.present as u64,
                 no_room: done.no_room as u64,
-                message: [0; 256],
-                ..self
+                ..self.without_results()
             },
             Err(error) => Self {
                 message: copy_text(&error.to_string()),
-                ..self
+                ..self.without_results()
             },
         }
     }
 }
 
 /// Passes all sessions, as one stream, to `write`, in pieces of about 32 KiB. `*sessions` is their
-/// number; it may be NULL. If the call fails, `write` has received no complete stream.
+/// number; it may be NULL. If the call fails, `*sessions` is 0, and `write` has received no
+/// complete stream.
 ///
 /// `wall_ns` is the wall-clock time of `now_ns`, in nanoseconds since 1970. Packets may be decided
 /// meanwhile; for a complete stream, stop them first. **Reloads, saves and restores of the engine
@@ -115,8 +129,9 @@ pub unsafe extern "C" fn portcullis_engine_save(
 ) -> Status {
     let save = |shared: &Arc<Shared>| {
         // SAFETY: the promise of the caller.
+        unsafe { raw::put_if_asked(sessions, 0) }?;
+        // SAFETY: the promise of the caller.
         let mut out = unsafe { Output::new(write, context) }?;
-        raw::check_if_asked(sessions)?;
         let now = shared.clock.instant(now_ns);
         let saved = shared.any_engine().save_to(now, wall(wall_ns), &mut out);
         let saved = saved.map_err(|_| Status::Io)?;
@@ -128,7 +143,7 @@ pub unsafe extern "C" fn portcullis_engine_save(
 }
 
 /// Restores the sessions of a stream, which `read` reads two or three times. `restored` has the
-/// options, and gets the result or the reason of a failure.
+/// options, and gets the result or the reason of a failure. Results of an earlier call are cleared.
 ///
 /// A session is judged by the policy of this engine, and its lifetime goes on. If the stream
 /// cannot be used, nothing has changed, unless it became unreadable after it was read once.
@@ -148,6 +163,9 @@ pub unsafe extern "C" fn portcullis_engine_restore(
     let restore = |shared: &Arc<Shared>| {
         // SAFETY: the promise of the caller.
         let given = unsafe { raw::read(restored.cast_const()) }?;
+        // Before anything else, so that no result is that of an earlier call.
+        // SAFETY: the promise of the caller.
+        unsafe { raw::write(restored, &given.without_results()) }?;
         // SAFETY: the promise of the caller.
         let input = unsafe { Input::new(read, context) }?;
         let options = given.options()?;

@@ -78,6 +78,8 @@ pub struct AttemptOut {
     pub reserved: [u8; 7],
 }
 
+const _: () = assert!(size_of::<AttemptOut>() == 80);
+
 /// An event. Pointers are valid during the callback.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
@@ -114,6 +116,9 @@ pub struct EventOut {
     /// 0.
     pub reserved: [u8; 6],
 }
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<EventOut>() == 80);
 
 /// Receives an event. `context` is the caller's. The function returns normally: it neither throws
 /// nor jumps.

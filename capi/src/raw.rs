@@ -18,6 +18,9 @@ pub(crate) unsafe trait Sized32: Copy {
     const LEAST: usize;
 }
 
+/// The greatest size of a struct in any version of the interface.
+const MOST: usize = 4096;
+
 /// Length of the field `size`.
 const SIZE_FIELD: usize = size_of::<u32>();
 
@@ -150,24 +153,35 @@ pub(crate) unsafe fn size_of_struct<T: Sized32>(pointer: *const T) -> Outcome<us
     // SAFETY: not NULL and aligned for a type that begins with a `u32`; the rest is the caller's
     // promise.
     let size = unsafe { pointer.cast::<u32>().read() } as usize;
-    match size >= T::LEAST && size.is_multiple_of(align_of::<T>()) {
+    match (T::LEAST..=MOST).contains(&size) && size.is_multiple_of(align_of::<T>()) {
         true => Ok(size),
         false => Err(Status::Invalid),
     }
 }
 
-/// Reads a caller's struct. Fields that the caller lacks are 0.
+/// Reads a caller's struct. Fields that the caller lacks are 0. Fields that only the caller has
+/// must be 0: a request that this version does not know is an error, as for `clone3` of Linux.
 ///
 /// # Safety
 /// A pointer that is not NULL points to a `u32`, and to as many readable bytes as it states.
 pub(crate) unsafe fn read<T: Sized32>(pointer: *const T) -> Outcome<T> {
     // SAFETY: the promise of the caller.
     let size = unsafe { size_of_struct(pointer) }?;
+    let known = size.min(size_of::<T>());
+    // SAFETY: the caller's struct has `size` bytes, of which `known` are skipped.
+    let unknown = unsafe { pointer.cast::<u8>().add(known) };
+    // SAFETY: as above.
+    if unsafe { bytes(unknown, size - known, MOST) }?
+        .iter()
+        .any(|byte| *byte != 0)
+    {
+        return Err(Status::Invalid);
+    }
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     let (from, to) = (pointer.cast::<u8>(), value.as_mut_ptr().cast::<u8>());
     // SAFETY: the caller's struct has `size` bytes, and `value` the other number; they are two
     // objects.
-    unsafe { to.copy_from_nonoverlapping(from, size.min(size_of::<T>())) };
+    unsafe { to.copy_from_nonoverlapping(from, known) };
     // SAFETY: the type has no invalid values (`Sized32`).
     Ok(unsafe { value.assume_init() })
 }
@@ -265,8 +279,8 @@ impl<T: Sized32> Array<T> {
     }
 }
 
-/// Returns a pointer to a new object that C owns.
-pub(crate) fn hand_out<T>(object: T) -> *mut T {
+/// Returns a pointer to a new object that C owns. Any thread may use and release it.
+pub(crate) fn hand_out<T: Send + Sync>(object: T) -> *mut T {
     Box::into_raw(Box::new(object))
 }
 

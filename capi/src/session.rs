@@ -35,6 +35,8 @@ pub struct Address {
     pub bytes: [u8; 16],
 }
 
+const _: () = assert!(size_of::<Address>() == 17 && align_of::<Address>() == 1);
+
 impl Address {
     /// Returns the address; an error for a family that is neither 4 nor 6.
     pub(crate) fn ip(&self) -> Outcome<IpAddr> {

@@ -3,15 +3,20 @@
 use std::ffi::{CStr, c_void};
 use std::path::Path;
 use std::ptr;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::config::ConfigIn;
 use crate::decide::{portcullis_engine_process, portcullis_engine_process_batch};
-use crate::engine::{portcullis_engine_free, portcullis_engine_new};
+use crate::engine::{EngineHandle, portcullis_engine_free, portcullis_engine_new};
 use crate::event::EventOut;
+use crate::manage::{ReloadOut, portcullis_engine_reload, portcullis_engine_zone};
 use crate::names::{portcullis_reason_count, portcullis_reason_find, portcullis_reason_name};
 use crate::outbox::{portcullis_outbox_drain, portcullis_outbox_free, portcullis_outbox_new};
 use crate::packet::{PACKET_OFFLOADED, PacketIn, VerdictKind, VerdictOut};
-use crate::raw::{self, Sized32};
+use crate::raw::{self, Array, Sized32};
+use crate::saved::portcullis_engine_save;
 use crate::status::Status;
 
 /// The modules with exported items, in the order of the header.
@@ -117,6 +122,180 @@ fn a_shorter_struct_is_read_with_zeros_and_written_within_its_size() {
     }
 }
 
+/// That struct in a version that is later still.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Longer {
+    size: u32,
+    number: u32,
+    added: u64,
+    unknown: u64,
+}
+
+#[test]
+fn a_longer_struct_is_read_if_what_is_unknown_is_zero() {
+    let one = Longer {
+        size: 24,
+        number: 7,
+        added: 5,
+        unknown: 0,
+    };
+    let mut memory = [one; 3];
+    memory[2].unknown = 1 << 63;
+    let place = (&raw mut memory).cast::<Later>();
+    // SAFETY: three structs of the size that they state, in writable memory.
+    let array = unsafe { Array::new(place.cast_const(), 3, 3) }.unwrap();
+    for number in 0..2 {
+        let read = array.read(number).unwrap();
+        assert_eq!((read.size, read.number, read.added), (24, 7, 5));
+    }
+    assert_eq!(array.read(2).err(), Some(Status::Invalid));
+    let value = Later {
+        size: 16,
+        number: 9,
+        added: 8,
+    };
+    // SAFETY: as above.
+    assert_eq!(unsafe { array.write(2, &value) }, Ok(()));
+    assert_eq!((memory[2].size, memory[2].number), (24, 9));
+    assert_eq!((memory[2].added, memory[2].unknown), (8, 1 << 63));
+    // No version has so long a struct: nothing of it is read.
+    memory[0].size = 4104;
+    let place = (&raw const memory).cast::<Later>();
+    // SAFETY: the size is readable.
+    assert!(unsafe { raw::read(place) }.is_err());
+    let misaligned = place.cast::<u8>().wrapping_add(4).cast::<Later>();
+    // SAFETY: a misaligned pointer is not followed.
+    let read = unsafe { raw::read(misaligned) };
+    assert_eq!(read.err(), Some(Status::Invalid));
+}
+
+fn config_of(text: &str) -> ConfigIn {
+    ConfigIn {
+        size: size_of::<ConfigIn>() as u32,
+        reserved: 0,
+        text: text.as_ptr().cast(),
+        length: text.len(),
+        name: ptr::null(),
+        path: ptr::null(),
+        wall_ns: 0,
+    }
+}
+
+/// Returns an engine to be released.
+fn engine_of(text: &str) -> *mut EngineHandle {
+    let config = config_of(text);
+    let mut engine = ptr::null_mut();
+    let mut message = [0; 200];
+    let to = message.as_mut_ptr();
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_engine_new(&raw const config, 0, &raw mut engine, to, 200) };
+    // SAFETY: the library ends the message with a NUL.
+    let said = unsafe { CStr::from_ptr(message.as_ptr()) };
+    assert_eq!(status, Status::Ok, "{said:?}");
+    engine
+}
+
+const ZONES: &str = "[zones]\nblue = 7\n";
+
+/// A save during which another thread reloads.
+struct Saving {
+    engine: &'static EngineHandle,
+    reload: Option<JoinHandle<Status>>,
+    zone: u16,
+}
+
+fn reload(engine: &EngineHandle) -> Status {
+    let (config, mut result) = (config_of(ZONES), ReloadOut::new(""));
+    let mut outbox = ptr::null_mut();
+    // SAFETY: valid pointers.
+    let created = unsafe { portcullis_outbox_new(engine, &raw mut outbox) };
+    assert_eq!(created, Status::Ok);
+    let (from, to) = (&raw const config, &raw mut result);
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_engine_reload(engine, outbox, from, 1, to) };
+    // SAFETY: it was not released.
+    let freed = unsafe { portcullis_outbox_free(outbox) };
+    assert_eq!(freed, Status::Ok);
+    status
+}
+
+/// Looks a zone up while a reload waits until this save ends.
+unsafe extern "C" fn look_up(context: *mut c_void, _: *const u8, _: usize) -> i32 {
+    // SAFETY: the test below passes a pointer to this struct.
+    let saving = unsafe { &mut *context.cast::<Saving>() };
+    let engine = saving.engine;
+    if saving.reload.is_none() {
+        saving.reload = Some(thread::spawn(move || reload(engine)));
+        let (_, in_force) = engine.shared.engine_and_config().unwrap();
+        while !in_force.is_locked() {
+            thread::yield_now();
+        }
+    }
+    let zone = &raw mut saving.zone;
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_engine_zone(engine, c"blue".as_ptr(), zone) };
+    (status != Status::Ok).into()
+}
+
+#[test]
+fn a_zone_is_found_during_a_save_that_a_reload_waits_for() {
+    let created = engine_of(ZONES);
+    // SAFETY: it is released at the end of the test.
+    let engine: &'static EngineHandle = unsafe { &*created };
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut saving = Saving {
+            engine,
+            reload: None,
+            zone: 0,
+        };
+        let context = (&raw mut saving).cast();
+        let count = ptr::null_mut();
+        // SAFETY: a function and its context.
+        let saved = unsafe { portcullis_engine_save(engine, 1, 1, Some(look_up), context, count) };
+        let reloaded = saving.reload.map(|thread| thread.join().unwrap());
+        send.send((saved, reloaded, saving.zone)).unwrap();
+    });
+    // The bound only ends a test that would wait forever.
+    let done = receive.recv_timeout(Duration::from_secs(120));
+    assert_eq!(done, Ok((Status::Ok, Some(Status::Ok), 7)));
+    // SAFETY: no call uses it any more.
+    unsafe { portcullis_engine_free(created) };
+}
+
+#[test]
+fn after_a_panic_every_call_fails_but_the_release() {
+    let engine = engine_of(ZONES);
+    let mut outbox = ptr::null_mut();
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_outbox_new(engine, &raw mut outbox) };
+    assert_eq!(status, Status::Ok);
+    // SAFETY: it is released at the end of the test.
+    let shared = unsafe { &(*engine).shared };
+    let broken = shared.guard(|| panic!("a test panics on purpose"));
+    assert_eq!(broken, Status::Panic);
+    let mut another = ptr::NonNull::dangling().as_ptr();
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_outbox_new(engine, &raw mut another) };
+    assert_eq!((status, another), (Status::Panic, ptr::null_mut()));
+    let (bytes, mut verdict) = (datagram(1), blank());
+    let (packet, to) = (packet_in(&bytes, 1), &raw mut verdict);
+    // SAFETY: valid pointers.
+    let status = unsafe { portcullis_engine_process(engine, outbox, &raw const packet, to) };
+    assert_eq!(status, Status::Panic);
+    let mut events = 0_u64;
+    let context = (&raw mut events).cast();
+    // SAFETY: a function and its context.
+    let status = unsafe { portcullis_outbox_drain(outbox, Some(count), context) };
+    assert_eq!((status, events), (Status::Panic, 0));
+    // SAFETY: it was not released.
+    unsafe { portcullis_engine_free(engine) };
+    // SAFETY: it was not released.
+    let freed = unsafe { portcullis_outbox_free(outbox) };
+    assert_eq!(freed, Status::Ok);
+}
+
 /// An IPv4 UDP packet between two hosts; its checksums are not set.
 fn datagram(source_port: u16) -> [u8; 32] {
     let mut packet = [0; 32];
@@ -156,24 +335,8 @@ fn blank() -> VerdictOut {
 
 #[test]
 fn packets_and_batches_allocate_nothing() {
-    let text = "table.max_sessions = 4096\n[policy]\ndefault = \"allow\"\n";
-    let config = ConfigIn {
-        size: size_of::<ConfigIn>() as u32,
-        reserved: 0,
-        text: text.as_ptr().cast(),
-        length: text.len(),
-        name: ptr::null(),
-        path: ptr::null(),
-        wall_ns: 0,
-    };
-    let (mut engine, mut outbox) = (ptr::null_mut(), ptr::null_mut());
-    let mut message = [0; 200];
-    let to = message.as_mut_ptr();
-    // SAFETY: valid pointers.
-    let status = unsafe { portcullis_engine_new(&raw const config, 0, &raw mut engine, to, 200) };
-    // SAFETY: the library ends the message with a NUL.
-    let said = unsafe { CStr::from_ptr(message.as_ptr()) };
-    assert_eq!(status, Status::Ok, "{said:?}");
+    let engine = engine_of("table.max_sessions = 4096\n[policy]\ndefault = \"allow\"\n");
+    let mut outbox = ptr::null_mut();
     // SAFETY: valid pointers.
     let status = unsafe { portcullis_outbox_new(engine, &raw mut outbox) };
     assert_eq!(status, Status::Ok);

@@ -78,7 +78,8 @@ static void wrong_configurations(void) {
   REQUIRE(strcmp(message, "its.toml:2:") == 0 && message[12] == 'x');
   REQUIRE(portcullis_engine_new(&config, 0, &engine, NULL, 12) == PORTCULLIS_STATUS_CONFIG);
   REQUIRE(portcullis_engine_new(NULL, 0, &engine, message, 64) == IS_NULL && message[0] == '\0');
-  REQUIRE(portcullis_engine_new(&config, 0, NULL, message, 64) == IS_NULL);
+  memset(message, 'x', sizeof message);
+  REQUIRE(portcullis_engine_new(&config, 0, NULL, message, 64) == IS_NULL && message[0] == '\0');
   config.text = "\xff";
   config.length = 1;
   REQUIRE(portcullis_engine_new(&config, 0, &engine, message, 64) == INVALID);
@@ -101,7 +102,8 @@ static void wrong_configurations(void) {
 }
 
 static void wrong_packets(portcullis_engine *engine, portcullis_engine *other) {
-  portcullis_outbox *outbox, *foreign;
+  portcullis_outbox *outbox, *foreign, *none;
+  const portcullis_engine *misaligned = (const void *)((const char *)engine + 1);
   portcullis_verdict verdict = portcullis_verdict_init();
   portcullis_verdict verdicts[2] = {portcullis_verdict_init(), portcullis_verdict_init()};
   uint8_t bytes[32];
@@ -111,7 +113,12 @@ static void wrong_packets(portcullis_engine *engine, portcullis_engine *other) {
   uint64_t sessions = 99;
   REQUIRE(portcullis_outbox_new(engine, &outbox) == OK);
   REQUIRE(portcullis_outbox_new(other, &foreign) == OK);
-  REQUIRE(portcullis_outbox_new(NULL, &outbox) == IS_NULL);
+  none = foreign;
+  REQUIRE(portcullis_outbox_new(NULL, &none) == IS_NULL && none == NULL);
+  none = foreign;
+  REQUIRE(portcullis_outbox_new(misaligned, &none) == INVALID && none == NULL);
+  REQUIRE(portcullis_engine_process(misaligned, outbox, &packet, &verdict) == INVALID);
+  REQUIRE(portcullis_engine_counter(misaligned, "sessions", &sessions) == INVALID);
   REQUIRE(portcullis_outbox_new(engine, NULL) == IS_NULL);
   REQUIRE(portcullis_engine_process(NULL, outbox, &packet, &verdict) == IS_NULL);
   REQUIRE(portcullis_engine_process(engine, NULL, &packet, &verdict) == IS_NULL);
@@ -148,6 +155,10 @@ static void wrong_packets(portcullis_engine *engine, portcullis_engine *other) {
   packets[1] = packets[0];
   verdicts[1].size += 8;
   REQUIRE(portcullis_engine_process_batch(engine, outbox, packets, verdicts, 2) == INVALID);
+  REQUIRE(portcullis_engine_process_batch(engine, outbox, (const void *)((const char *)packets + 1),
+                                          verdicts, 1) == INVALID);
+  REQUIRE(portcullis_engine_process_batch(engine, outbox, packets,
+                                          (void *)((char *)verdicts + 4), 1) == INVALID);
   REQUIRE(portcullis_engine_counter(engine, "sessions", &sessions) == OK && sessions == 0);
   REQUIRE(portcullis_engine_counter(engine, "none", &sessions) == PORTCULLIS_STATUS_NOT_FOUND);
   REQUIRE(portcullis_engine_counter(engine, NULL, &sessions) == IS_NULL);
@@ -166,6 +177,73 @@ static void wrong_packets(portcullis_engine *engine, portcullis_engine *other) {
   REQUIRE(portcullis_outbox_free(outbox) == OK && portcullis_outbox_free(foreign) == OK);
   portcullis_engine_free(NULL);
   portcullis_gateway_free(NULL);
+}
+
+/* Structs of a later version: the library reads what it knows, if the rest is 0, and leaves the
+ * rest of what it writes as it is. */
+struct later_packet {
+  portcullis_packet known;
+  uint64_t added;
+};
+struct later_verdict {
+  portcullis_verdict known;
+  uint64_t added;
+};
+
+static void later_versions(void) {
+  portcullis_engine *engine = engine_of(ALLOW);
+  portcullis_outbox *outbox;
+  struct later_packet packets[3];
+  struct later_verdict verdicts[3];
+  uint8_t bytes[3][32];
+  uint64_t sessions;
+  REQUIRE(portcullis_outbox_new(engine, &outbox) == OK);
+  for (unsigned each = 0; each < 3; each++) {
+    make_udp(bytes[each], 1, 1000 + each);
+    packets[each].known = packet_of(bytes[each], 32, SECOND);
+    packets[each].known.size = sizeof packets[each];
+    packets[each].added = 0;
+    verdicts[each].known = portcullis_verdict_init();
+    verdicts[each].known.size = sizeof verdicts[each];
+    verdicts[each].added = 1000 + each;
+  }
+  packets[2].added = 1;
+  REQUIRE(portcullis_engine_process_batch(engine, outbox, &packets[0].known, &verdicts[0].known,
+                                          3) == INVALID);
+  REQUIRE(portcullis_engine_process(engine, outbox, &packets[2].known, &verdicts[2].known) ==
+          INVALID);
+  REQUIRE(portcullis_engine_counter(engine, "sessions", &sessions) == OK && sessions == 0);
+  packets[2].added = 0;
+  REQUIRE(portcullis_engine_process_batch(engine, outbox, &packets[0].known, &verdicts[0].known,
+                                          3) == OK);
+  for (unsigned each = 0; each < 3; each++) {
+    REQUIRE(verdicts[each].known.kind == PORTCULLIS_VERDICT_KIND_FORWARD);
+    REQUIRE(verdicts[each].known.size == sizeof verdicts[each]);
+    REQUIRE(verdicts[each].known.session != 0 && verdicts[each].added == 1000 + each);
+  }
+  REQUIRE(portcullis_outbox_free(outbox) == OK);
+  portcullis_engine_free(engine);
+}
+
+/* Rules with `expires` are judged when a configuration is put in force. */
+static void expiring_rules(void) {
+  portcullis_config config = text_of(
+      "[table]\nmax_sessions = 20000\n[[policy.rule]]\nname = \"guest\"\naction = \"allow\"\n"
+      "expires = 2027-01-31\n");
+  portcullis_reload reload = portcullis_reload_init();
+  portcullis_engine *engine;
+  portcullis_outbox *outbox;
+  uint64_t next = 0;
+  REQUIRE(portcullis_engine_new(&config, 0, &engine, NULL, 0) == OK);
+  REQUIRE(portcullis_outbox_new(engine, &outbox) == OK);
+  REQUIRE(portcullis_engine_next_rule_expiry(engine, NULL) == IS_NULL);
+  REQUIRE(portcullis_engine_next_rule_expiry(engine, &next) == OK);
+  REQUIRE(next == 1801353600 * SECOND);
+  config.wall_ns = next;
+  REQUIRE(portcullis_engine_reload(engine, outbox, &config, SECOND, &reload) == OK);
+  REQUIRE(portcullis_engine_next_rule_expiry(engine, &next) == OK && next == UINT64_MAX);
+  REQUIRE(portcullis_outbox_free(outbox) == OK);
+  portcullis_engine_free(engine);
 }
 
 struct seen {
@@ -296,6 +374,9 @@ static void sessions_of(portcullis_engine *engine) {
   stream.room = stream.length;
   REQUIRE(portcullis_engine_save(engine, SECOND, 1000 * SECOND, save, &stream, NULL) ==
           PORTCULLIS_STATUS_IO);
+  REQUIRE(portcullis_engine_save(engine, SECOND, 1000 * SECOND, save, &stream, &value) ==
+          PORTCULLIS_STATUS_IO);
+  REQUIRE(value == 0);
   restored.now_ns = SECOND;
   restored.wall_ns = 1001 * SECOND;
   REQUIRE(portcullis_engine_restore(next, NULL, NULL, &restored) == IS_NULL);
@@ -307,6 +388,14 @@ static void sessions_of(portcullis_engine *engine) {
   stream.length += 1;
   REQUIRE(portcullis_engine_restore(next, load, &stream, &restored) == OK);
   REQUIRE(restored.sessions == 9 && restored.age_ns == SECOND && restored.message[0] == '\0');
+  /* Results of an earlier call are cleared, whatever fails. */
+  REQUIRE(portcullis_engine_restore(next, NULL, NULL, &restored) == IS_NULL);
+  REQUIRE(restored.sessions == 0 && restored.age_ns == 0 && restored.now_ns == SECOND);
+  REQUIRE(portcullis_engine_restore(next, load, &stream, &restored) == OK);
+  REQUIRE(restored.sessions == 0 && restored.present == 9);
+  REQUIRE(portcullis_engine_restore(next, load_too_much, NULL, &restored) ==
+          PORTCULLIS_STATUS_IO);
+  REQUIRE(restored.present == 0 && restored.message[0] != '\0');
   portcullis_engine_free(next);
   free(stream.bytes);
 
@@ -449,6 +538,11 @@ static void gateway(void) {
   const portcullis_engine *engine = portcullis_gateway_engine(gateway);
   REQUIRE(engine != NULL && portcullis_gateway_engine(NULL) == NULL);
   REQUIRE(portcullis_worker_new(gateway, 0, &worker) == OK);
+  portcullis_worker *none = worker;
+  REQUIRE(portcullis_worker_new(NULL, 0, &none) == IS_NULL && none == NULL);
+  none = worker;
+  REQUIRE(portcullis_worker_new((const void *)((const char *)gateway + 1), 0, &none) == INVALID);
+  REQUIRE(none == NULL && portcullis_worker_new(gateway, 0, NULL) == IS_NULL);
   struct sent sent = {worker, 0, {0}, 0};
   memcpy(bytes, header, sizeof header);
   make_udp(bytes + sizeof header, 1, 4000);
@@ -508,6 +602,8 @@ int main(void) {
   REQUIRE(portcullis_verdict_name(9) == NULL && portcullis_class_name(9) == NULL);
   wrong_configurations();
   wrong_packets(engine, other);
+  later_versions();
+  expiring_rules();
   sessions_of(engine);
   portcullis_engine_free(engine);
   portcullis_engine_free(other);

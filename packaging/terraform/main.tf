@@ -97,27 +97,29 @@ resource "aws_launch_template" "appliance" {
 }
 
 resource "aws_autoscaling_group" "appliance" {
-  name_prefix               = "${var.name}-"
-  min_size                  = var.appliances
-  max_size                  = var.appliances + 1
-  desired_capacity          = var.appliances
-  vpc_zone_identifier       = var.appliance_subnet_ids
-  target_group_arns         = [aws_lb_target_group.appliance.arn]
-  health_check_type         = "ELB"
-  health_check_grace_period = 300
+  name_prefix         = "${var.name}-"
+  min_size            = var.appliances
+  max_size            = var.appliances + 1
+  desired_capacity    = var.appliances
+  vpc_zone_identifier = var.appliance_subnet_ids
+  target_group_arns   = [aws_lb_target_group.appliance.arn]
+  # An appliance that drains, or whose table is full, answers 503 and serves its sessions. With the
+  # load balancer's health checks (ELB), the group would end it and all of them.
+  health_check_type = "EC2"
 
   launch_template {
     id      = aws_launch_template.appliance.id
     version = aws_launch_template.appliance.latest_version
   }
 
-  # A change of the template replaces one appliance after another.
+  # A change of the template replaces one appliance after another. A new one starts before an old
+  # one ends; the refresh waits for the warm-up, and does not look at the load balancer's health.
   instance_refresh {
     strategy = "Rolling"
     preferences {
       min_healthy_percentage = 100
       max_healthy_percentage = 150
-      instance_warmup        = 120
+      instance_warmup        = 300
     }
   }
 }

@@ -51,6 +51,12 @@ variable "configuration" {
   description = "Text of portcullis.toml; without it, the packaged one with the load balancer's subnets as sources"
   type        = string
   default     = ""
+  sensitive   = true
+  # User data has at most 16384 bytes: this, and the commands around it.
+  validation {
+    condition     = length(base64encode(var.configuration)) <= 14800
+    error_message = "The configuration must have at most 11100 bytes."
+  }
 }
 
 variable "image_id" {

@@ -47,6 +47,8 @@ pub(crate) struct ServiceManager {
     /// Interval in which the manager expects a sign of life.
     watchdog: Option<Duration>,
     phase: Mutex<Phase>,
+    /// Outcome of the last reload, which stays in the status.
+    reload: Mutex<Option<String>>,
 }
 
 /// The manager's socket and its address.
@@ -94,6 +96,7 @@ impl ServiceManager {
             socket,
             watchdog,
             phase: Mutex::new(Phase::Starting),
+            reload: Mutex::new(None),
         }
     }
 
@@ -108,12 +111,11 @@ impl ServiceManager {
     /// Reports that a reload is over, with its outcome.
     pub(crate) fn end_reload(&self, outcome: &str) {
         let phase = self.phase.lock();
+        let text = format!("reload: {outcome}");
         if *phase == Phase::Serving {
-            self.send(&format!(
-                "READY=1\n{}",
-                status(&format!("reload: {outcome}"))
-            ));
+            self.send(&format!("READY=1\n{}", status(&text)));
         }
+        *self.reload.lock() = Some(text);
     }
 
     /// Reports that the appliance is about to end.
@@ -130,6 +132,15 @@ impl ServiceManager {
             *phase = Phase::Serving;
         }
         *phase != Phase::Starting
+    }
+
+    /// Returns the status of a state, with the outcome of the last reload.
+    fn line(&self, state: &ServiceState) -> String {
+        let line = state.line();
+        match &*self.reload.lock() {
+            Some(reload) => format!("{line}; {reload}"),
+            None => line,
+        }
     }
 
     /// Sends a message. Returns whether the manager has taken it; the first failure is reported.
@@ -168,16 +179,18 @@ impl ServiceManager {
             let (state, now) = (state(), Instant::now());
             let is_due = |time: Duration| fed.is_none_or(|at| now.duration_since(at) >= time / 3);
             if self.watchdog.is_some_and(is_due) && state.has_begun && !state.is_stalled {
-                self.send("WATCHDOG=1");
-                fed = Some(now);
+                // A sign that was not sent is due again at once.
+                if self.send("WATCHDOG=1") {
+                    fed = Some(now);
+                }
             }
-            if state.has_begun && self.serve(&state.line()) {
+            if state.has_begun && self.serve(&self.line(&state)) {
                 let is_news = reported.as_ref().is_some_and(|(at, last)| {
                     let is_old = now.duration_since(*at) >= FIGURES;
                     last.reasons != state.reasons || is_old && last.sessions != state.sessions
                 });
                 if is_news {
-                    self.send(&status(&state.line()));
+                    self.send(&status(&self.line(&state)));
                 }
                 if is_news || reported.is_none() {
                     reported = Some((now, state));
@@ -321,7 +334,8 @@ mod tests {
         manager.end_reload("done");
         let states = vec![state(false, &["stalled_worker"]), state(true, &[])];
         follow(&manager, states);
-        assert_eq!(message(&socket), "READY=1\nSTATUS=healthy; 7 sessions");
+        let ready = "READY=1\nSTATUS=healthy; 7 sessions; reload: done";
+        assert_eq!(message(&socket), ready);
     }
 
     #[test]
@@ -342,6 +356,44 @@ mod tests {
         assert_eq!(message(&socket), "READY=1\nSTATUS=reload: refused: line 3");
         assert_eq!(message(&socket), "STOPPING=1\nSTATUS=draining");
         assert_eq!(message(&socket), "END", "no reload is reported at the end");
+    }
+
+    #[test]
+    fn the_outcome_of_the_last_reload_stays_in_the_status() {
+        let (manager, socket, _directory) = managed(None);
+        follow(&manager, vec![state(true, &[])]);
+        manager.begin_reload();
+        manager.end_reload("refused: line 3");
+        let states = vec![state(true, &[]), state(true, &["table_full"])];
+        follow(&manager, states);
+        let messages: Vec<_> = (0..4).map(|_| message(&socket)).collect();
+        assert_eq!(messages[2], "READY=1\nSTATUS=reload: refused: line 3");
+        assert_eq!(
+            messages[3],
+            "STATUS=unhealthy: table_full; 7 sessions; reload: refused: line 3"
+        );
+    }
+
+    #[test]
+    fn a_sign_of_life_that_was_not_sent_does_not_count() {
+        let (manager, socket, directory) = managed(Some(Duration::from_secs(3600)));
+        let path = directory.path().join("notify");
+        drop(socket);
+        std::fs::remove_file(&path).unwrap();
+        let bound = Mutex::new(None);
+        let stop = AtomicBool::new(false);
+        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let next = || {
+            // The manager is back for the second turn.
+            if turn.fetch_add(1, Ordering::Relaxed) == 1 {
+                *bound.lock() = Some(UnixDatagram::bind(&path).unwrap());
+                stop.store(true, Ordering::Relaxed);
+            }
+            state(true, &[])
+        };
+        manager.follow(next, &stop);
+        let socket = bound.into_inner().unwrap();
+        assert_eq!(message(&socket), "WATCHDOG=1");
     }
 
     #[test]

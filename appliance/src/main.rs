@@ -38,6 +38,7 @@ struct Cli {
     #[arg(
         long,
         global = true,
+        overrides_with = "color",
         value_name = "WHEN",
         default_value = "auto",
         hide_possible_values = true,
@@ -86,10 +87,11 @@ impl Cli {
     }
 }
 
-/// Returns the value of `--color` among arguments that are not parsed yet; `auto` without a valid
-/// one.
+/// Returns the last value of `--color` among arguments that are not parsed yet; `auto` without a
+/// valid one. After `--` there are no options.
 fn color_of(args: &[OsString]) -> ColorChoice {
-    let args: Vec<_> = args.iter().map_while(|arg| arg.to_str()).collect();
+    let args = args.iter().map_while(|arg| arg.to_str());
+    let args: Vec<_> = args.take_while(|arg| *arg != "--").collect();
     let mut values = args.iter().enumerate().filter_map(|(n, arg)| {
         let next = || args.get(n + 1).copied();
         arg.strip_prefix("--color=")
@@ -171,9 +173,17 @@ mod tests {
         let twice = "portcullis --color never --color=always";
         assert_eq!(color(twice), ColorChoice::Always);
         for line in [
+            "portcullis --color never --color=always check f",
+            "portcullis --color never check f --color=always",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.color, ColorChoice::Always, "{line}");
+        }
+        for line in [
             "portcullis check",
             "portcullis --color",
             "p --color=nonsense",
+            "portcullis check -- --color=always",
         ] {
             assert_eq!(color(line), ColorChoice::Auto, "{line}");
         }

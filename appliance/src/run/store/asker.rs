@@ -123,7 +123,7 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         };
         let mut looked = Instant::now();
         let mut is_more = false;
-        let (mut streak, mut asked) = (0, looked);
+        let (mut streak, mut asked) = (0_u32, looked);
         while !stop.load(Ordering::Relaxed) {
             let ready = self.connecting.is_ready();
             match self
@@ -139,7 +139,11 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             if count > 0 {
                 let now = Instant::now();
                 let is_close = now.saturating_duration_since(asked) < CLOSE;
-                streak = if is_close { streak + 1 } else { 0 };
+                streak = if is_close {
+                    streak.saturating_add(1)
+                } else {
+                    0
+                };
                 self.ask(ready, &mut batch, &mut told.answers);
                 asked = Instant::now();
             }

@@ -100,7 +100,10 @@ pub(crate) fn load_again(path: &Path) -> Result<(Config, Settings), ConfigFileEr
 }
 
 /// Opens a regular file. `otherwise` is the error for any other file.
-fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
+///
+/// # Errors
+/// Returns an error if the file cannot be opened or is no regular file.
+pub(crate) fn regular(path: &Path, otherwise: &str) -> io::Result<File> {
     // Opening a pipe would wait for its writer.
     let file = OpenOptions::new()
         .read(true)

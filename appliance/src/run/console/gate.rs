@@ -1,10 +1,10 @@
 //! Admission of requests by a token.
 //!
-//! A token is never compared by its bytes: tags of it and of what a request has are compared in
-//! constant time. A source with many wrong tokens gets no answer about further ones for a while.
+//! A token is never compared by its bytes: tags of it and of a request's token are compared in
+//! constant time. The right token is always admitted, whatever others of its source have sent; a
+//! source with many wrong tokens gets another answer to further ones for a while.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -18,25 +18,26 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 
 use super::counters::Outcome;
+use crate::config_file::regular;
 use crate::run::sharing::source;
 
 /// The shortest token, in bytes.
 const MIN_TOKEN: usize = 16;
-/// The longest file of a secret, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// Bytes that are read of a file of a secret or of certificates.
+pub(super) const MAX_FILE: u64 = 1 << 20;
 /// Time in which a source regains one attempt.
 const REGAIN: Duration = Duration::from_secs(6);
-/// Wrong tokens of a source in a row before its requests are refused unexamined.
+/// Wrong tokens of a source in a row before further ones are refused as too many.
 const ATTEMPTS: u32 = 10;
 /// Most sources whose wrong tokens are remembered.
 const MAX_SOURCES: usize = 1_024;
 
-/// Opens a file of a secret. Other users must not be able to read it.
+/// Reads a regular file of a secret. Other users must not be able to read it.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, or other users can read it.
+/// Returns an error if the file cannot be read, is no regular file, or other users can read it.
 pub(super) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+    let file = regular(path, "this is not a regular file")?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o007 != 0 {
         return Err(io::Error::other(format!(
@@ -165,14 +166,16 @@ impl Gate {
         let Some(authorization) = authorization else {
             return Err(Outcome::NoToken);
         };
-        let from = source(from);
-        if self.failures.lock().is_limited(from, now) {
-            return Err(Outcome::Limited);
-        }
+        // All users of a host share an address: wrong tokens never keep the right one out.
         if given(authorization).is_some_and(|given| token.is(&given)) {
             return Ok(());
         }
-        self.failures.lock().note(from, now);
+        let from = source(from);
+        let mut failures = self.failures.lock();
+        if failures.is_limited(from, now) {
+            return Err(Outcome::Limited);
+        }
+        failures.note(from, now);
         Err(Outcome::WrongToken)
     }
 }
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_with_wrong_tokens_waits_and_others_do_not() {
+    fn wrong_tokens_of_a_source_are_limited_and_the_right_one_is_always_admitted() {
         let now = Instant::now();
         let gate = gate();
         let (bad, good) = (
@@ -239,13 +242,13 @@ mod tests {
         }
         for from in [guesser, neighbor] {
             assert_eq!(gate.admit(from, bad, now), Err(Outcome::Limited));
-            assert_eq!(gate.admit(from, good, now), Err(Outcome::Limited));
+            assert_eq!(gate.admit(from, good, now), Ok(()));
         }
-        assert_eq!(gate.admit(other, good, now), Ok(()));
+        assert_eq!(gate.admit(other, bad, now), Err(Outcome::WrongToken));
         let later = now + REGAIN;
         assert_eq!(gate.admit(guesser, bad, later), Err(Outcome::WrongToken));
         assert_eq!(gate.admit(guesser, bad, later), Err(Outcome::Limited));
-        assert_eq!(gate.admit(guesser, good, later + REGAIN), Ok(()));
+        assert_eq!(gate.admit(guesser, good, later), Ok(()));
     }
 
     #[test]
@@ -278,6 +281,12 @@ mod tests {
         for mode in [0o644, 0o602, 0o777] {
             let error = read("0123456789abcdef\n", mode).err().unwrap();
             assert!(error.contains("other users can use it"), "{error}");
+        }
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for other in [&fifo, directory.path()] {
+            let error = Token::read(other).err().unwrap().to_string();
+            assert!(error.contains("not a regular file"), "{error}");
         }
         for text in [
             "",

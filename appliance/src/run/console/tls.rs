@@ -1,6 +1,6 @@
 //! TLS of the console.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,10 +10,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-use super::gate::read_secret;
+use super::gate::{MAX_FILE, read_secret};
+use crate::config_file::regular;
 
 fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let found = CertificateDer::pem_file_iter(path).map_err(io::Error::other)?;
+    let file = regular(path, "this is not a regular file")?;
+    let found = CertificateDer::pem_reader_iter(file.take(MAX_FILE));
     let found: Result<Vec<_>, _> = found.collect();
     match found.map_err(io::Error::other)? {
         found if found.is_empty() => Err(io::Error::other("it has no certificate")),

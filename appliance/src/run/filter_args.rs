@@ -125,10 +125,15 @@ impl FilterArgs {
         let mut rest = split.into_iter();
         while let Some(name) = rest.next() {
             let dashes = if name.starts_with('-') { "" } else { "--" };
-            words.push(format!("{dashes}{name}"));
-            if !name.contains('=') {
-                words.extend(rest.next());
+            let mut word = format!("{dashes}{name}");
+            // Joined to its name, a value may begin with a dash.
+            if !name.contains('=')
+                && let Some(value) = rest.next()
+            {
+                word.push('=');
+                word.push_str(&value);
             }
+            words.push(word);
         }
         let parsed = FilterLine::try_parse_from(words);
         parsed.map(|line| line.filter).map_err(|error| {
@@ -161,6 +166,19 @@ mod tests {
             assert_eq!(FilterArgs::from_line(&wanted.line()).unwrap(), wanted);
         }
         assert_eq!(FilterArgs::from_line("").unwrap(), FilterArgs::default());
+    }
+
+    #[test]
+    fn a_value_may_begin_with_a_dash_and_have_any_sign() {
+        for name in ["-web", "--zone", "-", "a=b", "=", "it's a rule", ""] {
+            let wanted = FilterArgs {
+                rule: Some(name.to_owned()),
+                ..FilterArgs::default()
+            };
+            assert_eq!(FilterArgs::from_line(&wanted.line()).unwrap(), wanted);
+        }
+        let short = FilterArgs::from_line("-r -web").unwrap();
+        assert_eq!(short.rule.unwrap(), "-web");
     }
 
     #[test]

@@ -174,6 +174,7 @@ impl Route {
 mod tests {
     use super::*;
     use crate::run::filter_args::FilterArgs;
+    use crate::run::protocol::FilterSpec;
 
     fn page(path: &str, query: &str) -> Option<Route> {
         match Target::of(path, query)? {
@@ -203,15 +204,13 @@ mod tests {
 
     #[test]
     fn a_name_in_a_link_is_one_value_of_the_filter() {
-        let name = "it's \"a\" $(rule) --zone b";
-        let Route::Sessions { filter, .. } = Route::sessions_of("rule", name) else {
-            panic!("sessions")
-        };
-        let read = FilterArgs::from_line(&filter).unwrap();
-        assert_eq!(
-            crate::run::protocol::FilterSpec::from(&read).rule.unwrap(),
-            name
-        );
+        for name in ["it's \"a\" $(rule) --zone b", "-web", "--zone=blue"] {
+            let Route::Sessions { filter, .. } = Route::sessions_of("rule", name) else {
+                panic!("sessions")
+            };
+            let read = FilterArgs::from_line(&filter).unwrap();
+            assert_eq!(FilterSpec::from(&read).rule.unwrap(), name);
+        }
     }
 
     #[test]

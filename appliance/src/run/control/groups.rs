@@ -127,6 +127,8 @@ pub(super) struct Groups {
 pub(super) struct Group {
     name: String,
     pub(super) total: Total,
+    /// Whether it is the sum of groups that found no room.
+    is_joined: bool,
 }
 
 impl Groups {
@@ -222,12 +224,14 @@ impl Groups {
         let other = self.other.map(|total| Group {
             name: OTHER.to_owned(),
             total,
+            is_joined: true,
         });
         let totals = self.totals.into_iter();
         totals
             .map(|(name, total)| Group {
                 name: name.show(viewer),
                 total,
+                is_joined: false,
             })
             .chain(other)
     }
@@ -236,13 +240,18 @@ impl Groups {
 impl Group {
     /// Returns the group as a row; `over` is the time that its rate covers.
     pub(super) fn view(self, over: Option<Duration>, start: impl Fn(Instant) -> f64) -> GroupView {
-        let Self { name, total } = self;
+        let Self {
+            name,
+            total,
+            is_joined,
+        } = self;
         GroupView {
             name,
             sessions: total.sessions,
             packets: total.packets,
             bytes: total.bytes,
             start: start(total.oldest),
+            joined: is_joined,
             partial: total.is_partial,
             rate: over.map(|over| total.moved.rate(over)),
         }

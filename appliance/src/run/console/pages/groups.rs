@@ -50,11 +50,12 @@ pub(super) fn zones(facts: &mut Facts<'_>, sort: SortKey) -> Content {
 }
 
 /// Returns the sessions of a group.
-fn sessions_of(key: GroupKey, name: &str) -> Option<Route> {
+fn sessions_of(key: GroupKey, group: &GroupView) -> Option<Route> {
+    let name = group.name.as_str();
     let of = |word: &str| Some(Route::sessions_of(word, name));
     match key {
         // Groups without room have no common property.
-        _ if name == "other" => None,
+        _ if group.joined => None,
         GroupKey::Source => of("src"),
         GroupKey::Destination => of("dst"),
         GroupKey::Rule => of("rule"),
@@ -106,7 +107,7 @@ fn table(
         @for group in &list.rows {
             tr {
                 th scope="row" {
-                    @match sessions_of(key, &group.name) {
+                    @match sessions_of(key, group) {
                         Some(sessions) => a href=(sessions.address()) { (group.name) },
                         None => (group.name),
                     }
@@ -168,20 +169,31 @@ fn endpoint_table(endpoints: &[EndpointFacts]) -> Markup {
 mod tests {
     use super::*;
 
-    #[test]
-    fn names_are_text_and_lead_to_their_sessions() {
-        let name = "<script>alert(1)</script>\" onload=\"x";
-        let group = GroupView {
+    fn group(name: &str, joined: bool) -> GroupView {
+        GroupView {
             name: name.to_owned(),
+            joined,
             sessions: 3,
             packets: 4,
             bytes: 5,
             start: 0.0,
             partial: false,
             rate: None,
-        };
+        }
+    }
+
+    fn filter_of(key: GroupKey, group: &GroupView) -> Option<String> {
+        match sessions_of(key, group)? {
+            Route::Sessions { filter, .. } => Some(filter),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn names_are_text_and_lead_to_their_sessions() {
+        let name = "<script>alert(1)</script>\" onload=\"x";
         let list = List {
-            rows: vec![group],
+            rows: vec![group(name, false)],
             count: 9,
             note: None,
         };
@@ -203,12 +215,15 @@ mod tests {
 
     #[test]
     fn a_port_selects_its_protocol_too() {
-        let of = |name| match sessions_of(GroupKey::Port, name) {
-            Some(Route::Sessions { filter, .. }) => filter,
-            _ => String::new(),
-        };
+        let of = |name| filter_of(GroupKey::Port, &group(name, false)).unwrap();
         assert_eq!(of("tcp/443"), "protocol tcp port 443");
         assert_eq!(of("icmp"), "protocol icmp");
-        assert_eq!(of("other"), "");
+    }
+
+    #[test]
+    fn joined_groups_lead_nowhere_and_a_zone_of_their_name_does() {
+        let of = |joined| filter_of(GroupKey::Zone, &group("other", joined));
+        assert_eq!(of(false).unwrap(), "zone other");
+        assert_eq!(of(true), None);
     }
 }

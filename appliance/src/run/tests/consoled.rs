@@ -139,7 +139,7 @@ fn sessions_rules_and_groups_are_shown() {
         "{all}"
     );
     let (_, found) = appliance.page("/sessions?q=src+10.0.0.2");
-    assert!(found.contains("1 sessions match the filter"), "{found}");
+    assert!(found.contains("1 session matches the filter"), "{found}");
     assert!(
         found.contains("10.0.0.2#4000") && !found.contains("10.0.0.1#1000"),
         "{found}"
@@ -203,24 +203,27 @@ fn texts_of_the_configuration_and_of_requests_are_text() {
 fn wrong_tokens_are_counted_and_limited_and_idle_clients_delay_nobody() {
     let appliance = start("");
     let wrong = "Authorization: Bearer 0123456789abcdef-tokem\r\nConnection: close\r\n";
-    let mut statuses = Vec::new();
-    for _ in 0..12 {
+    // A slow machine regains attempts meanwhile.
+    let mut examined = 0;
+    let limited = loop {
         let head = head_of(appliance.console(), "GET", "/", wrong);
-        statuses.push(head.split(' ').nth(1).unwrap().to_owned());
-    }
-    assert_eq!(statuses[..10], ["401"; 10]);
-    assert_eq!(statuses[10..], ["429"; 2]);
-    assert_eq!(
-        appliance.page("/").0,
-        429,
-        "the right token is not examined"
-    );
+        if !head.starts_with("HTTP/1.1 401 ") || examined == 1_000 {
+            break head;
+        }
+        examined += 1;
+    };
+    assert!(limited.starts_with("HTTP/1.1 429 "), "{limited}");
+    assert!(examined >= 10, "{examined}");
+    assert_eq!(appliance.page("/").0, 200, "the right token is admitted");
     let count = |outcome| {
         appliance.metric(&format!(
             "portcullis_console_requests_total{{outcome=\"{outcome}\"}}"
         ))
     };
-    assert_eq!((count("wrong_token"), count("limited")), (10.0, 3.0));
+    assert_eq!(
+        (count("wrong_token"), count("limited")),
+        (f64::from(examined), 1.0)
+    );
     let idle: Vec<_> = (0..200)
         .filter_map(|_| TcpStream::connect(appliance.console()).ok())
         .collect();
@@ -232,10 +235,18 @@ fn wrong_tokens_are_counted_and_limited_and_idle_clients_delay_nobody() {
     assert!(count("no_token") >= 20.0);
     let long = format!("X: {}\r\n", "x".repeat(100_000));
     let mut stream = TcpStream::connect(appliance.console()).unwrap();
-    let _ = write!(stream, "GET / HTTP/1.1\r\nHost: test\r\n{long}\r\n");
+    let _ = write!(
+        stream,
+        "GET / HTTP/1.1\r\nHost: test\r\n{AUTHORIZED}{long}\r\n"
+    );
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    let answer = String::from_utf8_lossy(&answer);
+    // The connection ends, with an answer about the length or without one.
+    assert!(
+        answer.is_empty() || answer.starts_with("HTTP/1.1 431 "),
+        "{answer}"
+    );
     drop(idle);
     appliance.finish();
 }

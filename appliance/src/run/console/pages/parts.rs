@@ -166,6 +166,8 @@ struct Order {
 pub(super) struct Head {
     title: &'static str,
     is_number: bool,
+    /// Whether a narrow screen goes without the column, whose cells have the class `minor`.
+    is_minor: bool,
     order: Option<Order>,
 }
 
@@ -175,6 +177,7 @@ impl Head {
         Self {
             title,
             is_number: false,
+            is_minor: false,
             order: None,
         }
     }
@@ -198,10 +201,19 @@ impl Head {
         }
     }
 
+    /// The column, hidden on a narrow screen.
+    pub(super) fn minor(self) -> Self {
+        Self {
+            is_minor: true,
+            ..self
+        }
+    }
+
     fn cell(&self) -> Markup {
         let is_current = self.order.as_ref().is_some_and(|order| order.is_current);
         html! {
-            th.n[self.is_number] scope="col" aria-sort=[is_current.then_some("descending")] {
+            th.n[self.is_number].minor[self.is_minor] scope="col"
+                aria-sort=[is_current.then_some("descending")] {
                 @match &self.order {
                     Some(order) => a href=(order.address) { (self.title) },
                     None => (self.title),

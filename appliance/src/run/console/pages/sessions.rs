@@ -61,47 +61,52 @@ pub(super) fn page(facts: &mut Facts<'_>, filter: &str, sort: SortKey) -> Conten
 
 fn table(list: &List<ListedSession>, filter: &str, route: &Route, sort: SortKey) -> Markup {
     let heads = [
-        Head::number("number"),
-        Head::sorted("bytes/s", route, SortKey::Rate, sort),
-        Head::sorted("packets/s", route, SortKey::PacketRate, sort),
-        Head::text("protocol"),
         Head::text("initiator"),
         Head::text("responder"),
+        Head::text("protocol").minor(),
         Head::text("state"),
+        Head::text("rule"),
+        Head::text("zone"),
+        Head::sorted("bytes/s", route, SortKey::Rate, sort),
+        Head::sorted("packets/s", route, SortKey::PacketRate, sort).minor(),
         Head::sorted("bytes", route, SortKey::Bytes, sort),
         Head::sorted("packets", route, SortKey::Packets, sort),
         Head::sorted("age", route, SortKey::Age, sort),
         Head::number("left"),
-        Head::text("zone"),
-        Head::text("rule"),
+        Head::number("number").minor(),
     ];
     let rows = html! {
         @for listed in &list.rows {
             @let view = &listed.session;
             tr {
-                th.n scope="row" { a href=(Route::Session(listed.id).address()) { (listed.id) } }
-                td.n { (rate(listed.rate.map(|rate| rate.bytes))) }
-                td.n { (rate(listed.rate.map(|rate| rate.packets))) }
-                td { (view.flow.protocol.to_string()) }
-                td.flow { (view.flow.initiator().in_list()) }
+                th.flow scope="row" {
+                    a href=(Route::Session(listed.id).address()) {
+                        (view.flow.initiator().in_list())
+                    }
+                }
                 td.flow { (view.flow.responder().in_list()) }
+                td.minor { (view.flow.protocol.to_string()) }
                 td { (view.state) @for mark in marks(listed) { " " span.mark { (mark) } } }
+                td { (view.rule) }
+                td { (view.flow.zone) }
+                td.n { (rate(listed.rate.map(|rate| rate.bytes))) }
+                td.n.minor { (rate(listed.rate.map(|rate| rate.packets))) }
                 td.n { (amount(view.bytes() as f64)) }
                 td.n { (amount(view.packets() as f64)) }
                 td.n { (age(view.start)) }
                 td.n { (span(listed.left)) }
-                td { (view.flow.zone) }
-                td { (view.rule) }
+                td.n.minor { (listed.id) }
             }
         }
     };
     let shown = list.rows.len() as u64;
-    let selected = if filter.is_empty() {
-        ""
-    } else {
-        " match the filter"
+    let selected = match (filter.is_empty(), list.count) {
+        (true, 1) => " session",
+        (true, _) => " sessions",
+        (false, 1) => " session matches the filter",
+        (false, _) => " sessions match the filter",
     };
-    let mut note = format!("{} sessions{selected}", count(list.count));
+    let mut note = format!("{}{selected}", count(list.count));
     if list.count > shown {
         let by = sort.name();
         note.push_str(&format!(

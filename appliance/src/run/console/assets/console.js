@@ -8,7 +8,14 @@
   const state = document.getElementById("refresh");
   const pause = document.getElementById("pause");
   const search = document.getElementById("q");
+  // Reasons of answers without a page, by their status.
+  const REASONS = {
+    401: "Signed out: reload the page to sign in",
+    429: "Too many wrong tokens from this address: the page is out of date",
+    503: "Other pages take too long: the page is out of date",
+  };
   let isPaused = false;
+  let isOver = false;
 
   const say = (text) => {
     if (state.textContent !== text) state.textContent = text;
@@ -60,6 +67,17 @@
     }
   };
 
+  const fail = (text) => {
+    state.classList.add("bad");
+    say(text);
+  };
+
+  // The browser has no token until the page is reloaded.
+  const finish = () => {
+    isOver = true;
+    pause.hidden = true;
+  };
+
   const refresh = async () => {
     const begin = performance.now();
     const address = new URL(location.href);
@@ -67,27 +85,33 @@
     address.searchParams.set("part", "1");
     try {
       const answer = await fetch(address, { signal: AbortSignal.timeout(PATIENCE) });
-      if (!answer.ok) throw new Error(`${answer.status}`);
-      update(await answer.text());
+      const text = await answer.text();
+      // `Pause` may have been pressed meanwhile.
+      if (isPaused) return;
+      if (answer.status === 401) finish();
+      if (!answer.ok) {
+        return fail(REASONS[answer.status] || `Status ${answer.status}: the page is out of date`);
+      }
+      update(text);
       performance.clearMeasures("refresh");
       performance.measure("refresh", { start: begin });
       state.classList.remove("bad");
       say("Refreshed every second");
     } catch {
-      state.classList.add("bad");
-      say("No answer: the page is out of date");
+      if (!isPaused) fail("No answer: the page is out of date");
     }
   };
 
   const turn = async () => {
     if (!isPaused && !document.hidden) await refresh();
-    setTimeout(turn, INTERVAL);
+    if (!isOver) setTimeout(turn, INTERVAL);
   };
 
   pause.hidden = false;
   pause.addEventListener("click", () => {
     isPaused = !isPaused;
     pause.textContent = isPaused ? "Continue" : "Pause";
+    state.classList.remove("bad");
     say(isPaused ? "Paused" : "Refreshed every second");
   });
   document.addEventListener("keydown", (event) => {

@@ -4,9 +4,12 @@ use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 /// Largest number of connections of a listener; further ones are closed immediately.
 const MAX_CONNECTIONS: usize = 64;
+/// Pause after a connection that the system does not hand out.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Serves the connections of a listener until the process ends. The threads stay in the network
 /// namespace of the calling one.
@@ -20,7 +23,11 @@ pub(crate) fn serve(
     let connections = Arc::new(());
     let accept = move || {
         for stream in listener.incoming() {
-            let Ok(stream) = stream else { continue };
+            let Ok(stream) = stream else {
+                // Without file descriptors, each attempt would fail at once.
+                thread::sleep(PAUSE);
+                continue;
+            };
             // One of the references is this thread's own.
             if Arc::strong_count(&connections) > MAX_CONNECTIONS {
                 continue;

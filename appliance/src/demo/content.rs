@@ -30,11 +30,11 @@ pub(crate) fn write(to: &mut impl Write, bytes: usize, from: usize) -> io::Resul
 pub(crate) struct Received {
     /// Number of bytes.
     pub(crate) bytes: usize,
-    /// Number of those that differ from what was sent.
+    /// Number of those that differ from the sent ones.
     pub(crate) wrong: usize,
 }
 
-/// Reads everything and compares it with what [`write()`] writes.
+/// Reads everything and compares it with the bytes of [`write()`].
 ///
 /// # Errors
 /// Returns the error of the reader.

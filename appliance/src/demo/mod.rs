@@ -34,7 +34,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::unistd::geteuid;
+use nix::sys::termios::{FlushArg, tcflush};
+use nix::unistd::{geteuid, getpgrp, tcgetpgrp};
 
 pub(crate) use self::error::DemoError;
 use self::launch::LaunchArgs;
@@ -138,8 +139,9 @@ fn show(args: &DemoArgs) -> Result<(), DemoError> {
         console: &console,
         token: &token,
     };
-    story.finish(&topology.readings.stats()?, places)?;
+    story.finish(&topology.readings.stats()?, args.keep.then_some(places))?;
     if args.keep {
+        drop_typed_ahead();
         story.say(&further(&topology, places))?;
         keep(&mut topology, &stop)?;
     } else {
@@ -190,12 +192,28 @@ In another terminal, as root:\n
     )
 }
 
+/// Returns whether standard input is a terminal that the demo may read. The system would stop a
+/// demo in the background that reads its terminal.
+fn reads_terminal() -> bool {
+    let input = io::stdin();
+    let is_behind = tcgetpgrp(&input).is_ok_and(|group| group != getpgrp());
+    input.is_terminal() && !is_behind
+}
+
+/// Drops the input that was typed before the demo has asked for Enter.
+fn drop_typed_ahead() {
+    if reads_terminal() {
+        // Input that stays ends the demo early, and does no other harm.
+        let _ = tcflush(io::stdin(), FlushArg::TCIFLUSH);
+    }
+}
+
 /// Goes on with some traffic until Enter is pressed or a signal comes.
 fn keep(topology: &mut Topology, stop: &Stop) -> Result<(), DemoError> {
     visitors::start(&topology.client)?;
     let is_ended = || -> bool {
         let mut input = io::stdin();
-        if !input.is_terminal() {
+        if !reads_terminal() {
             return false;
         }
         let mut ready = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];

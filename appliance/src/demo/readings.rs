@@ -11,7 +11,7 @@ use crate::sessions::SessionsError;
 use crate::sessions::client::Client;
 
 /// Longest time until sent packets are counted.
-const SETTLED: Duration = Duration::from_secs(3);
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// The way to the appliance's control socket.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Relay between a port of the host's loopback address and one of the appliance's namespace.
 //!
-//! The appliance has a network of its own, and a browser on the host still reaches what it serves:
+//! The appliance has a network of its own, and a browser on the host still reaches its pages:
 //! the metrics, and whatever else listens at the loopback address of the namespace.
 
 use std::io;

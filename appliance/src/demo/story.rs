@@ -70,14 +70,18 @@ struct Ending<'a> {
     #[serde(serialize_with = "counts::serialize")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]
     dropped: Vec<(String, u64)>,
-    /// Path of the control socket.
-    control: &'a str,
-    /// URL of the metrics.
-    metrics: &'a str,
-    /// URL of the web console.
-    console: &'a str,
-    /// Token of the console.
-    token: &'a str,
+    /// Path of the control socket of a kept demo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    control: Option<&'a str>,
+    /// URL of the metrics of a kept demo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<&'a str>,
+    /// URL of the web console of a kept demo.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    console: Option<&'a str>,
+    /// Token of that console.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
 }
 
 /// Places at which a running demo can be examined.
@@ -132,28 +136,36 @@ impl Story {
         Ok(())
     }
 
-    /// Writes the appliance's counters, or the whole result as JSON.
+    /// Writes the appliance's counters, or the whole result as JSON. A kept demo has places.
     ///
     /// # Errors
     /// Returns an error if standard output cannot be written.
-    pub(crate) fn finish(&self, stats: &StatsView, places: Places<'_>) -> Result<(), DemoError> {
+    pub(crate) fn finish(
+        &self,
+        stats: &StatsView,
+        places: Option<Places<'_>>,
+    ) -> Result<(), DemoError> {
         if !self.json {
             return print(&counted(stats));
         }
-        let ending = Ending {
+        let ending = self.ending(stats, places);
+        let json =
+            serde_json::to_string(&ending).map_err(|error| DemoError::Output(error.into()))?;
+        print(&format!("{json}\n"))
+    }
+
+    fn ending<'a>(&'a self, stats: &StatsView, places: Option<Places<'a>>) -> Ending<'a> {
+        Ending {
             ok: self.failed().is_empty(),
             steps: &self.steps,
             sessions_opened: stats.sessions_opened,
             forwarded: stats.forwarded.clone(),
             dropped: stats.dropped.clone(),
-            control: places.control,
-            metrics: places.metrics,
-            console: places.console,
-            token: places.token,
-        };
-        let json =
-            serde_json::to_string(&ending).map_err(|error| DemoError::Output(error.into()))?;
-        print(&format!("{json}\n"))
+            control: places.map(|places| places.control),
+            metrics: places.map(|places| places.metrics),
+            console: places.map(|places| places.console),
+            token: places.map(|places| places.token),
+        }
     }
 
     /// Returns the names of the steps with an unexpected result.
@@ -290,6 +302,25 @@ mod tests {
     #[test]
     fn the_schema_is_up_to_date_with_the_object_like_every_page() {
         crate::schema::check::<Ending<'_>>("demo");
+    }
+
+    #[test]
+    fn the_places_of_a_demo_that_is_not_kept_are_left_out() {
+        let story = Story::new(true);
+        let object = |places| {
+            let ending = story.ending(&StatsView::default(), places);
+            serde_json::to_value(&ending).unwrap()
+        };
+        let places = Places {
+            control: "/run/control",
+            metrics: "http://127.0.0.1:1/metrics",
+            console: "http://127.0.0.1:2/",
+            token: "token",
+        };
+        for name in ["control", "metrics", "console", "token"] {
+            assert!(object(Some(places))[name].is_string(), "{name}");
+            assert!(object(None).get(name).is_none(), "{name}");
+        }
     }
 
     #[test]

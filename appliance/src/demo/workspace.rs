@@ -94,18 +94,20 @@ pub(crate) fn guard(folder: &Path) -> Result<(), DemoError> {
     removed.map_err(system(folder.display().to_string()))
 }
 
-/// Removes the folders of demos whose processes have ended.
+/// Removes the folders of demos whose processes have ended. A folder with the number of this
+/// process is of an ended one too, since the demo creates its own only afterwards.
 fn remove_stale(base: &Path) {
     let Ok(entries) = fs::read_dir(base) else {
         return;
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        let Some(process) = process.and_then(|number| number.parse::<u32>().ok()) else {
+        let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) else {
             continue;
         };
-        if !Path::new("/proc").join(process.to_string()).exists() {
+        let is_alive = Path::new("/proc").join(number.to_string()).exists();
+        if number == process::id() || !is_alive {
             // The next demo tries again.
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -121,14 +123,15 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         // The system numbers no process above 2^22.
         let stale = base.path().join(format!("{PREFIX}4294967295"));
-        let live = base.path().join(format!("{PREFIX}{}", process::id()));
+        let reused = base.path().join(format!("{PREFIX}{}", process::id()));
+        let live = base.path().join(format!("{PREFIX}1"));
         let foreign = base.path().join("portcullis-demo-notes");
-        for folder in [&stale, &live, &foreign] {
+        for folder in [&stale, &reused, &live, &foreign] {
             fs::create_dir(folder).unwrap();
             fs::write(folder.join("file"), "text").unwrap();
         }
         remove_stale(base.path());
-        assert!(!stale.exists());
+        assert!(!stale.exists() && !reused.exists());
         assert!(live.exists() && foreign.exists());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A page is rendered when it is asked for and older than a second, so that many viewers cost no
 //! more than one. After a page, no other one is rendered for as long as that took: the console
-//! takes half of a processor at most, whatever its viewers ask for.
+//! takes half of a processor at most, however many viewers it has.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ struct Kept {
     until: Instant,
 }
 
-/// What to do for a page.
+/// State of a page in the cache.
 #[derive(Debug)]
 pub(super) enum Lookup {
     /// The page is fresh.

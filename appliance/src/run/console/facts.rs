@@ -154,7 +154,7 @@ impl Facts<'_> {
     /// Returns the first sessions that a filter line selects.
     ///
     /// # Errors
-    /// Returns a sentence about what is wrong with the filter.
+    /// Returns a sentence about the fault of the filter.
     pub(super) fn sessions(
         &mut self,
         filter: &str,

@@ -177,7 +177,7 @@ fn acceptor(settings: &ConsoleSettings) -> Result<Option<TlsAcceptor>, StartFaul
         .map_err(fault("console.certificate", path.display()))
 }
 
-/// What viewers share.
+/// State that all viewers share.
 #[derive(Default)]
 struct Viewers {
     cache: Cache,
@@ -355,7 +355,7 @@ impl Console {
         }
     }
 
-    /// Reads the counters until `stop` is set, and frees what is held for viewers who are gone.
+    /// Reads the counters until `stop` is set, and frees the memory of viewers who are gone.
     fn sample(&self, stop: &AtomicBool) {
         let shared = &self.appliance.data_path.shared;
         let mut next = Instant::now();

@@ -1,4 +1,4 @@
-//! Rules with what they have decided.
+//! Rules with their decisions.
 
 use maud::{Markup, html};
 

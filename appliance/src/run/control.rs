@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use self::answer::answer;
+pub(super) use self::exchange::Answer;
 use self::exchange::Exchange;
 #[cfg(test)]
 pub(in crate::run) use self::readings::notes;
@@ -33,7 +34,7 @@ use super::appliance::Appliance;
 use super::audit::{self, Peer};
 use super::clients::{ClientPlace, Clients};
 use super::priority::stand_behind_workers;
-use super::protocol::{MAX_REQUEST, Reply, Request};
+use super::protocol::{GroupKey, MAX_REQUEST, Reply, Request, SortKey};
 use super::rates::RateMemory;
 use crate::output::notice;
 
@@ -48,13 +49,6 @@ const SILENCE: Duration = Duration::from_secs(300);
 /// Interval at which the thread checks whether it must end.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Answer to a request of another part of the appliance.
-pub(super) struct Answer {
-    pub(super) rows: Vec<Reply>,
-    /// Last line: `Done` or `Error`.
-    pub(super) last: Reply,
-}
-
 /// Answers a request of another part of the appliance, as a client of the socket is answered.
 /// `rates` is the memory of rates, which the asker holds from its first request for rates on.
 pub(super) fn ask(
@@ -62,16 +56,22 @@ pub(super) fn ask(
     appliance: &Appliance,
     rates: &mut Option<Arc<RateMemory>>,
 ) -> Answer {
-    let mut rows = Vec::new();
-    let mut writer = |reply: &Reply| {
-        rows.push(reply.clone());
-        Ok(())
-    };
-    let last = answer(request, &mut Exchange::new(appliance, rates, &mut writer));
-    Answer {
-        last: last.unwrap_or_else(|error| Reply::Error(error.to_string())),
-        rows,
-    }
+    Answer::of(|writer| answer(request, &mut Exchange::new(appliance, rates, writer)))
+}
+
+/// Answers as [`ask`] does, with the first `limit` groups of all sessions by each of the keys, from
+/// one walk of the table.
+pub(super) fn ask_for_groups<const N: usize>(
+    keys: [GroupKey; N],
+    sort: SortKey,
+    limit: usize,
+    appliance: &Appliance,
+    rates: &mut Option<Arc<RateMemory>>,
+) -> [Answer; N] {
+    // The rows are in the answers.
+    let mut writer = |_: &Reply| Ok(());
+    let mut exchange = Exchange::new(appliance, rates, &mut writer);
+    listing::groupings(keys, sort, limit, &mut exchange)
 }
 
 /// Listens at a path until `stop` is set; the socket is removed then.

@@ -51,6 +51,30 @@ impl<'a> Exchange<'a> {
     }
 }
 
+/// Answer to a request of another part of the appliance.
+pub(in crate::run) struct Answer {
+    pub(in crate::run) rows: Vec<Reply>,
+    /// Last line: `Done` or `Error`.
+    pub(in crate::run) last: Reply,
+}
+
+impl Answer {
+    /// Returns the answer that `write` sends to its writer. An error is its last line.
+    pub(super) fn of(
+        write: impl FnOnce(&mut dyn FnMut(&Reply) -> io::Result<()>) -> io::Result<Reply>,
+    ) -> Self {
+        let mut rows = Vec::new();
+        let last = write(&mut |reply| {
+            rows.push(reply.clone());
+            Ok(())
+        });
+        Self {
+            last: last.unwrap_or_else(|error| Reply::Error(error.to_string())),
+            rows,
+        }
+    }
+}
+
 /// Returns the last line of an answer.
 pub(super) fn done(count: usize, text: Option<String>) -> Reply {
     Reply::Done {

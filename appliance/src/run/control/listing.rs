@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use portcullis::{SessionFilter, SessionRecord};
 
-use super::exchange::Exchange;
+use super::exchange::{Answer, Exchange};
 use super::groups::{Group, Groups, micros};
 use super::ranking::{First, Rank};
 use crate::run::protocol::{GroupKey, ListingRequest, Reply, SortKey};
@@ -40,11 +40,42 @@ pub(super) fn sessions(request: &ListingRequest, exchange: &mut Exchange<'_>) ->
         (None, Some(SortKey::Sessions)) => Ok(Reply::Error(
             "`sessions` is an order of groups: sessions have none".to_owned(),
         )),
-        (Some(group), sort) => selected.groups(group, sort.unwrap_or(SortKey::Rate), exchange),
+        (Some(group), sort) => {
+            let sort = sort.unwrap_or(SortKey::Rate);
+            let [grouping] = selected.group([group], sort, exchange);
+            selected.put(grouping, &mut |reply| exchange.put(reply))
+        }
         (None, Some(sort)) => selected.busiest(sort, exchange),
         (None, None) if limit.is_some() => selected.largest(exchange),
         (None, None) => selected.all(exchange),
     }
+}
+
+/// Returns the first `limit` groups of all sessions by each key, after one walk of the table.
+pub(super) fn groupings<const N: usize>(
+    keys: [GroupKey; N],
+    sort: SortKey,
+    limit: usize,
+    exchange: &mut Exchange<'_>,
+) -> [Answer; N] {
+    let (appliance, now) = (exchange.appliance, exchange.now);
+    let policy = appliance.data_path.shared.engine.policy();
+    let selected = Selected {
+        filter: SessionFilter::default(),
+        viewer: appliance.viewer(&policy, now),
+        limit: limit.min(MAX_LIMIT),
+    };
+    let groupings = selected.group(keys, sort, exchange);
+    groupings.map(|grouping| Answer::of(|writer| selected.put(grouping, writer)))
+}
+
+/// Groups of the sessions of a walk.
+struct Grouping {
+    groups: Groups,
+    sort: SortKey,
+    look: Look,
+    /// Number of sessions without a rate.
+    unknown: u64,
 }
 
 /// Sessions that a request selects.
@@ -124,33 +155,54 @@ impl Selected<'_> {
         })
     }
 
-    /// Writes the first groups of an order, with their rates.
-    fn groups(
+    /// Groups the sessions by each key, in one walk of the table.
+    fn group<const N: usize>(
         &self,
-        key: GroupKey,
+        keys: [GroupKey; N],
         sort: SortKey,
         exchange: &mut Exchange<'_>,
-    ) -> io::Result<Reply> {
-        let now = self.viewer.now;
+    ) -> [Grouping; N] {
         let mut unknown = 0;
-        let mut groups = Groups::new(key, sort, now);
+        let mut groups = keys.map(|key| Groups::new(key, sort, self.viewer.now));
         let look = exchange.measure(|session, moved| {
             if self.has(session) {
                 unknown += u64::from(moved.is_none());
-                groups.add(session, moved);
+                for each in &mut groups {
+                    each.add(session, moved);
+                }
             }
         });
+        groups.map(|groups| Grouping {
+            groups,
+            sort,
+            look,
+            unknown,
+        })
+    }
+
+    /// Writes the first groups of an order, with their rates.
+    fn put(
+        &self,
+        grouping: Grouping,
+        put: &mut dyn FnMut(&Reply) -> io::Result<()>,
+    ) -> io::Result<Reply> {
+        let Grouping {
+            groups,
+            sort,
+            look,
+            unknown,
+        } = grouping;
         let (count, joined) = groups.counts();
         let mut first = First::new(self.limit);
         for group in groups.into_groups(&self.viewer) {
-            first.push(group.total.rank(sort, now), group);
+            first.push(group.total.rank(sort, self.viewer.now), group);
         }
         let start = |moment: Instant| self.viewer.clock.seconds(moment);
         let mut partial = 0;
         for group in first.into_order() {
             let view = Group::view(group, look.over, start);
             partial += u64::from(view.partial);
-            exchange.put(&Reply::Group(Box::new(view)))?;
+            put(&Reply::Group(Box::new(view)))?;
         }
         let other = (joined > 0).then(|| format!("`other` stands for {joined} small groups"));
         let lacking =

@@ -19,16 +19,18 @@ const TALKERS: [(GroupKey, &str); 3] = [
 pub(super) fn talkers(facts: &mut Facts<'_>, sort: SortKey) -> Content {
     let state = facts.status();
     let route = Route::Talkers(sort);
-    let groups = TALKERS.map(|(key, caption)| {
-        let list = facts.groups(key, sort);
-        table(key, caption, &list, &route, sort)
-    });
+    let lists = facts.groups(TALKERS.map(|(key, _)| key), sort);
+    let groups = TALKERS.iter().zip(&lists);
     Content {
         title: "Talkers".to_owned(),
         fixed: html! {},
         part: html! {
             (status(&state))
-            div.columns.wide { @for group in &groups { (group) } }
+            div.columns.wide {
+                @for ((key, caption), list) in groups {
+                    (table(*key, caption, list, &route, sort))
+                }
+            }
         },
     }
 }
@@ -36,7 +38,7 @@ pub(super) fn talkers(facts: &mut Facts<'_>, sort: SortKey) -> Content {
 /// Returns the page of zones and of the endpoints that belong to them.
 pub(super) fn zones(facts: &mut Facts<'_>, sort: SortKey) -> Content {
     let state = facts.status();
-    let zones = facts.groups(GroupKey::Zone, sort);
+    let [zones] = facts.groups([GroupKey::Zone], sort);
     let endpoints = facts.endpoints();
     Content {
         title: "Zones".to_owned(),

@@ -1,8 +1,8 @@
 //! Admission of requests by a token.
 //!
 //! A token is never compared by its bytes: tags of it and of a request's token are compared in
-//! constant time. The right token is always admitted, whatever others of its source have sent; a
-//! source with many wrong tokens gets another answer to further ones for a while.
+//! constant time. A source with many wrong tokens waits, except that the right token is always
+//! admitted from the loopback address, which all users of a host share.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -166,13 +166,15 @@ impl Gate {
         let Some(authorization) = authorization else {
             return Err(Outcome::NoToken);
         };
-        // All users of a host share an address: wrong tokens never keep the right one out.
-        if given(authorization).is_some_and(|given| token.is(&given)) {
-            return Ok(());
-        }
+        let is_right = given(authorization).is_some_and(|given| token.is(&given));
+        let is_shared = from.to_canonical().is_loopback();
         let from = source(from);
         let mut failures = self.failures.lock();
-        if failures.is_limited(from, now) {
+        let is_limited = failures.is_limited(from, now);
+        if is_right && (is_shared || !is_limited) {
+            return Ok(());
+        }
+        if is_limited {
             return Err(Outcome::Limited);
         }
         failures.note(from, now);
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tokens_of_a_source_are_limited_and_the_right_one_is_always_admitted() {
+    fn a_source_with_wrong_tokens_waits_and_others_do_not() {
         let now = Instant::now();
         let gate = gate();
         let (bad, good) = (
@@ -242,13 +244,30 @@ mod tests {
         }
         for from in [guesser, neighbor] {
             assert_eq!(gate.admit(from, bad, now), Err(Outcome::Limited));
-            assert_eq!(gate.admit(from, good, now), Ok(()));
+            assert_eq!(gate.admit(from, good, now), Err(Outcome::Limited));
         }
+        assert_eq!(gate.admit(other, good, now), Ok(()));
         assert_eq!(gate.admit(other, bad, now), Err(Outcome::WrongToken));
         let later = now + REGAIN;
         assert_eq!(gate.admit(guesser, bad, later), Err(Outcome::WrongToken));
         assert_eq!(gate.admit(guesser, bad, later), Err(Outcome::Limited));
-        assert_eq!(gate.admit(guesser, good, later), Ok(()));
+        assert_eq!(gate.admit(guesser, good, later + REGAIN), Ok(()));
+    }
+
+    #[test]
+    fn a_user_of_the_host_does_not_keep_the_others_out() {
+        let now = Instant::now();
+        for from in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+            let (gate, from) = (gate(), from.parse().unwrap());
+            for _ in 0..ATTEMPTS {
+                let refused = gate.admit(from, Some(b"Bearer wrong"), now);
+                assert_eq!(refused, Err(Outcome::WrongToken));
+            }
+            let refused = gate.admit(from, Some(b"Bearer wrong"), now);
+            assert_eq!(refused, Err(Outcome::Limited));
+            let admitted = gate.admit(from, Some(b"Bearer 0123456789abcdef"), now);
+            assert_eq!(admitted, Ok(()));
+        }
     }
 
     #[test]

@@ -127,9 +127,12 @@ pub unsafe extern "C" fn portcullis_engine_save(
     context: *mut c_void,
     sessions: *mut u64,
 ) -> Status {
+    // Before the engine is examined, which may be broken.
+    // SAFETY: the promise of the caller.
+    if let Err(status) = unsafe { raw::put_if_asked(sessions, 0) } {
+        return status;
+    }
     let save = |shared: &Arc<Shared>| {
-        // SAFETY: the promise of the caller.
-        unsafe { raw::put_if_asked(sessions, 0) }?;
         // SAFETY: the promise of the caller.
         let mut out = unsafe { Output::new(write, context) }?;
         let now = shared.clock.instant(now_ns);
@@ -160,12 +163,17 @@ pub unsafe extern "C" fn portcullis_engine_restore(
     context: *mut c_void,
     restored: *mut RestoredOut,
 ) -> Status {
+    // SAFETY: the promise of the caller.
+    let given = match unsafe { raw::read(restored.cast_const()) } {
+        Ok(given) => given,
+        Err(status) => return status,
+    };
+    // Before the engine is examined, which may be broken: no result is that of an earlier call.
+    // SAFETY: the promise of the caller.
+    if let Err(status) = unsafe { raw::write(restored, &given.without_results()) } {
+        return status;
+    }
     let restore = |shared: &Arc<Shared>| {
-        // SAFETY: the promise of the caller.
-        let given = unsafe { raw::read(restored.cast_const()) }?;
-        // Before anything else, so that no result is that of an earlier call.
-        // SAFETY: the promise of the caller.
-        unsafe { raw::write(restored, &given.without_results()) }?;
         // SAFETY: the promise of the caller.
         let input = unsafe { Input::new(read, context) }?;
         let options = given.options()?;

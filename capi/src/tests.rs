@@ -289,6 +289,11 @@ fn after_a_panic_every_call_fails_but_the_release() {
     // SAFETY: a function and its context.
     let status = unsafe { portcullis_outbox_drain(outbox, Some(count), context) };
     assert_eq!((status, events), (Status::Panic, 0));
+    let mut sessions = 7;
+    let to = &raw mut sessions;
+    // SAFETY: valid pointers, or NULL.
+    let status = unsafe { portcullis_engine_save(engine, 1, 1, None, ptr::null_mut(), to) };
+    assert_eq!((status, sessions), (Status::Panic, 0));
     // SAFETY: it was not released.
     unsafe { portcullis_engine_free(engine) };
     // SAFETY: it was not released.

@@ -70,6 +70,13 @@ struct ServiceState {
     sessions: usize,
 }
 
+/// Status that was reported last.
+struct Reported {
+    at: Instant,
+    state: ServiceState,
+    reload: Option<String>,
+}
+
 impl ServiceManager {
     /// Returns the manager that the environment names: `NOTIFY_SOCKET`, and `WATCHDOG_USEC` if it
     /// is meant for this process.
@@ -112,10 +119,11 @@ impl ServiceManager {
     pub(crate) fn end_reload(&self, outcome: &str) {
         let phase = self.phase.lock();
         let text = format!("reload: {outcome}");
+        // Before the message: the thread that follows the state adds the health to it.
+        *self.reload.lock() = Some(text.clone());
         if *phase == Phase::Serving {
             self.send(&format!("READY=1\n{}", status(&text)));
         }
-        *self.reload.lock() = Some(text);
     }
 
     /// Reports that the appliance is about to end.
@@ -132,15 +140,6 @@ impl ServiceManager {
             *phase = Phase::Serving;
         }
         *phase != Phase::Starting
-    }
-
-    /// Returns the status of a state, with the outcome of the last reload.
-    fn line(&self, state: &ServiceState) -> String {
-        let line = state.line();
-        match &*self.reload.lock() {
-            Some(reload) => format!("{line}; {reload}"),
-            None => line,
-        }
     }
 
     /// Sends a message. Returns whether the manager has taken it; the first failure is reported.
@@ -174,7 +173,7 @@ impl ServiceManager {
     /// life, so that the manager restarts the appliance.
     fn follow(&self, state: impl Fn() -> ServiceState, stop: &AtomicBool) {
         let step = self.watchdog.map_or(STEP, |time| STEP.min(time / 4));
-        let (mut fed, mut reported) = (None::<Instant>, None::<(Instant, ServiceState)>);
+        let (mut fed, mut reported) = (None::<Instant>, None::<Reported>);
         while !stop.load(Ordering::Relaxed) {
             let (state, now) = (state(), Instant::now());
             let is_due = |time: Duration| fed.is_none_or(|at| now.duration_since(at) >= time / 3);
@@ -184,16 +183,21 @@ impl ServiceManager {
                     fed = Some(now);
                 }
             }
-            if state.has_begun && self.serve(&self.line(&state)) {
-                let is_news = reported.as_ref().is_some_and(|(at, last)| {
-                    let is_old = now.duration_since(*at) >= FIGURES;
-                    last.reasons != state.reasons || is_old && last.sessions != state.sessions
+            let reload = self.reload.lock().clone();
+            let line = state.line(reload.as_deref());
+            if state.has_begun && self.serve(&line) {
+                let is_news = reported.as_ref().is_some_and(|last| {
+                    let is_old = now.duration_since(last.at) >= FIGURES;
+                    last.reload != reload
+                        || last.state.reasons != state.reasons
+                        || is_old && last.state.sessions != state.sessions
                 });
                 if is_news {
-                    self.send(&status(&self.line(&state)));
+                    self.send(&status(&line));
                 }
                 if is_news || reported.is_none() {
-                    reported = Some((now, state));
+                    let at = now;
+                    reported = Some(Reported { at, state, reload });
                 }
             }
             thread::sleep(step);
@@ -255,16 +259,15 @@ impl ServiceState {
         }
     }
 
-    /// Returns the status in one line.
-    fn line(&self) -> String {
-        let sessions = self.sessions;
-        if self.reasons.is_empty() {
-            return format!("healthy; {sessions} sessions");
-        }
-        format!(
-            "unhealthy: {}; {sessions} sessions",
-            self.reasons.join(", ")
-        )
+    /// Returns the status in one line, with the outcome of the last reload.
+    fn line(&self, reload: Option<&str>) -> String {
+        let health = if self.reasons.is_empty() {
+            "healthy".to_owned()
+        } else {
+            format!("unhealthy: {}", self.reasons.join(", "))
+        };
+        let reload = reload.map_or_else(String::new, |reload| format!("; {reload}"));
+        format!("{health}; {} sessions{reload}", self.sessions)
     }
 }
 
@@ -359,18 +362,32 @@ mod tests {
     }
 
     #[test]
-    fn the_outcome_of_the_last_reload_stays_in_the_status() {
+    fn the_outcome_of_the_last_reload_joins_the_health_and_stays() {
         let (manager, socket, _directory) = managed(None);
-        follow(&manager, vec![state(true, &[])]);
-        manager.begin_reload();
-        manager.end_reload("refused: line 3");
-        let states = vec![state(true, &[]), state(true, &["table_full"])];
-        follow(&manager, states);
-        let messages: Vec<_> = (0..4).map(|_| message(&socket)).collect();
-        assert_eq!(messages[2], "READY=1\nSTATUS=reload: refused: line 3");
+        let stop = AtomicBool::new(false);
+        let turn = std::sync::atomic::AtomicUsize::new(0);
+        let next = || match turn.fetch_add(1, Ordering::Relaxed) {
+            0 => state(true, &[]),
+            1 => {
+                manager.begin_reload();
+                manager.end_reload("refused: line 3");
+                state(true, &[])
+            }
+            _ => {
+                stop.store(true, Ordering::Relaxed);
+                state(true, &["table_full"])
+            }
+        };
+        manager.follow(next, &stop);
+        let messages: Vec<_> = (0..5).map(|_| message(&socket)).collect();
+        assert_eq!(messages[0], "READY=1\nSTATUS=healthy; 7 sessions");
         assert_eq!(
-            messages[3],
-            "STATUS=unhealthy: table_full; 7 sessions; reload: refused: line 3"
+            messages[2..],
+            [
+                "READY=1\nSTATUS=reload: refused: line 3",
+                "STATUS=healthy; 7 sessions; reload: refused: line 3",
+                "STATUS=unhealthy: table_full; 7 sessions; reload: refused: line 3",
+            ]
         );
     }
 

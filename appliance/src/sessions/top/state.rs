@@ -241,10 +241,13 @@ impl App {
         }
     }
 
-    /// Returns the name of the group at the cursor.
+    /// Returns the name of the group at the cursor; `None` for that of all other ones.
     pub(super) fn group_name(&self) -> Option<&str> {
         match &self.look.as_ref()?.rows {
-            Rows::Groups(rows) => rows.get(self.cursor).map(|row| row.name.as_str()),
+            Rows::Groups(rows) => {
+                let row = rows.get(self.cursor).filter(|row| !row.joined);
+                row.map(|row| row.name.as_str())
+            }
             Rows::Sessions(_) => None,
         }
     }

@@ -73,7 +73,7 @@ fn groups() -> Vec<GroupView> {
             let row = json!({
                 "name": name, "sessions": 4_000 / n, "packets": 70_000 / n,
                 "bytes": 9_000_000 / n, "start": NOW - 7_000.0,
-                "rate": {"packets": 900 / n, "bytes": 100_000 / n},
+                "rate": {"packets": 900 / n, "bytes": 100_000 / n}, "joined": *name == "other",
             });
             serde_json::from_value(row).unwrap()
         })

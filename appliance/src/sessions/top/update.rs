@@ -157,7 +157,7 @@ fn open(app: &mut App) -> Effect {
         return Effect::Explain(id);
     }
     let words = match (app.group, app.group_name()) {
-        (Some(group), Some(name)) if name != "other" => words_of(group, name),
+        (Some(group), Some(name)) => words_of(group, name),
         _ => return Effect::None,
     };
     let line = format!("{} {words}", app.filter_line);

@@ -126,10 +126,11 @@ impl FilterArgs {
         while let Some(name) = rest.next() {
             let dashes = if name.starts_with('-') { "" } else { "--" };
             let mut word = format!("{dashes}{name}");
+            // The value of `-rweb` is in the word.
+            let is_short = dashes.is_empty() && !name.starts_with("--");
+            let is_complete = name.contains('=') || is_short && name.chars().count() > 2;
             // Joined to its name, a value may begin with a dash.
-            if !name.contains('=')
-                && let Some(value) = rest.next()
-            {
+            if !is_complete && let Some(value) = rest.next() {
                 word.push('=');
                 word.push_str(&value);
             }
@@ -179,6 +180,9 @@ mod tests {
         }
         let short = FilterArgs::from_line("-r -web").unwrap();
         assert_eq!(short.rule.unwrap(), "-web");
+        let joined = FilterArgs::from_line("-rweb zone blue").unwrap();
+        assert_eq!(joined.rule.unwrap(), "web");
+        assert_eq!(joined.zone.unwrap(), "blue");
     }
 
     #[test]

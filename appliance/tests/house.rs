@@ -55,6 +55,7 @@ const FLOORS: &[&str] = &[
     // The packet path of a running appliance.
     "run::supervise",
     "run::priority",
+    "run::streak",
     "run::store::url",
     "run::settings",
     "run::counters",

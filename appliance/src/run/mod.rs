@@ -45,6 +45,7 @@ mod sharing;
 mod signals;
 mod socket;
 pub(crate) mod store;
+mod streak;
 mod supervise;
 #[cfg(test)]
 mod tests;

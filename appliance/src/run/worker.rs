@@ -12,6 +12,7 @@ use super::inlet::{Inlet, Port, QueueBounds, Received, ports, receive_queue};
 use super::outlet::Outlet;
 use super::shared::Shared;
 use super::socket::SocketError;
+use super::streak::Streak;
 use super::worker_stats::WorkerStats;
 use super::xdp::rings::Rings;
 use super::xdp::state::OpenQueue;
@@ -25,8 +26,6 @@ const MAX_FAILURES: u32 = 100;
 const SMALL: usize = 16;
 /// Maximum time between two batches that count as load.
 const CLOSE: Duration = Duration::from_micros(250);
-/// Number of close batches in a row that count as load.
-const STREAK: u32 = 8;
 /// Pause after a socket has failed, so that a persistent failure does not occupy a processor.
 const REST: Duration = Duration::from_millis(10);
 /// Longest time to empty the rings at the end. They hold some milliseconds of packets.
@@ -103,7 +102,7 @@ impl Worker {
             failures: 0,
         };
         let coalesce = shared.run.coalesce;
-        let (mut streak, mut last) = (0, shared.started);
+        let mut streak = Streak::new(CLOSE, shared.started);
         // More sessions have expired than one turn may end: the next turn does not wait for
         // datagrams.
         let mut expiring = false;
@@ -111,16 +110,11 @@ impl Worker {
             let count = turns.receive(!expiring)?;
             let now = Instant::now();
             stats.turn(now.saturating_duration_since(shared.started));
-            streak = if now.saturating_duration_since(last) < CLOSE {
-                streak + 1
-            } else {
-                0
-            };
-            last = now;
+            let is_loaded = streak.note(now);
             expiring = turns.decide(now);
             turns.send(now);
             let is_small = (1..SMALL).contains(&count);
-            if is_small && streak >= STREAK && !coalesce.is_zero() {
+            if is_small && is_loaded && !coalesce.is_zero() {
                 std::thread::sleep(coalesce);
             }
         }

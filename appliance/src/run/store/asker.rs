@@ -16,6 +16,7 @@ use super::envelope::{Envelope, Kind, MAX_VALUE, Owner};
 use super::link::{Reply, Servers};
 use super::scripts::{self, StoreScript};
 use super::state::{Counted, LinkName, StoreState};
+use crate::run::streak::Streak;
 
 /// Longest time for an answer. Held packets do not wait that long; a store that is slower than this
 /// is of no use for them, and its connection is made again after a pause.
@@ -31,8 +32,6 @@ const REST: Duration = Duration::from_micros(200);
 const SMALL: usize = 32;
 /// Most time between two pipelines that count as load.
 const CLOSE: Duration = Duration::from_millis(1);
-/// Number of close pipelines in a row that count as load.
-const STREAK: u32 = 8;
 
 /// Interval at which the list of sessions that have moved is read.
 const MOVED: Duration = Duration::from_millis(200);
@@ -123,7 +122,7 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
         };
         let mut looked = Instant::now();
         let mut is_more = false;
-        let (mut streak, mut asked) = (0_u32, looked);
+        let mut streak = Streak::new(CLOSE, looked);
         while !stop.load(Ordering::Relaxed) {
             let ready = self.connecting.is_ready();
             match self
@@ -135,17 +134,10 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             batch.extend(self.queue.try_iter().take(PIPELINE - 1));
-            let count = batch.len();
-            if count > 0 {
-                let now = Instant::now();
-                let is_close = now.saturating_duration_since(asked) < CLOSE;
-                streak = if is_close {
-                    streak.saturating_add(1)
-                } else {
-                    0
-                };
+            let mut rests = false;
+            if !batch.is_empty() {
+                rests = streak.note(Instant::now()) && batch.len() < SMALL;
                 self.ask(ready, &mut batch, &mut told.answers);
-                asked = Instant::now();
             }
             // Questions that keep coming do not delay this.
             if ready && (is_more || looked.elapsed() >= MOVED) {
@@ -157,7 +149,7 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
                 told.answers.clear();
                 told.moved.clear();
             }
-            if (1..SMALL).contains(&count) && streak >= STREAK {
+            if rests {
                 std::thread::sleep(REST);
             }
         }

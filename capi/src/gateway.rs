@@ -147,7 +147,7 @@ impl Sender {
     }
 }
 
-/// What a call with a worker needs.
+/// State that a call with a worker uses.
 struct Work<'a> {
     gateway: &'a Gateway,
     worker: &'a mut GatewayWorker,

@@ -86,7 +86,7 @@ struct Later {
     added: u64,
 }
 
-/// That struct in the first version.
+/// `Later` in the first version.
 #[repr(C, align(8))]
 struct First {
     size: u32,
@@ -122,7 +122,7 @@ fn a_shorter_struct_is_read_with_zeros_and_written_within_its_size() {
     }
 }
 
-/// That struct in a version that is later still.
+/// `Later` in a version that comes after it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Longer {

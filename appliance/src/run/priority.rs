@@ -1,7 +1,7 @@
 //! Priority of threads: packets come first.
 //!
 //! An appliance has a worker for each processor, so that every other thread takes time from one.
-//! Those that are not urgent have a lower priority, whatever the system gives the process.
+//! Threads that are not urgent have a lower priority, whatever the system gives the process.
 
 use rustix::process::nice;
 

@@ -189,7 +189,7 @@ pub(crate) enum Reply {
 pub(crate) struct GroupView {
     /// The property; `other` for the sum of small groups that found no room.
     pub(crate) name: String,
-    /// Whether this is that sum. A zone or a rule may have its name too.
+    /// Whether the group is that sum: a zone or a rule may have the name `other` too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) joined: bool,
     pub(crate) sessions: u64,

@@ -13,7 +13,7 @@ use super::route::Route;
 
 /// Least age from which a page is rendered again.
 const FRESH: Duration = Duration::from_secs(1);
-/// The same age, in times that the page took.
+/// Least age, as a multiple of the time that the page took.
 const FRESH_TIMES: u32 = 4;
 /// Most pages that are kept.
 const MAX_PAGES: usize = 32;

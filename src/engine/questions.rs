@@ -481,10 +481,15 @@ impl Questions {
 
     /// Begins the answer to a question, which no other answer can begin then;
     /// [`Questions::end_answer`] must follow. `None` if there is no such question.
-    pub(super) fn begin_answer(&self, id: HoldId) -> Option<Pending> {
+    pub(super) fn begin_answer(&self, id: HoldId, now: Micros) -> Option<Pending> {
         let begin = |ring: &mut Ring| {
             let entry = ring.named(id)?;
-            let is_late = entry.state == State::GivenUp;
+            // No newer question may have given this one up. Its packets are released all the same.
+            let is_over = entry.state == State::Open && entry.is_over(now);
+            if is_over {
+                bump(Some(&self.timed_out));
+            }
+            let is_late = is_over || entry.state == State::GivenUp;
             entry.state = match entry.state {
                 State::Open => State::Answering,
                 State::GivenUp => State::Answered,
@@ -633,9 +638,9 @@ mod tests {
     fn an_answer_whose_thread_has_failed_stops_no_questions() {
         let questions = questions();
         let first = questions.ask(&asking(1, 0), &[]).unwrap();
-        let failed = questions.begin_answer(first.id).unwrap();
+        let failed = questions.begin_answer(first.id, Micros(1)).unwrap();
         let second = questions.ask(&asking(2, 1), &[]).unwrap();
-        let pending = questions.begin_answer(second.id).unwrap();
+        let pending = questions.begin_answer(second.id, Micros(2)).unwrap();
         questions.end_answer(second.id, &pending, Answered::Nothing, Micros(2));
         // The next place is that of the first question.
         let last = HOLD + ANSWER_MICROS - 1;
@@ -653,11 +658,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_after_the_deadline_is_late_also_if_no_question_came_between() {
+        let questions = questions();
+        let answer = |port, at: u64| {
+            let id = questions.ask(&asking(port, 0), &[]).unwrap().id;
+            let pending = questions.begin_answer(id, Micros(at)).unwrap();
+            questions.end_answer(id, &pending, Answered::Resumed, Micros(at));
+            let stats = questions.stats();
+            (stats.timed_out, stats.late)
+        };
+        assert_eq!(answer(1, HOLD - 1), (0, 0));
+        assert_eq!(answer(2, HOLD), (1, 1));
+        questions.expire(Micros(2 * HOLD), GIVEN_UP);
+        assert_eq!(questions.stats().timed_out, 1);
+        questions.check_invariants().unwrap();
+    }
+
+    #[test]
     fn the_owner_of_a_session_is_asked_for_again_after_a_failed_answer() {
         let questions = questions();
         let flow = asking(1, 0).flow;
         let id = questions.ask_owner(&flow, Micros(0)).unwrap();
-        questions.begin_answer(id).unwrap();
+        questions.begin_answer(id, Micros(1)).unwrap();
         let over = OWNER_MICROS + ANSWER_MICROS;
         assert!(questions.ask_owner(&flow, Micros(over - 1)).is_none());
         assert!(questions.ask_owner(&flow, Micros(over)).is_some());

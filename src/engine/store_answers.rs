@@ -71,7 +71,8 @@ impl Engine {
         let Some(questions) = &self.questions else {
             return Answered::Unknown;
         };
-        let Some(pending) = questions.begin_answer(id) else {
+        let micros = self.origin.micros(now);
+        let Some(pending) = questions.begin_answer(id, micros) else {
             questions.count(Answered::Unknown);
             return Answered::Unknown;
         };
@@ -81,7 +82,7 @@ impl Engine {
             _ => self.answer_held(&pending, answer, moment),
         };
         questions.count(effect);
-        questions.end_answer(id, &pending, effect, self.origin.micros(now));
+        questions.end_answer(id, &pending, effect, micros);
         if pending.kind != QuestionKind::Owner {
             sink.released(id);
         }

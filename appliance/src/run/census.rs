@@ -14,7 +14,6 @@ use parking_lot::Mutex;
 use portcullis::policy::Protocol;
 use portcullis::{SessionCount, Zone};
 
-use super::priority::stand_behind_workers;
 use super::shared::Shared;
 
 /// Minimum time between two counts.
@@ -135,7 +134,6 @@ pub(super) fn start(
     stop: Arc<AtomicBool>,
 ) -> io::Result<JoinHandle<()>> {
     let run = move || {
-        stand_behind_workers();
         while !stop.load(Ordering::Relaxed) {
             census.turn(&shared);
             thread::sleep(LOOK);

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use portcullis::Engine;
 
 use super::data_path::DataPath;
-use super::priority::stand_behind_workers;
 use super::saved;
 use super::settings::RunSettings;
 use crate::output::notice;
@@ -115,10 +114,7 @@ impl<F: Fn() -> RunSettings + Send + 'static> CheckpointWriter<F> {
     pub(super) fn start(self, stop: Arc<AtomicBool>) -> io::Result<JoinHandle<()>> {
         thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || {
-                stand_behind_workers();
-                self.run(&stop);
-            })
+            .spawn(move || self.run(&stop))
     }
 
     fn run(&self, stop: &AtomicBool) {

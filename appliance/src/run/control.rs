@@ -33,7 +33,6 @@ pub(in crate::run) use self::readings::notes;
 use super::appliance::Appliance;
 use super::audit::{self, Peer};
 use super::clients::{ClientPlace, Clients};
-use super::priority::stand_behind_workers;
 use super::protocol::{GroupKey, MAX_REQUEST, Reply, Request, SortKey};
 use super::rates::RateMemory;
 use crate::output::notice;
@@ -154,10 +153,7 @@ fn accept(listener: &UnixListener, path: PathBuf, appliance: &Arc<Appliance>, st
         let appliance = Arc::clone(appliance);
         // Errors of a client end its connection alone. Its slot is free once the thread has ended,
         // or could not be started.
-        let client = move || {
-            stand_behind_workers();
-            converse(stream, peer, &appliance, &place)
-        };
+        let client = move || converse(stream, peer, &appliance, &place);
         let _ = thread::Builder::new()
             .name("control-client".to_owned())
             .spawn(client);

@@ -155,19 +155,18 @@ pub(crate) fn serve(
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let connect = move |stream, _| connection(stream, Arc::clone(&handler));
-    serve_connections(name, listener, || {}, connect, stop)
+    serve_connections(name, listener, connect, stop)
 }
 
 /// Serves each connection at an address by the task that `connect` returns, on a thread of its own
-/// that ends with `stop` and calls `begin` first. A task that fails ends its connection alone.
-/// Returns the address, whose port may have been left open.
+/// that ends with `stop`. A task that fails ends its connection alone. Returns the address, whose
+/// port may have been left open.
 ///
 /// # Errors
 /// Returns an error if the address is not available, or the system refuses a thread.
 pub(super) fn serve_connections<F>(
     name: &'static str,
     listener: HttpListener,
-    begin: impl FnOnce() + Send + 'static,
     connect: impl Fn(TcpStream, SocketAddr) -> F + Send + 'static,
     stop: Arc<AtomicBool>,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)>
@@ -180,7 +179,6 @@ where
         .enable_all()
         .build()?;
     let body = move || {
-        begin();
         let accepting = || {
             let tasks = LocalSet::new();
             // An error ends this listener; the load balancer finds the appliance unhealthy.

@@ -51,7 +51,6 @@ use self::route::{Asset, Route, Target};
 use self::samples::{Sample, Samples};
 use super::appliance::Appliance;
 use super::http::{self, HttpListener};
-use super::priority::stand_behind_workers;
 use super::rates::RateMemory;
 use super::settings::ConsoleSettings;
 use super::supervise::supervise;
@@ -136,16 +135,11 @@ pub(super) fn start(
         let console = Arc::clone(&console);
         move |stream, from| connection(stream, from, Arc::clone(&console))
     };
-    let begin = stand_behind_workers;
-    let (address, thread) =
-        http::serve_connections("console", listener, begin, connect, Arc::clone(stop))
-            .map_err(fault("console.listen", address))?;
+    let (address, thread) = http::serve_connections("console", listener, connect, Arc::clone(stop))
+        .map_err(fault("console.listen", address))?;
     let sampler = {
         let stop = Arc::clone(stop);
-        move || {
-            stand_behind_workers();
-            supervise("console: samples", &stop, || {}, |_| console.sample(&stop));
-        }
+        move || supervise("console: samples", &stop, || {}, |_| console.sample(&stop))
     };
     let sampler = thread::Builder::new()
         .name("console-samples".to_owned())

@@ -73,13 +73,14 @@ impl StoreThreads {
             let (stop, state) = (Arc::clone(stop), Arc::clone(&store.state));
             let thread = thread::Builder::new().name(name.to_owned());
             thread.spawn(move || {
-                stand_behind_workers();
                 supervise(name, &state, &stop, |is_again| body(&stop, is_again));
             })
         };
         let write = move |stop: &AtomicBool, is_again| {
             if is_again {
                 writer.recover();
+            } else {
+                stand_behind_workers();
             }
             writer.run(stop);
         };

@@ -324,7 +324,7 @@ fn long_values_and_values_of_another_type_are_taken_away_unread() {
     };
     let one = Threads::start(&server.url(), 1);
     let announced = |session: u32| one.envelope.key(Kind::Expectation, &session.to_be_bytes());
-    let long = vec![b'P'; 8 << 20];
+    let long = vec![b'P'; 1 << 20];
     run(&server, &[b"SET", &announced(1), &long]);
     run(&server, &[b"RPUSH", &announced(2), b"element"]);
     assert_eq!(one.await_answer(9), Found::Nothing);

@@ -94,6 +94,9 @@ pub enum Answered {
     Owned,
     /// Another engine owns the session; it has ended here.
     Moved,
+    /// A record that cannot be read is in the store; the session has ended here as one that
+    /// another engine owns.
+    Unreadable,
     /// The answer is of another kind, or about another flow, than the question.
     Foreign,
     /// The record contains values that nothing here can have.
@@ -104,7 +107,7 @@ pub enum Answered {
 
 impl Answered {
     /// All effects.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Resumed,
         Self::Upgraded,
         Self::Present,
@@ -116,6 +119,7 @@ impl Answered {
         Self::NoStore,
         Self::Owned,
         Self::Moved,
+        Self::Unreadable,
         Self::Foreign,
         Self::Unsound,
         Self::Unknown,
@@ -136,6 +140,7 @@ impl Answered {
             Self::NoStore => "no_store",
             Self::Owned => "owned",
             Self::Moved => "moved",
+            Self::Unreadable => "unreadable",
             Self::Foreign => "foreign",
             Self::Unsound => "unsound",
             Self::Unknown => "unknown",

@@ -10,7 +10,7 @@ use crate::event::Sink;
 use crate::flow::FlowKey;
 use crate::packet::PROTOCOL_TCP;
 use crate::policy::RuleId;
-use crate::session::{EndReason, Mark, SessionRecord, StoredMark};
+use crate::session::{EndReason, Mark, Micros, SessionRecord, Slab, SlotId, StoredMark};
 use crate::snapshot::RestoreOptions;
 
 impl Engine {
@@ -107,6 +107,40 @@ impl Engine {
         sink: &mut S,
     ) -> bool {
         let now = self.origin.micros(time.now);
+        self.end_moved(flow, now, sink, |slab, slot| {
+            let cold = slab.cold(slot);
+            let age = now.since(cold.start());
+            let own = Claim {
+                epoch: slab.stored(slot).epoch().map_or(0, u64::from),
+                began: time.at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
+                adopted: cold.has(Mark::Adopted),
+            };
+            claim.beats(&own)
+        })
+    }
+
+    /// Ends a session silently whose owner was asked for before its end, because its record in the
+    /// store is one of another engine and cannot be read. A session that a packet has refreshed
+    /// since lives on. Returns whether the session has ended.
+    pub(super) fn disown_put_off<S: Sink>(
+        &self,
+        flow: &FlowName,
+        now: Instant,
+        sink: &mut S,
+    ) -> bool {
+        self.end_moved(flow, self.origin.micros(now), sink, |slab, slot| {
+            slab.stored(slot).is_put_off_to(slab.hot(slot).deadline)
+        })
+    }
+
+    /// Ends a session as moved, if it is there and `is_lost` says so. Returns whether it has ended.
+    fn end_moved<S: Sink>(
+        &self,
+        flow: &FlowName,
+        now: Micros,
+        sink: &mut S,
+        is_lost: impl FnOnce(&Slab, SlotId) -> bool,
+    ) -> bool {
         let place = self.table.place(flow.key());
         let ended = {
             let mut held = self.table.lock(place.shard);
@@ -114,14 +148,7 @@ impl Engine {
             let Some(slot) = shard.find(place.hash, flow.key()) else {
                 return false;
             };
-            let cold = shard.slab.cold(slot);
-            let age = now.since(cold.start());
-            let own = Claim {
-                epoch: shard.slab.stored(slot).epoch().map_or(0, u64::from),
-                began: time.at.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH),
-                adopted: cold.has(Mark::Adopted),
-            };
-            if !claim.beats(&own) {
+            if !is_lost(&shard.slab, slot) {
                 return false;
             }
             let ended = shard.remove(slot, EndReason::Moved);

@@ -49,6 +49,9 @@ pub enum Answer {
         /// The claim of the other engine's record.
         Claim,
     ),
+    /// A record that cannot be read is in the store, such as one of a later version, to a question
+    /// of the kind [`QuestionKind::Owner`]: another engine has written it.
+    Unreadable,
 }
 
 impl Engine {
@@ -184,6 +187,15 @@ impl Engine {
                 // The record may be one of an earlier connection.
                 if self.disown(&flow, &claim, SweepTime { now, at }, sink) {
                     Answered::Moved
+                } else {
+                    Answered::Owned
+                }
+            }
+            #[cfg(feature = "snapshot")]
+            Answer::Unreadable => {
+                let flow = self.flow_name(&pending.flow);
+                if self.disown_put_off(&flow, moment.now, sink) {
+                    Answered::Unreadable
                 } else {
                     Answered::Owned
                 }

@@ -103,7 +103,13 @@ impl StoredMark {
     /// `deadline`: not if that is the end of such a delay, since no packet has refreshed the
     /// session meanwhile.
     pub(crate) const fn is_to_ask(&self, deadline: u32) -> bool {
-        self.is_stored() && !(self.flags & ASKED != 0 && deadline as u16 == self.asked)
+        self.is_stored() && !self.is_put_off_to(deadline)
+    }
+
+    /// Returns whether the tick `deadline`, at which the session ends, is the end of such a delay:
+    /// no packet has refreshed the session since its owner was asked for.
+    pub(crate) const fn is_put_off_to(&self, deadline: u32) -> bool {
+        self.flags & ASKED != 0 && deadline as u16 == self.asked
     }
 
     /// Notes that the owner is asked for, and that the end of the session is put off to the tick

@@ -617,6 +617,31 @@ fn a_stored_session_is_not_ended_before_its_owner_was_asked_for() {
     assert_eq!(site.engine.sessions(), 0);
     let (received, _) = run_out(&mut site);
     assert_eq!((received.ended.len(), received.resets.len()), (0, 0));
+    // So it does if the record in the store cannot be read, unless a packet has come meanwhile.
+    for is_alive in [false, true] {
+        let mut site = open();
+        site.save(&mut Store::default());
+        site.wait(500_000);
+        while site.engine.expire_with(site.now, 100, &mut site.inbox).more {}
+        let question = site.question();
+        if is_alive {
+            let segment = segment(ENDS, ACK, 101, 501, b"");
+            assert_eq!(site.take(&segment), ["forward"]);
+        }
+        let answered = site.answer(question.id, &Answer::Unreadable);
+        let ended = if is_alive {
+            Answered::Owned
+        } else {
+            Answered::Unreadable
+        };
+        assert_eq!(answered, ended);
+        assert_eq!(site.engine.sessions(), usize::from(is_alive));
+        let mut received = Received::default();
+        site.wait(1_200);
+        while site.engine.expire_with(site.now, 100, &mut received).more {}
+        assert_eq!((received.ended.len(), received.resets.len()), (0, 0));
+        site.engine.check_invariants().unwrap();
+    }
 }
 
 #[test]

@@ -212,6 +212,7 @@ fn a_record_of_another_flow_or_kind_is_refused() {
         of_other,
         announced,
         Answer::Owned,
+        Answer::Unreadable,
         Answer::Moved(Claim {
             epoch: 7,
             began: SystemTime::UNIX_EPOCH,

@@ -95,7 +95,8 @@ fn answer(store: &StoreHandle, question: &Question, found: &Found) -> Answer {
     let (owner, claim, record) = match found {
         Found::NoStore => return Answer::NoStore,
         Found::Nothing if question.kind == QuestionKind::Owner => return Answer::Owned,
-        Found::Nothing => return Answer::Nothing,
+        Found::OtherVersion if question.kind == QuestionKind::Owner => return Answer::Unreadable,
+        Found::Nothing | Found::OtherVersion => return Answer::Nothing,
         Found::Record {
             owner,
             claim,

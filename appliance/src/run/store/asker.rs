@@ -12,7 +12,7 @@ use portcullis::continuity::Claim;
 use redis::Cmd;
 
 use super::connecting::{Commands, Connecting};
-use super::envelope::{Envelope, Kind, MAX_VALUE, Owner};
+use super::envelope::{Envelope, Kind, MAX_VALUE, Owner, Unusable};
 use super::link::{Reply, Servers};
 use super::scripts::{self, StoreScript};
 use super::state::{Counted, LinkName, StoreState};
@@ -60,6 +60,8 @@ pub(crate) enum Found {
     },
     /// No record that can be used.
     Nothing,
+    /// A record of another version, which another appliance has written.
+    OtherVersion,
     /// The store does not answer.
     NoStore,
 }
@@ -249,7 +251,10 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             }
             Err(unusable) => {
                 counters.add(unusable.counted());
-                Found::Nothing
+                match unusable {
+                    Unusable::Version => Found::OtherVersion,
+                    Unusable::Foreign | Unusable::Mac => Found::Nothing,
+                }
             }
         }
     }

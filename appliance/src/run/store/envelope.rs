@@ -58,8 +58,10 @@ pub(crate) enum Kind {
 /// Reason why a value of the store is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unusable {
-    /// The value is not one of this program, of another version, or too long.
+    /// The value is not one of this program, or too long.
     Foreign,
+    /// The value is one of another version, whose MAC cannot be checked.
+    Version,
     /// The MAC is not that of the group's key.
     Mac,
 }
@@ -162,13 +164,19 @@ impl Envelope {
     /// Checks a value of the store, and returns its contents.
     ///
     /// # Errors
-    /// The value is foreign, or its MAC is wrong.
+    /// The value is foreign or of another version, or its MAC is wrong.
     pub(crate) fn open<'v>(
         &self,
         kind: Kind,
         key: &[u8],
         value: &'v [u8],
     ) -> Result<Opened<'v>, Unusable> {
+        let [magic @ .., version] = MAGIC;
+        if let Some([found, ..]) = value.strip_prefix(&magic)
+            && *found != version
+        {
+            return Err(Unusable::Version);
+        }
         if value.len() > MAX_VALUE {
             return Err(Unusable::Foreign);
         }
@@ -285,6 +293,26 @@ mod tests {
         let long = vec![b'x'; MAX_VALUE + 1];
         assert_eq!(
             envelope.open(Kind::Session, &key, &long),
+            Err(Unusable::Foreign)
+        );
+    }
+
+    #[test]
+    fn a_value_of_another_version_is_known_whatever_follows() {
+        let envelope = envelope("g", "secret");
+        let key = envelope.key(Kind::Session, b"flow");
+        let value = envelope.seal(Kind::Session, &key, 1, b"record");
+        for version in [0, 1, 3, 255] {
+            for len in [3, 20, value.len(), MAX_VALUE + 1] {
+                let mut other = value.clone();
+                other.resize(len, 0);
+                other[2] = version;
+                let opened = envelope.open(Kind::Session, &key, &other);
+                assert_eq!(opened, Err(Unusable::Version), "{version} {len}");
+            }
+        }
+        assert_eq!(
+            envelope.open(Kind::Session, &key, b"PC"),
             Err(Unusable::Foreign)
         );
     }

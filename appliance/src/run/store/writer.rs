@@ -426,7 +426,7 @@ impl Unusable {
     /// Returns what counts such values.
     pub(super) const fn counted(self) -> Counted {
         match self {
-            Self::Foreign => Counted::Foreign,
+            Self::Foreign | Self::Version => Counted::Foreign,
             Self::Mac => Counted::WrongMac,
         }
     }

@@ -207,6 +207,9 @@ fn a_value_of_a_later_version_is_counted_and_stays() {
     assert_eq!(one.count(Counted::Deleted), 0);
     let stays = run(&server, &[b"GET", &one.key(7)]);
     assert_eq!(stays, redis::Value::BulkString(later));
+    // It is no missing value: another appliance has written it.
+    assert_eq!(one.ask(7), Found::OtherVersion);
+    assert_eq!(one.count(Counted::Foreign), 2);
 }
 
 #[test]

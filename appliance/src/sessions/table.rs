@@ -142,7 +142,7 @@ fn store(view: &StoreView) -> String {
         format!("records waiting       {}", view.waiting),
         format!("bytes written         {}", view.written_bytes),
         format!(
-            "last answer           {} us, longest {} us",
+            "answered after        {} us, longest {} us",
             view.answer_us, view.longest_answer_us
         ),
         format!("packets held          {}", view.packets_held),

@@ -44,14 +44,18 @@ impl Readings {
         )?;
         let [last, longest] = state.answer_times();
         to.gauge(
-            Family::new("portcullis_store_answer", "Time of the store's last answer")
-                .in_unit(&Unit::Seconds),
+            Family::new(
+                "portcullis_store_answer",
+                "Time from the last packet that the store was asked about to the answer; a packet \
+                 is held for `continuity.hold` at most",
+            )
+            .in_unit(&Unit::Seconds),
             last.as_secs_f64(),
         )?;
         to.gauge(
             Family::new(
                 "portcullis_store_longest_answer",
-                "Longest time of an answer of the store",
+                "Longest time from a packet that the store was asked about to the answer",
             )
             .in_unit(&Unit::Seconds),
             longest.as_secs_f64(),

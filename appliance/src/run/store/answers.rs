@@ -36,6 +36,11 @@ impl Answers {
                 let Asked { question, .. } = asked;
                 let answer = answer(store, &question, &found);
                 let answered = engine.answer(question.id, &answer, now, at, sink);
+                // No packet waits for the other answers.
+                if question.kind != QuestionKind::Owner && found != Found::NoStore {
+                    let waited = Instant::now().saturating_duration_since(question.at);
+                    store.state.answered_in(waited);
+                }
                 if matches!(answered, Answered::Resumed | Answered::Upgraded)
                     && let Some(stored) = engine.find_stored(&question.flow, now, at)
                 {

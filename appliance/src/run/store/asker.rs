@@ -198,7 +198,6 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
     /// Asks questions that either all take a record or none does.
     fn ask_some(&mut self, ready: bool, batch: &mut Vec<Ask<T>>, answers: &mut Vec<(T, Found)>) {
         let count = batch.len() as u64;
-        let begun = Instant::now();
         let mut replies = None;
         if ready {
             self.state.counters.add_many(Counted::Asked, count);
@@ -215,7 +214,6 @@ impl<T, F: FnMut(&mut Told<T>)> Asker<T, F> {
             answers.extend(unanswered.map(|question| (question.tag, Found::NoStore)));
             return;
         };
-        self.state.answered_in(begun.elapsed());
         for (question, reply) in batch.drain(..).zip(replies) {
             let found = self.found(&question, &reply);
             answers.push((question.tag, found));

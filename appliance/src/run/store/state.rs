@@ -163,10 +163,10 @@ pub(crate) struct StoreState {
     pub(super) waiting: AtomicUsize,
     /// Bytes of records that the store has taken.
     pub(super) written_bytes: AtomicU64,
-    /// Time of the last answer to questions, in microseconds.
-    pub(super) answer_us: AtomicU64,
+    /// Time from the last packet that the store was asked about to the answer, in microseconds.
+    answer_us: AtomicU64,
     /// The longest such time.
-    pub(super) longest_answer_us: AtomicU64,
+    longest_answer_us: AtomicU64,
 }
 
 /// Connections of the store.
@@ -283,14 +283,16 @@ impl StoreState {
         self.written_bytes.load(Ordering::Relaxed)
     }
 
-    /// Notes the time from questions to their answers.
+    /// Notes the time from a packet that the store was asked about to the answer, once the engine
+    /// has it.
     pub(super) fn answered_in(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.answer_us.store(us, Ordering::Relaxed);
         self.longest_answer_us.fetch_max(us, Ordering::Relaxed);
     }
 
-    /// Returns the time of the last answer, and the longest one.
+    /// Returns the time from the last packet that the store was asked about to the answer, and the
+    /// longest such time.
     pub(crate) fn answer_times(&self) -> [Duration; 2] {
         [&self.answer_us, &self.longest_answer_us]
             .map(|us| Duration::from_micros(us.load(Ordering::Relaxed)))

@@ -36,8 +36,9 @@ pub(crate) struct StoreView {
     /// Records that wait to be written.
     pub(crate) waiting: u64,
     pub(crate) written_bytes: u64,
-    /// Time of the last answer, in microseconds.
+    /// Microseconds from the last packet that the store was asked about to the answer.
     pub(crate) answer_us: u64,
+    /// The longest such time.
     pub(crate) longest_answer_us: u64,
     #[serde(with = "counts")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]

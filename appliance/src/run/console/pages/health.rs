@@ -137,9 +137,9 @@ fn connections(store: &StoreView) -> Markup {
                 div { dt { "waiting" } dd { (count(store.waiting)) " records" } }
                 div { dt { "written" } dd { (amount(store.written_bytes as f64)) " bytes" } }
                 div {
-                    dt { "answers" }
+                    dt { "answered" }
                     dd {
-                        "last " (count(store.answer_us)) " \u{b5}s, longest "
+                        "after " (count(store.answer_us)) " \u{b5}s, longest "
                         (count(store.longest_answer_us)) " \u{b5}s; "
                         (count(store.timed_out)) " timed out"
                     }

@@ -50,7 +50,8 @@ pub enum Answer {
         Claim,
     ),
     /// A record that cannot be read is in the store, such as one of a later version, to a question
-    /// of the kind [`QuestionKind::Owner`]: another engine has written it.
+    /// of the kind [`QuestionKind::Owner`]: another engine has written it, about this session or an
+    /// earlier one of the same flow.
     Unreadable,
 }
 

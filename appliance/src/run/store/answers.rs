@@ -37,7 +37,9 @@ impl Answers {
                 let answer = answer(store, &question, &found);
                 let answered = engine.answer(question.id, &answer, now, at, sink);
                 // No packet waits for the other answers.
-                if question.kind != QuestionKind::Owner && found != Found::NoStore {
+                let is_awaited = question.kind != QuestionKind::Owner
+                    && !matches!(answered, Answered::NoStore | Answered::Unknown);
+                if is_awaited {
                     let waited = Instant::now().saturating_duration_since(question.at);
                     store.state.answered_in(waited);
                 }

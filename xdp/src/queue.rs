@@ -63,6 +63,29 @@ pub enum NotSent {
     Failed(Errno),
 }
 
+/// Rings of a socket.
+#[derive(Debug)]
+struct Rings {
+    rx: Consumer<Desc>,
+    tx: Producer<Desc>,
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+}
+
+impl Rings {
+    /// Maps the rings of a socket whose sizes are set.
+    fn map(socket: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let offsets = xdp_mmap_offsets(socket)?;
+        let (fill, completion) = (XDP_UMEM_PGOFF_FILL_RING, XDP_UMEM_PGOFF_COMPLETION_RING);
+        Ok(Self {
+            rx: Consumer(Ring::map(socket, XDP_PGOFF_RX_RING, &offsets.rx, PACKETS)?),
+            tx: Producer(Ring::map(socket, XDP_PGOFF_TX_RING, &offsets.tx, PACKETS)?),
+            fill: Producer(Ring::map(socket, fill, &offsets.fr, FRAMES)?),
+            completion: Consumer(Ring::map(socket, completion, &offsets.cr, FRAMES)?),
+        })
+    }
+}
+
 /// AF_XDP socket of a receive queue. One thread uses it.
 ///
 /// A turn receives a batch, answers or ignores each packet, and flushes. A packet that is not
@@ -118,33 +141,40 @@ impl Queue {
         set_xdp_umem_completion_ring_size(&socket, FRAMES).map_err(rings)?;
         set_xdp_rx_ring_size(&socket, PACKETS).map_err(rings)?;
         set_xdp_tx_ring_size(&socket, PACKETS).map_err(rings)?;
-        let offsets = xdp_mmap_offsets(&socket).map_err(rings)?;
-        let fd = socket.as_fd();
-        let rx = Ring::map(fd, XDP_PGOFF_RX_RING, &offsets.rx, PACKETS).map_err(rings)?;
-        let tx = Ring::map(fd, XDP_PGOFF_TX_RING, &offsets.tx, PACKETS).map_err(rings)?;
-        let fill = Ring::map(fd, XDP_UMEM_PGOFF_FILL_RING, &offsets.fr, FRAMES);
-        let completion = Ring::map(fd, XDP_UMEM_PGOFF_COMPLETION_RING, &offsets.cr, FRAMES);
+        // The rings are mapped before the socket is bound: no packet arrives while one is missing.
+        let mapped = Rings::map(socket.as_fd()).map_err(rings)?;
         let mut flags = SocketAddrXdpFlags::XDP_COPY | SocketAddrXdpFlags::XDP_USE_NEED_WAKEUP;
         if multi_buffer {
             flags |= SocketAddrXdpFlags::XDP_USE_SG;
         }
         let address = SocketAddrXdp::new(flags, interface, queue);
         bind(&socket, &address).map_err(at(Step::Bind))?;
+        Ok(Self::over(socket, frames, mapped))
+    }
+
+    /// Returns a queue over the frames and rings of a socket, and lends the frames to the kernel.
+    fn over(socket: OwnedFd, frames: Frames, rings: Rings) -> Self {
+        let Rings {
+            rx,
+            tx,
+            fill,
+            completion,
+        } = rings;
         let mut made = Self {
-            rx: Consumer(rx),
-            tx: Producer(tx),
-            fill: Producer(fill.map_err(rings)?),
-            completion: Consumer(completion.map_err(rings)?),
             socket,
             frames,
             batch: Batch::default(),
             gathered: vec![0; GATHER].into(),
             places: Vec::with_capacity(BATCH),
+            rx,
+            tx,
+            fill,
+            completion,
             failure: None,
             stats: Arc::default(),
         };
         made.refill();
-        Ok(made)
+        made
     }
 
     /// Returns the counters, which other threads may read.
@@ -384,17 +414,4 @@ impl AsFd for Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_success_that_takes_nothing_is_a_failure() {
-        assert_eq!(outcome(Ok(()), 32, 32), Err(Errno::NETDOWN));
-        assert_eq!(outcome(Ok(()), 32, 31), Ok(()));
-        assert_eq!(outcome(Ok(()), 32, 0), Ok(()));
-        // A call that the kernel cuts short may show its progress only later.
-        for error in [Errno::AGAIN, Errno::INTR, Errno::BUSY, Errno::NOBUFS] {
-            assert_eq!(outcome(Err(error), 32, 32), Err(error));
-        }
-    }
-}
+mod tests;

@@ -11,7 +11,8 @@
 //! **Unsafe code** is in three modules: `area` (memory of frames), `ring` (counters and entries
 //! that the kernel shares) and `bpf` (one system call). The rest is safe. The ownership of frames
 //! ([`Ledger`]) and the reading of descriptors ([`Batch`]) are pure code, so that tests and a fuzz
-//! target drive them with any descriptors.
+//! target drive them with any descriptors. Rings and whole queues run over memory of the process in
+//! tests, where a thread acts as the kernel; `.ci/xdp-miri` runs these under Miri.
 //!
 //! **Why not a crate**: `xdpilone` 1.3 is licensed under the EUPL-1.2, which the project does not
 //! use, and leaves the memory and the ownership of frames to unsafe code of its caller. `xsk-rs`

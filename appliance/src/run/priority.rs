@@ -1,11 +1,12 @@
 //! Priority of threads: packets come first.
 //!
 //! An appliance has a worker for each processor, so that every other thread takes time from one.
-//! Threads that packets never wait for have a lower priority, whatever the system gives the process.
+//! Threads that packets never wait for have a lower priority, whatever the system gives the
+//! process.
 //!
 //! A thread that walks the table or sends packets keeps the priority of the workers: it holds locks
 //! that workers need. With a lower priority, the system would stop it for tens of milliseconds with
-//! such a lock. The thread that asks the store keeps it, too, since packets are held for its answers.
+//! such a lock. The thread that asks the store keeps it, too: packets are held for its answers.
 
 use rustix::process::nice;
 

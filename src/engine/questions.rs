@@ -213,8 +213,7 @@ impl Ring {
         bounds: Bounds,
         zones: usize,
     ) -> Result<Asked, Unasked> {
-        let entry = self.entries.get_mut(place).and_then(Option::as_mut);
-        let Some(entry) = entry else {
+        let Some(Some(entry)) = self.entries.get_mut(place) else {
             return Err(Unasked::Nothing);
         };
         let bytes = entry.bytes + u64::from(asking.bytes);
@@ -240,10 +239,7 @@ impl Ring {
 
     /// Begins a question whose places are claimed.
     fn insert(&mut self, place: usize, asking: &Asking, deadline: Micros, payer: Payer) -> HoldId {
-        let ring = match asking.kind {
-            QuestionKind::Owner => OWNERS,
-            _ => 0,
-        };
+        let ring = u32::from(asking.kind == QuestionKind::Owner) * OWNERS;
         let number = place as u32 | ring;
         let id = HoldId::of_question(number, asking.cause, self.next);
         let packets = u32::from(asking.bytes > 0);

@@ -217,7 +217,7 @@ pub struct QuestionStats {
     pub answered: Vec<(Answered, u64)>,
     /// Answers that came after the packets were released.
     pub late: u64,
-    /// Questions that were given up because no answer came in time.
+    /// Questions without an answer in time.
     pub timed_out: u64,
     /// Packets that were decided without a question, by reason.
     pub unasked: Vec<(Unasked, u64)>,

@@ -479,13 +479,13 @@ impl Questions {
     /// [`Questions::end_answer`] must follow. `None` if there is no such question.
     pub(super) fn begin_answer(&self, id: HoldId, now: Micros) -> Option<Pending> {
         let begin = |ring: &mut Ring| {
-            let entry = ring.named(id)?;
-            // No newer question may have given this one up. Its packets are released all the same.
-            let is_over = entry.state == State::Open && entry.is_over(now);
-            if is_over {
+            if ring.named(id)?.state == State::Open && ring.named(id)?.is_over(now) {
+                // No newer question has given this one up.
                 bump(Some(&self.timed_out));
+                ring.close((id.number() & !OWNERS) as usize, State::GivenUp);
             }
-            let is_late = is_over || entry.state == State::GivenUp;
+            let entry = ring.named(id)?;
+            let is_late = entry.state == State::GivenUp;
             entry.state = match entry.state {
                 State::Open => State::Answering,
                 State::GivenUp => State::Answered,
@@ -501,7 +501,7 @@ impl Questions {
         let (pending, is_late) = if id.number() & OWNERS != 0 {
             begin(&mut self.owners.lock())
         } else {
-            begin(&mut self.ring.lock())
+            self.with(begin)
         }?;
         if is_late {
             bump(Some(&self.late));
@@ -665,8 +665,13 @@ mod tests {
         };
         assert_eq!(answer(1, HOLD - 1), (0, 0));
         assert_eq!(answer(2, HOLD), (1, 1));
-        questions.expire(Micros(2 * HOLD), GIVEN_UP);
-        assert_eq!(questions.stats().timed_out, 1);
+        // The thread of this answer fails.
+        let id = questions.ask(&asking(3, 0), &[]).unwrap().id;
+        questions.begin_answer(id, Micros(HOLD)).unwrap();
+        assert_eq!(questions.open(), 0);
+        questions.expire(Micros(2 * HOLD + ANSWER_MICROS), GIVEN_UP);
+        let stats = questions.stats();
+        assert_eq!((stats.timed_out, stats.late), (2, 2));
         questions.check_invariants().unwrap();
     }
 

@@ -1,8 +1,7 @@
 //! Priority of threads: packets come first.
 //!
 //! An appliance has a worker for each processor, so that every other thread takes time from one.
-//! Threads that packets never wait for have a lower priority, whatever the system gives the
-//! process.
+//! The thread that serves observers has a lower priority, whatever the system gives the process.
 //!
 //! A thread that walks the table or sends packets keeps the priority of the workers: it holds locks
 //! that workers need. With a lower priority, the system would stop it for tens of milliseconds with
@@ -14,8 +13,8 @@ use rustix::process::nice;
 /// gets about a tenth.
 const STEPS: i32 = 10;
 
-/// Lets the workers run before the current thread, for its whole life. The thread must not hold
-/// locks of the packet path, other than for a moment now and then.
+/// Lets the workers run before the current thread, for its whole life. Of the locks of the packet
+/// path, the thread may take that of a shard for the copy of a session, and no other.
 pub(super) fn stand_behind_workers() {
     // Linux takes the niceness of the thread, and everybody may raise it. A filter of system calls
     // may refuse: then the thread runs beside the workers, as it would without this.

@@ -30,7 +30,8 @@ impl Answers {
         let (now, at) = (Instant::now(), SystemTime::now());
         self.data_path.with_sink(|sink| {
             for (asked, found) in told.answers.drain(..) {
-                if found == Found::Nothing && self.is_asked_again(store, &asked, now) {
+                let is_missing = matches!(found, Found::Nothing | Found::OtherVersion);
+                if is_missing && self.is_asked_again(store, &asked, now) {
                     continue;
                 }
                 let Asked { question, .. } = asked;

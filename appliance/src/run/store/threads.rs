@@ -17,7 +17,6 @@ use super::supervisor::supervise;
 use super::sweeper::Sweeper;
 use super::writer::Writer;
 use crate::run::data_path::DataPath;
-use crate::run::priority::stand_behind_workers;
 use crate::run::settings::{StoreSettings, StoredRules};
 
 /// Body of a thread: its second argument says whether it begins again after a failure.
@@ -79,8 +78,6 @@ impl StoreThreads {
         let write = move |stop: &AtomicBool, is_again| {
             if is_again {
                 writer.recover();
-            } else {
-                stand_behind_workers();
             }
             writer.run(stop);
         };

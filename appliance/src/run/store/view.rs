@@ -38,7 +38,7 @@ pub(crate) struct StoreView {
     pub(crate) written_bytes: u64,
     /// Microseconds from the last packet that the store was asked about to the answer.
     pub(crate) answer_us: u64,
-    /// The longest such time.
+    /// Longest time from a packet that the store was asked about to the answer, in microseconds.
     pub(crate) longest_answer_us: u64,
     #[serde(with = "counts")]
     #[cfg_attr(test, schemars(with = "BTreeMap<String, u64>"))]

@@ -480,7 +480,7 @@ impl Questions {
     pub(super) fn begin_answer(&self, id: HoldId, now: Micros) -> Option<Pending> {
         let begin = |ring: &mut Ring| {
             if ring.named(id)?.state == State::Open && ring.named(id)?.is_over(now) {
-                // No newer question has given this one up.
+                // No newer question has given this one up. New packets wait for it no longer.
                 bump(Some(&self.timed_out));
                 ring.close((id.number() & !OWNERS) as usize, State::GivenUp);
             }

@@ -14,7 +14,7 @@ use rustix::process::nice;
 const STEPS: i32 = 10;
 
 /// Lets the workers run before the current thread, for its whole life. Of the locks of the packet
-/// path, the thread may take that of a shard for the copy of a session, and no other.
+/// path, the thread may take those for the copy of a session, and for a report of asymmetric paths.
 pub(super) fn stand_behind_workers() {
     // Linux takes the niceness of the thread, and everybody may raise it. A filter of system calls
     // may refuse: then the thread runs beside the workers, as it would without this.

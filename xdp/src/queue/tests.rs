@@ -161,7 +161,13 @@ fn every_packet_is_answered_once_and_no_frame_is_lost() {
             lent
         });
         let (mut received, mut sent, mut wrong) = (0, 0, Vec::new());
-        while sent < COUNT && !(process.is_finished() && kernel.tx.len() == 0) {
+        let is_over = || {
+            let is_finished = process.is_finished();
+            // That shows the end of the thread, and not yet the entries that it has published.
+            std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+            is_finished
+        };
+        while sent < COUNT && !(is_over() && kernel.tx.len() == 0) {
             if received < COUNT && kernel.receive(received as u8, &lens(received)) {
                 received += 1;
             }

@@ -30,6 +30,7 @@ impl Answers {
         let (now, at) = (Instant::now(), SystemTime::now());
         self.data_path.with_sink(|sink| {
             for (asked, found) in told.answers.drain(..) {
+                // A value of another version is gone, and the announcement may follow.
                 let is_missing = matches!(found, Found::Nothing | Found::OtherVersion);
                 if is_missing && self.is_asked_again(store, &asked, now) {
                     continue;

@@ -31,7 +31,7 @@ use super::effects::{Effects, OpenQuestion};
 use super::faults::invalid;
 use super::live::Live;
 use super::query::{new_session, query_between};
-use super::questions::Asking;
+use super::question_ring::Asking;
 use super::settings::Settings;
 use crate::explain::{Step, Trace};
 use crate::flow::{Direction, End, Flow, FlowKey};

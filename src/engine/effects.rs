@@ -1,7 +1,7 @@
 //! Effects of a packet that are applied once its shard's lock is released.
 
 use super::path_evidence::PathEvidence;
-use super::questions::Asking;
+use super::question_ring::Asking;
 use super::settings::Settings;
 use crate::event::{DeniedSession, HelperNote, LimitReached, Sink};
 use crate::flow::Direction;

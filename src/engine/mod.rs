@@ -42,6 +42,7 @@ mod path;
 mod path_evidence;
 mod plan;
 mod query;
+mod question_ring;
 mod question_shares;
 mod questions;
 mod rate;

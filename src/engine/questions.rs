@@ -1,8 +1,7 @@
 //! Open questions to the store that engines share, and their bounds.
 //!
-//! All memory is allocated at the start. Questions are kept in a ring in the order in which they
-//! were asked, which is that of their deadlines: a question leaves the ring when a newer one needs
-//! its place. Until then a late answer finds it. The packets themselves are with the caller
+//! All memory is allocated at the start. Questions are kept in a [`Ring`] for those that packets
+//! wait for, and one for those about owners. The packets themselves are with the caller
 //! ([`HeldPackets`](super::HeldPackets)); they are counted here.
 //!
 //! A sender that provokes questions is bounded by the budget of its source, and all sources of a
@@ -12,20 +11,20 @@
 //!
 //! Locks: the ring has one mutex, a leaf lock under a shard's lock, held for a few instructions.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::budget::{Budget, Destination, Rates};
 use super::nothing::NothingMemory;
-use super::question_shares::{Load, Payer, QuestionShares};
+use super::question_ring::{Asked, Asking, Bounds, Entry, Ring, State, is_about_owner};
+use super::question_shares::{Load, Payer};
 use crate::config::{ContinuityConfig, ResetsConfig};
 use crate::flow::{End, FlowKey, Zone};
 use crate::fragment::HoldId;
 use crate::fragment::id::HoldCause;
 use crate::question::{Answered, QuestionKind, QuestionStats, Unasked};
-use crate::reserve::{NoMemory, Purpose};
+use crate::reserve::NoMemory;
 use crate::reset::Unsent;
 use crate::session::Micros;
 
@@ -38,257 +37,12 @@ const MAX_OWNERS: u32 = 4_096;
 /// The time for which the end of a session waits for the answer to a question of its owner.
 pub(super) const OWNER_MICROS: u64 = 1_000_000;
 
-/// The time past its deadline after which a question that is being answered is given up: the thread
-/// that had its answer has failed.
-const ANSWER_MICROS: u64 = 1_000_000;
-
-/// The bit of a question's number that says that it is in the ring of owners.
-const OWNERS: u32 = 1 << 15;
-
-/// A question that is to be asked.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asking {
-    pub(super) kind: QuestionKind,
-    pub(super) flow: FlowKey,
-    /// The end that has sent the packet.
-    pub(super) sender: End,
-    /// The reason why the packet would be dropped otherwise.
-    pub(super) cause: HoldCause,
-    /// IP bytes of the packet; 0 for a question that holds none.
-    pub(super) bytes: u32,
-    /// The counted prefix of the packet's source.
-    pub(super) source: u128,
-    pub(super) now: Micros,
-}
-
-/// A question that is asked.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
-    pub(super) id: HoldId,
-    /// Whether no packet of the flow had asked before.
-    pub(super) is_new: bool,
-}
-
 /// A question that is being answered.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pending {
     pub(super) kind: QuestionKind,
     pub(super) flow: FlowKey,
     pub(super) sender: End,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// No answer has come.
-    Open,
-    /// A thread has the answer.
-    Answering,
-    /// The question was given up. A late answer still counts.
-    GivenUp,
-    Answered,
-}
-
-impl State {
-    const fn holds(self) -> bool {
-        matches!(self, Self::Open | Self::Answering)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    flow: FlowKey,
-    id: HoldId,
-    kind: QuestionKind,
-    sender: End,
-    state: State,
-    deadline: Micros,
-    packets: u32,
-    bytes: u64,
-    /// The source that the question counts for.
-    payer: Payer,
-}
-
-impl Entry {
-    /// Returns what the question holds.
-    fn load(&self) -> Load {
-        Load::new(1, self.packets.into(), self.bytes)
-    }
-
-    /// Returns whether a question that holds packets is to be given up.
-    fn is_over(&self, now: Micros) -> bool {
-        let more = u64::from(self.state == State::Answering) * ANSWER_MICROS;
-        self.deadline.0.saturating_add(more) <= now.0
-    }
-}
-
-/// Bounds on the packets of one flow.
-#[derive(Debug, Clone, Copy)]
-struct Bounds {
-    packets_per_flow: u32,
-    bytes_per_flow: u64,
-}
-
-/// Questions in the order in which they were asked.
-#[derive(Debug)]
-struct Ring {
-    entries: Box<[Option<Entry>]>,
-    /// Places of the questions that packets wait for.
-    by_flow: HashMap<FlowKey, usize, ahash::RandomState>,
-    /// Serial number of the next question; its place is the remainder.
-    next: u64,
-    /// Serial number of the oldest question that may be open.
-    oldest: u64,
-    shares: QuestionShares,
-}
-
-impl Ring {
-    fn new(most: Load, hasher: &ahash::RandomState) -> Result<Self, NoMemory> {
-        let [questions, ..] = most.0;
-        let questions = questions as usize;
-        Ok(Self {
-            entries: Purpose::Questions.items(questions, || None)?,
-            // Room for twice as many: a map that is at most half full never grows.
-            by_flow: Purpose::Questions.map(2 * questions, hasher)?,
-            next: 0,
-            oldest: 0,
-            shares: QuestionShares::new(most, hasher)?,
-        })
-    }
-
-    const fn bytes(max: u32) -> usize {
-        let map = 4 * (size_of::<(FlowKey, usize)>() + 1);
-        max as usize * (size_of::<Option<Entry>>() + map) + QuestionShares::bytes(max)
-    }
-
-    fn place(&self, serial: u64) -> usize {
-        (serial % self.entries.len().max(1) as u64) as usize
-    }
-
-    fn at(&mut self, place: usize) -> Option<&mut Entry> {
-        self.entries.get_mut(place)?.as_mut()
-    }
-
-    /// Returns a question by its name.
-    fn named(&mut self, id: HoldId) -> Option<&mut Entry> {
-        let place = (id.number() & !OWNERS) as usize;
-        self.at(place).filter(|entry| entry.id == id)
-    }
-
-    /// Ends the wait of a question's packets.
-    fn close(&mut self, place: usize, state: State) {
-        let Some(entry) = self.at(place) else { return };
-        if !entry.state.holds() {
-            return;
-        }
-        entry.state = state;
-        let Entry { flow, payer, .. } = *entry;
-        let load = entry.load();
-        self.shares.release(&payer, load);
-        self.by_flow.remove(&flow);
-    }
-
-    /// Gives up questions whose time is over, at most `budget`.
-    fn expire(&mut self, now: Micros, budget: usize, mut each: impl FnMut(&Entry)) {
-        for _ in 0..budget {
-            if self.oldest == self.next {
-                return;
-            }
-            let place = self.place(self.oldest);
-            if let Some(entry) = self.at(place).filter(|entry| entry.state.holds()) {
-                if !entry.is_over(now) {
-                    return;
-                }
-                each(entry);
-                self.close(place, State::GivenUp);
-            }
-            self.oldest += 1;
-        }
-    }
-
-    /// Adds a packet to an open question.
-    fn join(
-        &mut self,
-        place: usize,
-        asking: &Asking,
-        bounds: Bounds,
-        zones: usize,
-    ) -> Result<Asked, Unasked> {
-        let Some(Some(entry)) = self.entries.get_mut(place) else {
-            return Err(Unasked::Nothing);
-        };
-        let bytes = entry.bytes + u64::from(asking.bytes);
-        if entry.packets >= bounds.packets_per_flow || bytes > bounds.bytes_per_flow {
-            return Err(Unasked::HeldPerFlow);
-        }
-        let more = Load::new(0, 1, asking.bytes.into());
-        self.shares.claim(&entry.payer, zones, more)?;
-        entry.packets += 1;
-        entry.bytes = bytes;
-        Ok(Asked {
-            id: entry.id,
-            is_new: false,
-        })
-    }
-
-    /// Returns the place of the next question, if it is free.
-    fn free_place(&mut self) -> Option<usize> {
-        let place = self.place(self.next);
-        let is_in_use = self.at(place).is_some_and(|entry| entry.state.holds());
-        (!is_in_use).then_some(place)
-    }
-
-    /// Begins a question whose places are claimed.
-    fn insert(&mut self, place: usize, asking: &Asking, deadline: Micros, payer: Payer) -> HoldId {
-        let ring = u32::from(asking.kind == QuestionKind::Owner) * OWNERS;
-        let number = place as u32 | ring;
-        let id = HoldId::of_question(number, asking.cause, self.next);
-        let packets = u32::from(asking.bytes > 0);
-        if let Some(entry) = self.entries.get_mut(place) {
-            *entry = Some(Entry {
-                flow: asking.flow,
-                id,
-                kind: asking.kind,
-                sender: asking.sender,
-                state: State::Open,
-                deadline,
-                packets,
-                bytes: u64::from(asking.bytes),
-                payer,
-            });
-        }
-        self.by_flow.insert(asking.flow, place);
-        self.next += 1;
-        id
-    }
-
-    /// Returns the number of open questions.
-    fn open(&self) -> usize {
-        self.by_flow.len()
-    }
-
-    /// Checks that counts and map agree with the entries.
-    fn check_invariants(&self) -> Result<(), String> {
-        let open = || {
-            let entries = self.entries.iter().enumerate();
-            entries.filter_map(|(place, entry)| Some((place, entry.filter(|e| e.state.holds())?)))
-        };
-        let held = open().map(|(_, entry)| entry.load());
-        let held = held.fold(Load::default(), Load::plus);
-        if held != self.shares.used() {
-            return Err(format!(
-                "{held:?} is held, counted {:?}",
-                self.shares.used()
-            ));
-        }
-        self.shares.check_invariants()?;
-        if open().count() != self.open() {
-            return Err(format!("{} flows have questions", self.open()));
-        }
-        match open().find(|(place, entry)| self.by_flow.get(&entry.flow) != Some(place)) {
-            Some((place, _)) => Err(format!("question {place} is not found by its flow")),
-            None => Ok(()),
-        }
-    }
 }
 
 /// All questions of an engine.
@@ -479,10 +233,11 @@ impl Questions {
     /// [`Questions::end_answer`] must follow. `None` if there is no such question.
     pub(super) fn begin_answer(&self, id: HoldId, now: Micros) -> Option<Pending> {
         let begin = |ring: &mut Ring| {
-            if ring.named(id)?.state == State::Open && ring.named(id)?.is_over(now) {
+            let entry = ring.named(id)?;
+            if entry.state == State::Open && entry.is_over(now) {
                 // No newer question has given this one up. New packets wait for it no longer.
                 bump(Some(&self.timed_out));
-                ring.close((id.number() & !OWNERS) as usize, State::GivenUp);
+                ring.close_named(id, State::GivenUp);
             }
             let entry = ring.named(id)?;
             let is_late = entry.state == State::GivenUp;
@@ -498,7 +253,7 @@ impl Questions {
             };
             Some((pending, is_late))
         };
-        let (pending, is_late) = if id.number() & OWNERS != 0 {
+        let (pending, is_late) = if is_about_owner(id) {
             begin(&mut self.owners.lock())
         } else {
             self.with(begin)
@@ -514,12 +269,8 @@ impl Questions {
         if effect.is_in_vain() && pending.kind != QuestionKind::Owner {
             self.nothing.remember(&pending.flow, pending.kind, now);
         }
-        let end = |ring: &mut Ring| {
-            if ring.named(id).is_some() {
-                ring.close((id.number() & !OWNERS) as usize, State::Answered);
-            }
-        };
-        if id.number() & OWNERS != 0 {
+        let end = |ring: &mut Ring| ring.close_named(id, State::Answered);
+        if is_about_owner(id) {
             end(&mut self.owners.lock());
         } else {
             self.with(end);
@@ -600,6 +351,7 @@ impl Questions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::question_ring::ANSWER_MICROS;
     use super::*;
     use crate::flow::Variant;
 

@@ -60,6 +60,7 @@ const FLOORS: &[&str] = &[
     "engine::settings",
     "engine::nothing",
     "engine::question_shares",
+    "engine::question_ring",
     "engine::questions",
     "engine::query",
     "engine::path_evidence",

@@ -46,8 +46,8 @@ impl Readings {
         to.gauge(
             Family::new(
                 "portcullis_store_answer",
-                "Time from the last packet that the store was asked about to the answer; a packet \
-                 is held for `continuity.hold` at most",
+                "Time from the last packet that the store was asked about to the answer, late \
+                 answers included; a packet is held for `continuity.hold` at most",
             )
             .in_unit(&Unit::Seconds),
             last.as_secs_f64(),

@@ -1,7 +1,7 @@
 //! A ring of open questions, in the order in which they were asked.
 //!
-//! That is the order of their deadlines. A question leaves the ring when a newer one needs its place.
-//! Until then a late answer finds it. All memory is allocated at the start.
+//! That is the order of their deadlines. A question leaves the ring when a newer one needs its
+//! place. Until then a late answer finds it. All memory is allocated at the start.
 
 use std::collections::HashMap;
 

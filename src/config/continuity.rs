@@ -51,21 +51,22 @@ crate::config_section! {
         }
         /// The largest number of questions that are open at once.
         max_questions: u32 {
-            default: Self::DEFAULT_QUESTIONS, "twenty times the default rate within `hold`";
+            default: Self::DEFAULT_QUESTIONS, "what a store can answer within `hold`";
             bounds: 1..=Self::MAX_QUESTIONS;
             unit: "questions";
             restart: true;
         }
-        /// The rate of questions, and as many at once. With `Z` zones, each zone is guaranteed
+        /// The rate of questions in vain, and as many open at once. A question whose answer moves a
+        /// session or an announcement here does not count. With `Z` zones, each zone is guaranteed
         /// `questions / (2 * Z)` a second.
         questions: u32 {
-            default: Self::DEFAULT_RATE, "a few per cent of what a store answers";
+            default: Self::DEFAULT_RATE, "one per cent of what a store answers";
             bounds: 0..=Self::MAX_RATE;
             unit: "questions per second";
             restart: true;
         }
-        /// The rate of questions about packets of one source, counted by prefix, and as many at
-        /// once.
+        /// The rate of questions in vain about packets of one source, counted by prefix, and as
+        /// many open at once.
         questions_per_source: u32 {
             default: Self::DEFAULT_RATE_PER_SOURCE, "a server whose sessions move together";
             bounds: 0..=Self::MAX_RATE;
@@ -115,9 +116,9 @@ impl ContinuityConfig {
     /// The highest rate of questions.
     pub const MAX_RATE: u32 = 1_000_000;
     /// The default of `questions`.
-    pub const DEFAULT_RATE: u32 = 20_000;
+    pub const DEFAULT_RATE: u32 = 5_000;
     /// The default of `questions_per_source`.
-    pub const DEFAULT_RATE_PER_SOURCE: u32 = 4_000;
+    pub const DEFAULT_RATE_PER_SOURCE: u32 = 2_500;
     /// The largest `max_nothing`: 2^24.
     pub const MAX_NOTHING: u32 = 1 << 24;
     /// The default of `max_nothing`.

@@ -40,6 +40,24 @@ pub(super) struct Destination {
     pub(super) address: u128,
 }
 
+/// Part of the overall rate that a packet was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Paid {
+    /// The guaranteed rate of its zone.
+    ByZone,
+    /// The rate that all zones share.
+    InCommon,
+}
+
+/// The overall rate, as a zone may use it.
+#[derive(Debug, Clone, Copy)]
+struct Parts<'a> {
+    /// The zone's guaranteed rate, if it has one, and the packets of it for each second.
+    own: Option<(&'a Rate, u32)>,
+    /// The packets for each second that all zones share.
+    common: u32,
+}
+
 /// The budget of one kind of packet.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -61,43 +79,70 @@ impl Budget {
         })
     }
 
-    /// Takes one packet to a destination from the budget.
+    /// Takes one packet to a destination from the budget. Returns the part that has paid for it.
     pub(super) fn take(
         &self,
         destination: Destination,
         now: Micros,
         rates: Rates<'_>,
-    ) -> Result<(), Unsent> {
+    ) -> Result<Paid, Unsent> {
         let per_destination = rates.config.per_destination;
-        let Destination { zone, address } = destination;
-        let hash = self.hasher.hash_one((zone, address)) as usize;
-        let Some(destination) = self.destinations.get(hash % DESTINATIONS) else {
+        let Some(rate) = self.of_destination(destination) else {
             return Err(Unsent::DestinationBudget);
         };
-        if !destination.take(now, per_destination) {
+        if !rate.take(now, per_destination) {
             return Err(Unsent::DestinationBudget);
         }
-        if !self.take_of_all(zone, now, rates) {
-            destination.put_back(per_destination);
-            return Err(Unsent::OverallBudget);
+        let parts = self.parts(destination.zone, rates);
+        if parts.own.is_some_and(|(rate, own)| rate.take(now, own)) {
+            Ok(Paid::ByZone)
+        } else if self.common.take(now, parts.common) {
+            Ok(Paid::InCommon)
+        } else {
+            rate.put_back(per_destination);
+            Err(Unsent::OverallBudget)
         }
-        Ok(())
     }
 
-    fn take_of_all(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
+    /// Gives back one packet to a destination, which a part has paid for.
+    pub(super) fn put_back(&self, destination: Destination, paid: Paid, rates: Rates<'_>) {
+        if let Some(rate) = self.of_destination(destination) {
+            rate.put_back(rates.config.per_destination);
+        }
+        let parts = self.parts(destination.zone, rates);
+        match (paid, parts.own) {
+            (Paid::ByZone, Some((rate, own))) => rate.put_back(own),
+            // The zone has lost its guarantee meanwhile.
+            (Paid::ByZone, None) => {}
+            (Paid::InCommon, _) => self.common.put_back(parts.common),
+        }
+    }
+
+    fn of_destination(&self, destination: Destination) -> Option<&Rate> {
+        let Destination { zone, address } = destination;
+        let hash = self.hasher.hash_one((zone, address)) as usize;
+        self.destinations.get(hash % DESTINATIONS)
+    }
+
+    fn parts(&self, zone: Zone, rates: Rates<'_>) -> Parts<'_> {
         let overall = rates.config.overall;
         let own = guarantee(overall, rates.zones.len());
         if own == 0 {
-            return self.common.take(now, overall);
+            return Parts {
+                own: None,
+                common: overall,
+            };
         }
         let is_sure = rates.zones.binary_search(&zone).is_ok();
-        let of_zone = self.zones.get(zone).filter(|_| is_sure);
-        if of_zone.is_some_and(|rate| rate.take(now, own)) {
-            return true;
-        }
         let zones = u32::try_from(rates.zones.len()).unwrap_or(u32::MAX);
-        self.common
-            .take(now, overall.saturating_sub(own.saturating_mul(zones)))
+        Parts {
+            own: self
+                .zones
+                .get(zone)
+                .filter(|_| is_sure)
+                .map(|rate| (rate, own)),
+            common: overall.saturating_sub(own.saturating_mul(zones)),
+        }
     }
 }
 
@@ -196,6 +241,40 @@ mod tests {
         );
         // Packets that the overall budget refused did not count against the destination's budget.
         assert_eq!(taken(&budget, 4, Micros(at.0 + 10_000_000)), 10);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_from_the_same_part() {
+        let config = ResetsConfig {
+            per_destination: 8,
+            overall: 8,
+        };
+        let zones = [Zone(1), Zone(2)];
+        let rates = Rates {
+            config: &config,
+            zones: &zones,
+        };
+        let (budget, at) = (budget(), Micros(3_600_000_000));
+        let destination = to(Zone(1), 1);
+        for _ in 0..3 {
+            let parts = std::iter::from_fn(|| budget.take(destination, at, rates).ok());
+            let parts: Vec<_> = parts.collect();
+            let own = parts.iter().filter(|paid| **paid == Paid::ByZone).count();
+            assert_eq!((own, parts.len()), (2, 6));
+            for paid in parts {
+                budget.put_back(destination, paid, rates);
+            }
+        }
+        // A zone that has lost its guarantee meanwhile.
+        let paid = budget.take(destination, at, rates).unwrap();
+        let alone = Rates {
+            zones: &[],
+            ..rates
+        };
+        budget.put_back(destination, paid, alone);
+        let other = to(Zone(1), 2);
+        let all = std::iter::from_fn(|| budget.take(other, at, alone).ok());
+        assert_eq!(all.count(), 8);
     }
 
     #[test]

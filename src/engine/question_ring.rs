@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::budget::Paid;
 use super::question_shares::{Load, Payer, QuestionShares};
 use crate::flow::{End, FlowKey};
 use crate::fragment::HoldId;
@@ -74,8 +75,15 @@ pub(super) struct Entry {
     deadline: Micros,
     packets: u32,
     bytes: u64,
-    /// The source that the question counts for.
-    payer: Payer,
+    pub(super) payment: Payment,
+}
+
+/// Source that a question counts for, and how it was paid.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Payment {
+    pub(super) payer: Payer,
+    /// The part of the budget; `None` for a question that needs no budget.
+    pub(super) paid: Option<Paid>,
 }
 
 impl Entry {
@@ -167,9 +175,9 @@ impl Ring {
             return;
         }
         entry.state = state;
-        let Entry { flow, payer, .. } = *entry;
+        let Entry { flow, payment, .. } = *entry;
         let load = entry.load();
-        self.shares.release(&payer, load);
+        self.shares.release(&payment.payer, load);
         self.by_flow.remove(&flow);
     }
 
@@ -208,7 +216,7 @@ impl Ring {
             return Err(Unasked::HeldPerFlow);
         }
         let more = Load::new(0, 1, asking.bytes.into());
-        self.shares.claim(&entry.payer, zones, more)?;
+        self.shares.claim(&entry.payment.payer, zones, more)?;
         entry.packets += 1;
         entry.bytes = bytes;
         Ok(Asked {
@@ -230,7 +238,7 @@ impl Ring {
         place: usize,
         asking: &Asking,
         deadline: Micros,
-        payer: Payer,
+        payment: Payment,
     ) -> HoldId {
         let ring = match asking.kind {
             QuestionKind::Owner => OWNERS,
@@ -249,7 +257,7 @@ impl Ring {
                 deadline,
                 packets,
                 bytes: u64::from(asking.bytes),
-                payer,
+                payment,
             });
         }
         self.by_flow.insert(asking.flow, place);

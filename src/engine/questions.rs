@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::budget::{Budget, Destination, Rates};
 use super::nothing::NothingMemory;
-use super::question_ring::{Asked, Asking, Bounds, Entry, Ring, State, is_about_owner};
+use super::question_ring::{Asked, Asking, Bounds, Entry, Payment, Ring, State, is_about_owner};
 use super::question_shares::{Load, Payer};
 use crate::config::{ContinuityConfig, ResetsConfig};
 use crate::flow::{End, FlowKey, Zone};
@@ -43,6 +43,15 @@ pub(super) struct Pending {
     pub(super) kind: QuestionKind,
     pub(super) flow: FlowKey,
     pub(super) sender: End,
+    payment: Payment,
+}
+
+/// Returns the name of a source in the budget.
+const fn account_of(payer: &Payer) -> Destination {
+    Destination {
+        zone: payer.zone,
+        address: payer.source,
+    }
 }
 
 /// All questions of an engine.
@@ -176,23 +185,24 @@ impl Questions {
         let payer = Payer::new(zone, asking.source, zones);
         let load = Load::new(1, 1, asking.bytes.into());
         ring.shares.claim(&payer, zones.len(), load)?;
-        let source = Destination {
-            zone,
-            address: asking.source,
+        let taken = self
+            .budget
+            .take(account_of(&payer), asking.now, self.rates(zones));
+        let payment = match taken {
+            Ok(paid) => Payment {
+                payer,
+                paid: Some(paid),
+            },
+            Err(unsent) => {
+                ring.shares.release(&payer, load);
+                return Err(match unsent {
+                    Unsent::DestinationBudget => Unasked::SourceBudget,
+                    _ => Unasked::OverallBudget,
+                });
+            }
         };
-        let rates = Rates {
-            config: &self.rates,
-            zones,
-        };
-        if let Err(unsent) = self.budget.take(source, asking.now, rates) {
-            ring.shares.release(&payer, load);
-            return Err(match unsent {
-                Unsent::DestinationBudget => Unasked::SourceBudget,
-                _ => Unasked::OverallBudget,
-            });
-        }
         let deadline = Micros(asking.now.0.saturating_add(self.hold_micros));
-        let id = ring.insert(place, asking, deadline, payer);
+        let id = ring.insert(place, asking, deadline, payment);
         Ok(Asked { id, is_new: true })
     }
 
@@ -224,7 +234,8 @@ impl Questions {
         let payer = Payer::new(flow.zone(), place as u128, &[]);
         owners.shares.claim(&payer, 0, Load::new(1, 0, 0)).ok()?;
         let deadline = Micros(now.0.saturating_add(OWNER_MICROS));
-        let id = owners.insert(place, &asking, deadline, payer);
+        let payment = Payment { payer, paid: None };
+        let id = owners.insert(place, &asking, deadline, payment);
         bump(self.asked.get(QuestionKind::Owner as usize));
         Some(id)
     }
@@ -250,6 +261,7 @@ impl Questions {
                 kind: entry.kind,
                 flow: entry.flow,
                 sender: entry.sender,
+                payment: entry.payment,
             };
             Some((pending, is_late))
         };
@@ -262,6 +274,22 @@ impl Questions {
             bump(Some(&self.late));
         }
         Some(pending)
+    }
+
+    /// Gives a question back to its budget, which bounds those in vain.
+    pub(super) fn put_back(&self, pending: &Pending, zones: &[Zone]) {
+        let Payment { payer, paid } = pending.payment;
+        if let Some(paid) = paid {
+            self.budget
+                .put_back(account_of(&payer), paid, self.rates(zones));
+        }
+    }
+
+    fn rates<'a>(&'a self, zones: &'a [Zone]) -> Rates<'a> {
+        Rates {
+            config: &self.rates,
+            zones,
+        }
     }
 
     /// Ends the wait for an answer: packets that are put aside from now on are ready at once.

@@ -27,9 +27,13 @@ impl Rate {
             .is_ok()
     }
 
-    /// Returns one packet to the rate.
+    /// Returns one packet to the rate. A `per_second` that has changed since the packet was taken
+    /// makes the rate inexact for a second at most.
     pub(super) fn put_back(&self, per_second: u32) {
         let interval = SECOND / u64::from(per_second.max(1));
-        self.0.fetch_sub(interval, Ordering::Relaxed);
+        let earlier = |due: u64| Some(due.saturating_sub(interval));
+        let _ = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, earlier);
     }
 }

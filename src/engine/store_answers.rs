@@ -86,6 +86,9 @@ impl Engine {
             _ => self.answer_held(&pending, answer, moment),
         };
         questions.count(effect);
+        if !effect.is_in_vain() {
+            questions.put_back(&pending, &self.settings().zones);
+        }
         questions.end_answer(id, &pending, effect, micros);
         if pending.kind != QuestionKind::Owner {
             sink.released(id);

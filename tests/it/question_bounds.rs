@@ -199,6 +199,81 @@ fn a_flood_of_stray_segments_asks_within_the_budget() {
     site.engine.check_invariants().unwrap();
 }
 
+/// Opens a TCP session from a port, after which [`stray`] is its next segment.
+fn connect(site: &mut Site, port: u16) {
+    let ends = Ends::v4(port, 80);
+    for bytes in [
+        segment(ends, SYN, 100, 0, b""),
+        segment(ends.back(), SYN | ACK, 500, 101, b""),
+        segment(ends, ACK, 101, 501, b""),
+    ] {
+        assert_eq!(site.take(&bytes), ["forward"]);
+    }
+}
+
+#[test]
+fn questions_that_find_a_session_are_given_back_to_the_rate() {
+    const ZONES: &str = "[zones]\nblue = 1\ngreen = 2\n";
+    for (zones, in_vain) in [("", 8), (ZONES, 6)] {
+        let site = |continuity| {
+            let mut site = Site::of(&format!(
+                "{ALLOW}{zones}[continuity]\nenabled = true\n{continuity}"
+            ));
+            site.zone = Zone((!zones.is_empty()).into());
+            site
+        };
+        let (mut old, mut store) = (site(""), Store::default());
+        for port in 1..=50 {
+            connect(&mut old, port);
+        }
+        old.save(&mut store);
+        let mut new = site("questions = 8\nquestions_per_source = 8\n");
+        // Each waits for its answer while another one is asked.
+        for ports in (1..=50).collect::<Vec<_>>().chunks(2) {
+            for port in ports {
+                assert_eq!(new.take(&stray(*port)), ["hold"], "{port}");
+            }
+            assert_eq!(new.ask(&store), [Answered::Resumed; 2]);
+            assert_eq!(new.ready(), ["forward"; 2]);
+        }
+        let asked = (101..=200).filter(|port| new.take_with(&store, &stray(*port))[0] == "hold");
+        assert_eq!(
+            asked.count(),
+            in_vain,
+            "the zone's own part and the common one"
+        );
+        assert_eq!(
+            new.stats().asked_for(QuestionKind::Session),
+            50 + in_vain as u64
+        );
+    }
+}
+
+#[test]
+fn answers_that_change_nothing_are_not_given_back() {
+    let (mut old, mut store) = (site(""), Store::default());
+    connect(&mut old, 1);
+    old.save(&mut store);
+    let mut new = site("questions = 2\nnothing_for = \"10ms\"\n");
+    assert_eq!(new.take_with(&store, &stray(1)), ["hold", "forward"]);
+    new.save(&mut store);
+    // Far from the numbers of a session that has been idle.
+    let wild = segment(Ends::v4(1, 80), ACK, 0x7000_0000, 501, b"wild");
+    let mut held = 0;
+    for _ in 0..20 {
+        new.wait(1_100);
+        held += u32::from(new.take_with(&store, &wild)[0] == "hold");
+    }
+    // Two a second are allowed, so that all are asked for.
+    assert_eq!((held, new.stats().answered_by(Answered::Present)), (20, 20));
+    new.wait(1_100);
+    let each = (0..20).filter(|_| {
+        new.wait(11);
+        new.take_with(&store, &wild)[0] == "hold"
+    });
+    assert_eq!(each.count(), 2, "the answer was `Present`");
+}
+
 #[test]
 fn one_source_leaves_questions_to_others() {
     let mut site = site("questions = 1000\nquestions_per_source = 100\n");

@@ -165,7 +165,8 @@ pub enum Unasked {
     Nothing,
     /// The budget of the packet's source is used up (`continuity.questions_per_source`).
     SourceBudget,
-    /// The budget of all is used up (`continuity.questions`).
+    /// The budget of all is used up (`continuity.questions`). Such a packet is counted before
+    /// anything is looked up for it: the policy might not have let it ask.
     OverallBudget,
     /// As many questions are open as may be (`continuity.max_questions`).
     Questions,

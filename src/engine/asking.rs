@@ -112,8 +112,14 @@ impl Engine {
         let questions = self.questions.as_ref()?;
         let case = Case::of(&candidate.parsed.transport)?;
         let (flow, now) = (&candidate.flow, candidate.now);
-        // Most stray packets end here.
-        if questions.is_in_vain(&flow.key, case.kind, now) {
+        let on_paths = case.cause == HoldCause::Sctp && self.paths.len() != 0;
+        let searches = case.searches_first
+            && !candidate.searched
+            && (settings.zone_hints.has_others() || on_paths);
+        // Most stray packets end here, before anything is looked up for them.
+        if questions.is_in_vain(&flow.key, case.kind, now)
+            || (!searches && questions.is_refused(&flow.key, now, &settings.zones))
+        {
             return None;
         }
         if effects.has_ended() || !self.could_admit(settings, candidate, &case) {
@@ -137,11 +143,7 @@ impl Engine {
         if is_reported {
             return None;
         }
-        let on_paths = case.cause == HoldCause::Sctp && self.paths.len() != 0;
-        if case.searches_first
-            && !candidate.searched
-            && (settings.zone_hints.has_others() || on_paths)
-        {
+        if searches {
             trace.step(|| Step::Note("first its session is looked for in this engine"));
             effects.is_elsewhere = true;
             effects.then_own_zone = true;

@@ -118,6 +118,15 @@ impl Budget {
         }
     }
 
+    /// Returns whether a zone has used up the overall rate. Writes nothing.
+    pub(super) fn is_used_up(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
+        let parts = self.parts(zone, rates);
+        self.common.is_used_up(now, parts.common)
+            && parts
+                .own
+                .is_none_or(|(rate, own)| rate.is_used_up(now, own))
+    }
+
     fn of_destination(&self, destination: Destination) -> Option<&Rate> {
         let Destination { zone, address } = destination;
         let hash = self.hasher.hash_one((zone, address)) as usize;
@@ -261,9 +270,13 @@ mod tests {
             let parts: Vec<_> = parts.collect();
             let own = parts.iter().filter(|paid| **paid == Paid::ByZone).count();
             assert_eq!((own, parts.len()), (2, 6));
+            assert!(budget.is_used_up(Zone(1), at, rates));
+            assert!(!budget.is_used_up(Zone(2), at, rates), "its own part");
+            assert!(budget.is_used_up(Zone(3), at, rates));
             for paid in parts {
                 budget.put_back(destination, paid, rates);
             }
+            assert!(!budget.is_used_up(Zone(3), at, rates));
         }
         // A zone that has lost its guarantee meanwhile.
         let paid = budget.take(destination, at, rates).unwrap();

@@ -134,6 +134,17 @@ impl Questions {
         found
     }
 
+    /// Returns whether the rate of questions is used up, and the flow of a packet has no open
+    /// question either. The packet is counted as decided without a question then.
+    pub(super) fn is_refused(&self, flow: &FlowKey, now: Micros, zones: &[Zone]) -> bool {
+        let refused = self.budget.is_used_up(flow.zone(), now, self.rates(zones))
+            && !self.ring.lock().by_flow.contains_key(flow);
+        if refused {
+            bump(self.unasked.get(Unasked::OverallBudget as usize));
+        }
+        refused
+    }
+
     /// Asks a question, or joins a packet to the open question of its flow.
     ///
     /// # Errors

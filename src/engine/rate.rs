@@ -27,6 +27,14 @@ impl Rate {
             .is_ok()
     }
 
+    /// Returns whether the rate would refuse a packet. Takes none, and writes nothing.
+    pub(super) fn is_used_up(&self, now: Micros, per_second: u32) -> bool {
+        let now = now.0 * 1_000;
+        per_second == 0
+            || self.0.load(Ordering::Relaxed).max(now) + SECOND / u64::from(per_second)
+                > now + SECOND
+    }
+
     /// Returns one packet to the rate. A `per_second` that has changed since the packet was taken
     /// makes the rate inexact for a second at most.
     pub(super) fn put_back(&self, per_second: u32) {

@@ -275,6 +275,31 @@ fn answers_that_change_nothing_are_not_given_back() {
 }
 
 #[test]
+fn packets_join_an_open_question_although_the_rate_is_used_up() {
+    let mut site = site("questions = 1\n");
+    assert_eq!(site.take(&stray(1)), ["hold"]);
+    assert_eq!(site.take(&stray(2)), ["tcp_no_session"]);
+    assert_eq!(site.stats().unasked_for(Unasked::OverallBudget), 1);
+    assert_eq!(site.take(&stray(1)), ["hold"]);
+    assert_eq!(site.ask(&Store::default()).len(), 1);
+    assert_eq!(site.ready(), ["tcp_no_session"; 2]);
+}
+
+#[test]
+fn a_session_of_another_zone_is_found_although_the_rate_is_used_up() {
+    for rate in [0, 5_000] {
+        let mut site = Site::of(&format!(
+            "{ALLOW}[zones]\nblue = 1\ngreen = 2\n\
+             [continuity]\nenabled = true\nquestions = {rate}\n"
+        ));
+        site.zone = Zone(1);
+        connect(&mut site, 1);
+        site.zone = Zone(2);
+        assert_eq!(site.take(&stray(1)), ["other_zone"], "{rate}");
+    }
+}
+
+#[test]
 fn one_source_leaves_questions_to_others() {
     let mut site = site("questions = 1000\nquestions_per_source = 100\n");
     let ask = |site: &mut Site, source, port| {

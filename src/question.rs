@@ -165,8 +165,9 @@ pub enum Unasked {
     Nothing,
     /// The budget of the packet's source is used up (`continuity.questions_per_source`).
     SourceBudget,
-    /// The budget of all is used up (`continuity.questions`). Such a packet is counted before
-    /// anything is looked up for it: the policy might not have let it ask.
+    /// The budget of all is used up (`continuity.questions`). A TCP segment is counted before
+    /// anything else is looked up for it: the policy, the budget of its source or another bound
+    /// might have kept it from asking as well.
     OverallBudget,
     /// As many questions are open as may be (`continuity.max_questions`).
     Questions,

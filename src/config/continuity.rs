@@ -56,9 +56,10 @@ crate::config_section! {
             unit: "questions";
             restart: true;
         }
-        /// The rate of questions in vain, and as many open at once. A question whose answer moves a
-        /// session or an announcement here does not count. With `Z` zones, each zone is guaranteed
-        /// `questions / (2 * Z)` a second.
+        /// The rate of questions in vain, and as many at once before. A question that moves a
+        /// session or an announcement here costs a quarter. One half is for sources of which a
+        /// question has done that within a minute. With `Z` zones, each zone is guaranteed
+        /// `questions / (4 * Z)` a second of either half.
         questions: u32 {
             default: Self::DEFAULT_RATE, "one per cent of what a store answers";
             bounds: 0..=Self::MAX_RATE;
@@ -66,7 +67,7 @@ crate::config_section! {
             restart: true;
         }
         /// The rate of questions in vain about packets of one source, counted by prefix, and as
-        /// many open at once.
+        /// many at once before. One that moves something here costs a quarter.
         questions_per_source: u32 {
             default: Self::DEFAULT_RATE_PER_SOURCE, "a server whose sessions move together";
             bounds: 0..=Self::MAX_RATE;
@@ -118,7 +119,7 @@ impl ContinuityConfig {
     /// The default of `questions`.
     pub const DEFAULT_RATE: u32 = 5_000;
     /// The default of `questions_per_source`.
-    pub const DEFAULT_RATE_PER_SOURCE: u32 = 2_500;
+    pub const DEFAULT_RATE_PER_SOURCE: u32 = 1_000;
     /// The largest `max_nothing`: 2^24.
     pub const MAX_NOTHING: u32 = 1 << 24;
     /// The default of `max_nothing`.

@@ -525,7 +525,7 @@ impl Engine {
             .answers
             .take(destination, candidate.now, settings.rates())
         {
-            Ok(_) => verdict,
+            Ok(()) => verdict,
             Err(unsent) => {
                 self.counters.reset(Err(unsent));
                 Verdict::Drop(reason, new)

@@ -116,11 +116,16 @@ impl Engine {
         let searches = case.searches_first
             && !candidate.searched
             && (settings.zone_hints.has_others() || on_paths);
-        // Most stray packets end here, before anything is looked up for them.
-        if questions.is_in_vain(&flow.key, case.kind, now)
-            || (!searches && questions.is_refused(&flow.key, now, &settings.zones))
-        {
+        if questions.is_in_vain(&flow.key, case.kind, now) {
             return None;
+        }
+        // In a flood of stray segments most end here, before the policy is looked up for them.
+        // Other packets may need no question: only the policy tells.
+        if case.cause == HoldCause::Tcp && !searches {
+            let source = self.source_of(&candidate.parsed.ip);
+            if questions.is_refused(&flow.key, source, now, &settings.zones) {
+                return None;
+            }
         }
         if effects.has_ended() || !self.could_admit(settings, candidate, &case) {
             return None;
@@ -206,16 +211,21 @@ impl Engine {
 
     /// Returns the question about the session of a flow that a packet causes.
     fn asking(&self, ip: &Ip, flow: &FlowKey, now: Micros) -> Asking {
-        let is_v6 = matches!(ip.version, IpVersion::V6);
         Asking {
             kind: QuestionKind::Session,
             flow: *flow,
             sender: End::Low,
             cause: HoldCause::IcmpError,
             bytes: ip.total_len,
-            source: self.fixed.prefixes.counted(ip.src, is_v6),
+            source: self.source_of(ip),
             now,
         }
+    }
+
+    /// Returns the counted prefix of a packet's source.
+    fn source_of(&self, ip: &Ip) -> u128 {
+        let is_v6 = matches!(ip.version, IpVersion::V6);
+        self.fixed.prefixes.counted(ip.src, is_v6)
     }
 
     /// Returns the verdict on an ICMP error, if it is to be held until the store has answered:

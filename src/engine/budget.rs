@@ -32,21 +32,52 @@ pub(super) struct Rates<'a> {
     pub(super) zones: &'a [Zone],
 }
 
-/// Destination of a packet that the engine sends.
-#[derive(Debug, Clone, Copy)]
+/// Destination of a packet that the engine sends, or source of one that it asks about.
+#[derive(Debug, Clone, Copy, Hash)]
 pub(super) struct Destination {
     pub(super) zone: Zone,
     /// Address as [`crate::flow::FlowKey::address_number`] returns it.
     pub(super) address: u128,
 }
 
-/// Part of the overall rate that a packet was taken from.
+/// Part of an overall rate that a packet was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Paid {
     /// The guaranteed rate of its zone.
     ByZone,
     /// The rate that all zones share.
     InCommon,
+}
+
+/// The rates of destinations.
+#[derive(Debug)]
+pub(super) struct Destinations {
+    rates: Box<[Rate]>,
+    hasher: ahash::RandomState,
+}
+
+impl Destinations {
+    pub(super) fn new(hasher: ahash::RandomState) -> Result<Self, NoMemory> {
+        Ok(Self {
+            rates: Purpose::Rates.items(DESTINATIONS, Rate::default)?,
+            hasher,
+        })
+    }
+
+    /// Returns the rate of a destination, which always exists.
+    pub(super) fn of(&self, destination: Destination) -> Option<&Rate> {
+        let hash = self.hasher.hash_one(destination) as usize;
+        self.rates.get(hash % DESTINATIONS)
+    }
+}
+
+/// An overall rate that zones share.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// Guaranteed rate of each zone.
+    zones: ByZone<Rate>,
+    /// Rate that all zones share.
+    common: Rate,
 }
 
 /// The overall rate, as a zone may use it.
@@ -58,81 +89,7 @@ struct Parts<'a> {
     common: u32,
 }
 
-/// The budget of one kind of packet.
-#[derive(Debug)]
-pub(super) struct Budget {
-    destinations: Box<[Rate]>,
-    /// Guaranteed rate of each zone.
-    zones: ByZone<Rate>,
-    /// Rate that all zones share.
-    common: Rate,
-    hasher: ahash::RandomState,
-}
-
-impl Budget {
-    pub(super) fn new(hasher: ahash::RandomState) -> Result<Self, NoMemory> {
-        Ok(Self {
-            destinations: Purpose::Rates.items(DESTINATIONS, Rate::default)?,
-            zones: ByZone::default(),
-            common: Rate::default(),
-            hasher,
-        })
-    }
-
-    /// Takes one packet to a destination from the budget. Returns the part that has paid for it.
-    pub(super) fn take(
-        &self,
-        destination: Destination,
-        now: Micros,
-        rates: Rates<'_>,
-    ) -> Result<Paid, Unsent> {
-        let per_destination = rates.config.per_destination;
-        let Some(rate) = self.of_destination(destination) else {
-            return Err(Unsent::DestinationBudget);
-        };
-        if !rate.take(now, per_destination) {
-            return Err(Unsent::DestinationBudget);
-        }
-        let parts = self.parts(destination.zone, rates);
-        if parts.own.is_some_and(|(rate, own)| rate.take(now, own)) {
-            Ok(Paid::ByZone)
-        } else if self.common.take(now, parts.common) {
-            Ok(Paid::InCommon)
-        } else {
-            rate.put_back(per_destination);
-            Err(Unsent::OverallBudget)
-        }
-    }
-
-    /// Gives back one packet to a destination, which a part has paid for.
-    pub(super) fn put_back(&self, destination: Destination, paid: Paid, rates: Rates<'_>) {
-        if let Some(rate) = self.of_destination(destination) {
-            rate.put_back(rates.config.per_destination);
-        }
-        let parts = self.parts(destination.zone, rates);
-        match (paid, parts.own) {
-            (Paid::ByZone, Some((rate, own))) => rate.put_back(own),
-            // The zone has lost its guarantee meanwhile.
-            (Paid::ByZone, None) => {}
-            (Paid::InCommon, _) => self.common.put_back(parts.common),
-        }
-    }
-
-    /// Returns whether a zone has used up the overall rate. Writes nothing.
-    pub(super) fn is_used_up(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
-        let parts = self.parts(zone, rates);
-        self.common.is_used_up(now, parts.common)
-            && parts
-                .own
-                .is_none_or(|(rate, own)| rate.is_used_up(now, own))
-    }
-
-    fn of_destination(&self, destination: Destination) -> Option<&Rate> {
-        let Destination { zone, address } = destination;
-        let hash = self.hasher.hash_one((zone, address)) as usize;
-        self.destinations.get(hash % DESTINATIONS)
-    }
-
+impl Pool {
     fn parts(&self, zone: Zone, rates: Rates<'_>) -> Parts<'_> {
         let overall = rates.config.overall;
         let own = guarantee(overall, rates.zones.len());
@@ -144,14 +101,80 @@ impl Budget {
         }
         let is_sure = rates.zones.binary_search(&zone).is_ok();
         let zones = u32::try_from(rates.zones.len()).unwrap_or(u32::MAX);
+        let of_zone = self.zones.get(zone).filter(|_| is_sure);
         Parts {
-            own: self
-                .zones
-                .get(zone)
-                .filter(|_| is_sure)
-                .map(|rate| (rate, own)),
+            own: of_zone.map(|rate| (rate, own)),
             common: overall.saturating_sub(own.saturating_mul(zones)),
         }
+    }
+
+    /// Takes one packet of a zone. Returns the part that has paid for it, `None` if the rate is
+    /// used up.
+    pub(super) fn take(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> Option<Paid> {
+        let parts = self.parts(zone, rates);
+        if parts.own.is_some_and(|(rate, own)| rate.take(now, own)) {
+            Some(Paid::ByZone)
+        } else {
+            let taken = self.common.take(now, parts.common);
+            taken.then_some(Paid::InCommon)
+        }
+    }
+
+    /// Gives back three quarters of a packet, which a part has paid for.
+    pub(super) fn put_back_most(&self, zone: Zone, paid: Paid, rates: Rates<'_>) {
+        let parts = self.parts(zone, rates);
+        match (paid, parts.own) {
+            (Paid::ByZone, Some((rate, own))) => rate.put_back_most(own),
+            // The zone has lost its guarantee meanwhile.
+            (Paid::ByZone, None) => {}
+            (Paid::InCommon, _) => self.common.put_back_most(parts.common),
+        }
+    }
+
+    /// Returns whether a zone has used up the rate. Writes nothing.
+    pub(super) fn is_used_up(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
+        let parts = self.parts(zone, rates);
+        self.common.is_used_up(now, parts.common)
+            && parts
+                .own
+                .is_none_or(|(rate, own)| rate.is_used_up(now, own))
+    }
+}
+
+/// The budget of one kind of packet.
+#[derive(Debug)]
+pub(super) struct Budget {
+    destinations: Destinations,
+    pool: Pool,
+}
+
+impl Budget {
+    pub(super) fn new(hasher: ahash::RandomState) -> Result<Self, NoMemory> {
+        Ok(Self {
+            destinations: Destinations::new(hasher)?,
+            pool: Pool::default(),
+        })
+    }
+
+    /// Takes one packet to a destination from the budget.
+    pub(super) fn take(
+        &self,
+        destination: Destination,
+        now: Micros,
+        rates: Rates<'_>,
+    ) -> Result<(), Unsent> {
+        let per_destination = rates.config.per_destination;
+        let Some(rate) = self.destinations.of(destination) else {
+            return Err(Unsent::DestinationBudget);
+        };
+        if !rate.take(now, per_destination) {
+            return Err(Unsent::DestinationBudget);
+        }
+        if self.pool.take(destination.zone, now, rates).is_none() {
+            rate.put_back(per_destination);
+            return Err(Unsent::OverallBudget);
+        }
+        Ok(())
     }
 }
 
@@ -253,9 +276,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again_from_the_same_part() {
+    fn what_is_given_back_goes_to_the_part_that_has_paid() {
         let config = ResetsConfig {
-            per_destination: 8,
+            per_destination: 0,
             overall: 8,
         };
         let zones = [Zone(1), Zone(2)];
@@ -263,31 +286,30 @@ mod tests {
             config: &config,
             zones: &zones,
         };
-        let (budget, at) = (budget(), Micros(3_600_000_000));
-        let destination = to(Zone(1), 1);
-        for _ in 0..3 {
-            let parts = std::iter::from_fn(|| budget.take(destination, at, rates).ok());
-            let parts: Vec<_> = parts.collect();
-            let own = parts.iter().filter(|paid| **paid == Paid::ByZone).count();
-            assert_eq!((own, parts.len()), (2, 6));
-            assert!(budget.is_used_up(Zone(1), at, rates));
-            assert!(!budget.is_used_up(Zone(2), at, rates), "its own part");
-            assert!(budget.is_used_up(Zone(3), at, rates));
-            for paid in parts {
-                budget.put_back(destination, paid, rates);
-            }
-            assert!(!budget.is_used_up(Zone(3), at, rates));
+        let (pool, at, zone) = (Pool::default(), Micros(3_600_000_000), Zone(1));
+        let take_all = || std::iter::from_fn(|| pool.take(zone, at, rates)).collect::<Vec<_>>();
+        let parts = take_all();
+        let own = parts.iter().filter(|paid| **paid == Paid::ByZone).count();
+        assert_eq!((own, parts.len()), (2, 6));
+        assert!(pool.is_used_up(zone, at, rates));
+        assert!(!pool.is_used_up(Zone(2), at, rates), "its own part");
+        assert!(pool.is_used_up(Zone(3), at, rates), "no zone in force");
+        for paid in parts {
+            pool.put_back_most(zone, paid, rates);
         }
+        assert!(!pool.is_used_up(Zone(3), at, rates));
+        // Three quarters of two, and of four.
+        assert_eq!(
+            take_all(),
+            [Paid::ByZone, Paid::InCommon, Paid::InCommon, Paid::InCommon]
+        );
         // A zone that has lost its guarantee meanwhile.
-        let paid = budget.take(destination, at, rates).unwrap();
         let alone = Rates {
             zones: &[],
             ..rates
         };
-        budget.put_back(destination, paid, alone);
-        let other = to(Zone(1), 2);
-        let all = std::iter::from_fn(|| budget.take(other, at, alone).ok());
-        assert_eq!(all.count(), 8);
+        pool.put_back_most(zone, Paid::ByZone, alone);
+        assert!(pool.is_used_up(zone, at, rates));
     }
 
     #[test]

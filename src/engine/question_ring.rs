@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::budget::Paid;
+use super::question_budget::QuestionPaid;
 use super::question_shares::{Load, Payer, QuestionShares};
 use crate::flow::{End, FlowKey};
 use crate::fragment::HoldId;
@@ -82,8 +82,9 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Payment {
     pub(super) payer: Payer,
-    /// The part of the budget; `None` for a question that needs no budget.
-    pub(super) paid: Option<Paid>,
+    /// The part of the budget; `None` for a question that needs no budget, or whose answer has
+    /// begun.
+    pub(super) paid: Option<QuestionPaid>,
 }
 
 impl Entry {

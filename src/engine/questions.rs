@@ -5,9 +5,9 @@
 //! ([`HeldPackets`](super::HeldPackets)); they are counted here.
 //!
 //! A sender that provokes questions is bounded by the budget of its source, and all sources of a
-//! zone leave the guarantees of other zones ([`Budget`]). Open questions and held packets have
-//! shares as well ([`QuestionShares`]). A flow of which the store has nothing is
-//! remembered by a keyed hash, and is not asked about again for some time.
+//! zone leave the guarantees of other zones ([`QuestionBudget`]). Open questions and held packets
+//! have shares as well ([`QuestionShares`](super::question_shares)). A flow of which the store has
+//! nothing is remembered by a keyed hash, and is not asked about again for some time.
 //!
 //! Locks: the ring has one mutex, a leaf lock under a shard's lock, held for a few instructions.
 
@@ -15,17 +15,17 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::budget::{Budget, Destination, Rates};
+use super::budget::Destination;
 use super::nothing::NothingMemory;
+use super::question_budget::QuestionBudget;
 use super::question_ring::{Asked, Asking, Bounds, Entry, Payment, Ring, State, is_about_owner};
 use super::question_shares::{Load, Payer};
-use crate::config::{ContinuityConfig, ResetsConfig};
+use crate::config::ContinuityConfig;
 use crate::flow::{End, FlowKey, Zone};
 use crate::fragment::HoldId;
 use crate::fragment::id::HoldCause;
 use crate::question::{Answered, QuestionKind, QuestionStats, Unasked};
 use crate::reserve::NoMemory;
-use crate::reset::Unsent;
 use crate::session::Micros;
 
 /// Number of questions that a new one gives up, if their time is over.
@@ -59,13 +59,12 @@ const fn account_of(payer: &Payer) -> Destination {
 pub(super) struct Questions {
     bounds: Bounds,
     hold_micros: u64,
-    rates: ResetsConfig,
     ring: Mutex<Ring>,
     /// Questions about sessions that are about to end; no packets wait for them.
     owners: Mutex<Ring>,
     /// Number of open questions that packets wait for. While it is 0, the lock need not be taken.
     open: AtomicUsize,
-    budget: Budget,
+    budget: QuestionBudget,
     nothing: NothingMemory,
     asked: [AtomicU64; QuestionKind::ALL.len()],
     answered: [AtomicU64; Answered::ALL.len()],
@@ -84,7 +83,10 @@ fn bump(counter: Option<&AtomicU64>) {
 impl Questions {
     /// Returns the bytes that the questions of a configuration take.
     pub(super) const fn bytes(config: &ContinuityConfig) -> usize {
-        Ring::bytes(config.max_questions) + Ring::bytes(MAX_OWNERS) + NothingMemory::bytes(config)
+        Ring::bytes(config.max_questions)
+            + Ring::bytes(MAX_OWNERS)
+            + NothingMemory::bytes(config)
+            + QuestionBudget::bytes()
     }
 
     pub(super) fn new(
@@ -98,14 +100,10 @@ impl Questions {
                 bytes_per_flow: u64::from(config.max_held_bytes_per_flow),
             },
             hold_micros: u64::try_from(hold).unwrap_or(u64::MAX),
-            rates: ResetsConfig {
-                per_destination: config.questions_per_source,
-                overall: config.questions,
-            },
             ring: Mutex::new(Ring::new(Load::most(config), hasher)?),
             owners: Mutex::new(Ring::new(Load::new(MAX_OWNERS.into(), 0, 0), hasher)?),
             open: AtomicUsize::new(0),
-            budget: Budget::new(hasher.clone())?,
+            budget: QuestionBudget::new(config, hasher)?,
             nothing: NothingMemory::new(config, hasher.clone())?,
             asked: Default::default(),
             answered: Default::default(),
@@ -134,11 +132,21 @@ impl Questions {
         found
     }
 
-    /// Returns whether the rate of questions is used up, and the flow of a packet has no open
-    /// question either. The packet is counted as decided without a question then.
-    pub(super) fn is_refused(&self, flow: &FlowKey, now: Micros, zones: &[Zone]) -> bool {
-        let refused = self.budget.is_used_up(flow.zone(), now, self.rates(zones))
-            && !self.ring.lock().by_flow.contains_key(flow);
+    /// Returns whether no question may be asked about a packet of a source at this moment, and its
+    /// flow has no open question either. The packet is counted as decided without a question then.
+    pub(super) fn is_refused(
+        &self,
+        flow: &FlowKey,
+        source: u128,
+        now: Micros,
+        zones: &[Zone],
+    ) -> bool {
+        let account = Destination {
+            zone: flow.zone(),
+            address: source,
+        };
+        let refused = self.budget.is_used_up(account, now, zones)
+            && (self.open() == 0 || !self.ring.lock().by_flow.contains_key(flow));
         if refused {
             bump(self.unasked.get(Unasked::OverallBudget as usize));
         }
@@ -196,22 +204,14 @@ impl Questions {
         let payer = Payer::new(zone, asking.source, zones);
         let load = Load::new(1, 1, asking.bytes.into());
         ring.shares.claim(&payer, zones.len(), load)?;
-        let taken = self
-            .budget
-            .take(account_of(&payer), asking.now, self.rates(zones));
-        let payment = match taken {
-            Ok(paid) => Payment {
-                payer,
-                paid: Some(paid),
-            },
-            Err(unsent) => {
+        let paid = match self.budget.take(account_of(&payer), asking.now, zones) {
+            Ok(paid) => Some(paid),
+            Err(reason) => {
                 ring.shares.release(&payer, load);
-                return Err(match unsent {
-                    Unsent::DestinationBudget => Unasked::SourceBudget,
-                    _ => Unasked::OverallBudget,
-                });
+                return Err(reason);
             }
         };
+        let payment = Payment { payer, paid };
         let deadline = Micros(asking.now.0.saturating_add(self.hold_micros));
         let id = ring.insert(place, asking, deadline, payment);
         Ok(Asked { id, is_new: true })
@@ -272,7 +272,11 @@ impl Questions {
                 kind: entry.kind,
                 flow: entry.flow,
                 sender: entry.sender,
-                payment: entry.payment,
+                // No second answer gives it back.
+                payment: Payment {
+                    paid: entry.payment.paid.take(),
+                    ..entry.payment
+                },
             };
             Some((pending, is_late))
         };
@@ -287,19 +291,11 @@ impl Questions {
         Some(pending)
     }
 
-    /// Gives a question back to its budget, which bounds those in vain.
-    pub(super) fn put_back(&self, pending: &Pending, zones: &[Zone]) {
+    /// Gives most of a question that has found something back to its budget.
+    pub(super) fn put_back(&self, pending: &Pending, now: Micros, zones: &[Zone]) {
         let Payment { payer, paid } = pending.payment;
         if let Some(paid) = paid {
-            self.budget
-                .put_back(account_of(&payer), paid, self.rates(zones));
-        }
-    }
-
-    fn rates<'a>(&'a self, zones: &'a [Zone]) -> Rates<'a> {
-        Rates {
-            config: &self.rates,
-            zones,
+            self.budget.put_back(account_of(&payer), paid, now, zones);
         }
     }
 

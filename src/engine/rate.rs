@@ -35,10 +35,19 @@ impl Rate {
                 > now + SECOND
     }
 
-    /// Returns one packet to the rate. A `per_second` that has changed since the packet was taken
-    /// makes the rate inexact for a second at most.
+    /// Returns one packet to the rate.
     pub(super) fn put_back(&self, per_second: u32) {
-        let interval = SECOND / u64::from(per_second.max(1));
+        self.put_back_nanos(SECOND / u64::from(per_second.max(1)));
+    }
+
+    /// Returns three quarters of a packet to the rate.
+    pub(super) fn put_back_most(&self, per_second: u32) {
+        self.put_back_nanos(3 * SECOND / (4 * u64::from(per_second.max(1))));
+    }
+
+    /// Makes the schedule earlier. A `per_second` that has changed since the packet was taken makes
+    /// the rate inexact for a second at most.
+    fn put_back_nanos(&self, interval: u64) {
         let earlier = |due: u64| Some(due.saturating_sub(interval));
         let _ = self
             .0

@@ -186,7 +186,7 @@ impl Engine {
                         told.now,
                         settings.rates(),
                     )
-                    .map(|_| {
+                    .map(|()| {
                         let uid = ended.origin.unwrap_or(self.uid(id));
                         let of = reset_of(uid, id, direction, ended);
                         let ack = sender.expects;
@@ -316,7 +316,7 @@ impl Engine {
         let outcome =
             self.late_resets
                 .take(destination(&tombstone.key, source), now, settings.rates());
-        self.counters.reset(outcome.map(|_| ()));
+        self.counters.reset(outcome);
         if outcome.is_err() {
             return silent;
         }

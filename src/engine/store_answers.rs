@@ -87,7 +87,7 @@ impl Engine {
         };
         questions.count(effect);
         if !effect.is_in_vain() {
-            questions.put_back(&pending, &self.settings().zones);
+            questions.put_back(&pending, micros, &self.settings().zones);
         }
         questions.end_answer(id, &pending, effect, micros);
         if pending.kind != QuestionKind::Owner {

@@ -164,10 +164,11 @@ pub enum Unasked {
     /// The flow was asked about not long ago, in vain (`continuity.nothing_for`).
     Nothing,
     /// The budget of the packet's source is used up (`continuity.questions_per_source`).
+    ///
+    /// Most stray ACK and FIN segments are counted for this or the next reason before the policy is
+    /// looked up for them, which might have kept them from asking as well.
     SourceBudget,
-    /// The budget of all is used up (`continuity.questions`). A TCP segment is counted before
-    /// anything else is looked up for it: the policy, the budget of its source or another bound
-    /// might have kept it from asking as well.
+    /// The budget of all is used up (`continuity.questions`).
     OverallBudget,
     /// As many questions are open as may be (`continuity.max_questions`).
     Questions,

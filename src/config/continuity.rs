@@ -59,7 +59,7 @@ crate::config_section! {
         /// The rate of questions in vain, and as many at once before. A question that moves a
         /// session or an announcement here costs a quarter. One half is for sources of which a
         /// question has done that within a minute. With `Z` zones, each zone is guaranteed
-        /// `questions / (4 * Z)` a second of either half.
+        /// `questions / (4 * Z)` a second of either half, if that is at least one.
         questions: u32 {
             default: Self::DEFAULT_RATE, "one per cent of what a store answers";
             bounds: 0..=Self::MAX_RATE;

@@ -101,7 +101,7 @@ impl Pool {
         }
         let is_sure = rates.zones.binary_search(&zone).is_ok();
         let zones = u32::try_from(rates.zones.len()).unwrap_or(u32::MAX);
-        let of_zone = self.zones.get(zone).filter(|_| is_sure);
+        let of_zone = is_sure.then(|| self.zones.get(zone)).flatten();
         Parts {
             own: of_zone.map(|rate| (rate, own)),
             common: overall.saturating_sub(own.saturating_mul(zones)),
@@ -131,7 +131,7 @@ impl Pool {
         }
     }
 
-    /// Returns whether a zone has used up the rate. Writes nothing.
+    /// Returns whether a zone has used up the rate. Takes nothing.
     pub(super) fn is_used_up(&self, zone: Zone, now: Micros, rates: Rates<'_>) -> bool {
         let parts = self.parts(zone, rates);
         self.common.is_used_up(now, parts.common)

@@ -48,7 +48,8 @@ pub(super) struct QuestionBudget {
 }
 
 impl QuestionBudget {
-    /// Returns the bytes that a budget takes.
+    /// Returns the bytes that count as those of questions: those of the sources that are
+    /// remembered.
     pub(super) const fn bytes() -> usize {
         Recent::bytes(SOURCES)
     }
@@ -121,27 +122,35 @@ impl QuestionBudget {
         })
     }
 
-    /// Returns whether the overall rate refuses a question about a packet of a source. Writes
-    /// nothing.
-    pub(super) fn is_used_up(&self, source: Destination, now: Micros, zones: &[Zone]) -> bool {
-        let zone = source.zone;
-        self.any_pool.is_used_up(zone, now, self.any_rates(zones))
-            && (!self.is_proven(source, now)
-                || self
-                    .proven_pool
-                    .is_used_up(zone, now, self.proven_rates(zones)))
-    }
-
-    /// Gives back most of what was paid for a question that has found something, and remembers its
-    /// source.
-    pub(super) fn put_back(
+    /// Returns the rate that refuses a question about a packet of a source. Takes nothing.
+    pub(super) fn refusal(
         &self,
         source: Destination,
-        paid: QuestionPaid,
         now: Micros,
         zones: &[Zone],
-    ) {
+    ) -> Option<Unasked> {
+        let of_source = self.sources.of(source);
+        if of_source.is_none_or(|rate| rate.is_used_up(now, self.per_source)) {
+            return Some(Unasked::SourceBudget);
+        }
+        let zone = source.zone;
+        let for_proven = || {
+            self.is_proven(source, now)
+                && !self
+                    .proven_pool
+                    .is_used_up(zone, now, self.proven_rates(zones))
+        };
+        let used_up = self.any_pool.is_used_up(zone, now, self.any_rates(zones)) && !for_proven();
+        used_up.then_some(Unasked::OverallBudget)
+    }
+
+    /// Remembers that a question about a packet of a source has found something.
+    pub(super) fn prove(&self, source: Destination, now: Micros) {
         self.proven.note(&source, now, PROVEN_MILLIS);
+    }
+
+    /// Gives back most of what was paid for a question that has found something.
+    pub(super) fn put_back(&self, source: Destination, paid: QuestionPaid, zones: &[Zone]) {
         if let Some(rate) = self.sources.of(source) {
             rate.put_back_most(self.per_source);
         }
@@ -193,7 +202,8 @@ mod tests {
         let mut found = 0;
         while let Ok(paid) = budget.take(source(0, 1), AT, &[]) {
             found += 1;
-            budget.put_back(source(0, 1), paid, AT, &[]);
+            budget.put_back(source(0, 1), paid, &[]);
+            budget.prove(source(0, 1), AT);
         }
         // Of each half, 3 questions in vain are paid with twelve, and the fourth needs a whole.
         assert_eq!(found, 2 * 13);
@@ -208,8 +218,12 @@ mod tests {
     fn a_source_has_its_rate_in_both_halves_together() {
         let budget = budget(100, 4);
         let paid = budget.take(source(0, 1), AT, &[]).unwrap();
-        budget.put_back(source(0, 1), paid, AT, &[]);
+        budget.put_back(source(0, 1), paid, &[]);
+        budget.prove(source(0, 1), AT);
         assert_eq!(in_vain(&budget, source(0, 1), AT, &[]), 3);
+        let refusal = budget.refusal(source(0, 1), AT, &[]);
+        assert_eq!(refusal, Some(Unasked::SourceBudget));
+        assert_eq!(budget.refusal(source(0, 2), AT, &[]), None);
         let refused = budget.take(source(0, 1), AT, &[]);
         assert_eq!(refused, Err(Unasked::SourceBudget));
     }
@@ -219,17 +233,19 @@ mod tests {
         let budget = budget(20, 100);
         let server = source(0, 1);
         let paid = budget.take(server, AT, &[]).unwrap();
-        budget.put_back(server, paid, AT, &[]);
+        budget.put_back(server, paid, &[]);
+        budget.prove(server, AT);
+        let is_refused = |source, at| budget.refusal(source, at, &[]).is_some();
         let flood = (2..1_000).filter(|n| budget.take(source(0, *n), AT, &[]).is_ok());
         assert_eq!(flood.count(), 9);
-        assert!(budget.is_used_up(source(0, 2), AT, &[]));
-        assert!(!budget.is_used_up(server, AT, &[]));
+        assert!(is_refused(source(0, 2), AT));
+        assert!(!is_refused(server, AT));
         assert_eq!(in_vain(&budget, server, AT, &[]), 10);
-        assert!(budget.is_used_up(server, AT, &[]));
+        assert!(is_refused(server, AT));
         // A minute later it is as unknown as all others.
         let later = Micros(AT.0 + 60_000_000);
         assert_eq!(in_vain(&budget, server, later, &[]), 10);
-        assert!(budget.is_used_up(server, later, &[]));
+        assert!(is_refused(server, later));
     }
 
     #[test]
@@ -237,8 +253,9 @@ mod tests {
         let budget = budget(40, 100);
         let zones = [Zone(1), Zone(2)];
         assert_eq!(in_vain(&budget, source(1, 1), AT, &zones), 15);
-        assert!(!budget.is_used_up(source(2, 1), AT, &zones));
+        assert_eq!(budget.refusal(source(2, 1), AT, &zones), None);
         assert_eq!(in_vain(&budget, source(2, 1), AT, &zones), 5);
-        assert!(budget.is_used_up(source(2, 2), AT, &zones));
+        let refusal = budget.refusal(source(2, 2), AT, &zones);
+        assert_eq!(refusal, Some(Unasked::OverallBudget));
     }
 }

@@ -43,6 +43,7 @@ pub(super) struct Pending {
     pub(super) kind: QuestionKind,
     pub(super) flow: FlowKey,
     pub(super) sender: End,
+    cause: Option<HoldCause>,
     payment: Payment,
 }
 
@@ -145,12 +146,13 @@ impl Questions {
             zone: flow.zone(),
             address: source,
         };
-        let refused = self.budget.is_used_up(account, now, zones)
-            && (self.open() == 0 || !self.ring.lock().by_flow.contains_key(flow));
-        if refused {
-            bump(self.unasked.get(Unasked::OverallBudget as usize));
+        let refusal = self.budget.refusal(account, now, zones);
+        let refused =
+            refusal.filter(|_| self.open() == 0 || !self.ring.lock().by_flow.contains_key(flow));
+        if let Some(reason) = refused {
+            bump(self.unasked.get(reason as usize));
         }
-        refused
+        refused.is_some()
     }
 
     /// Asks a question, or joins a packet to the open question of its flow.
@@ -272,6 +274,7 @@ impl Questions {
                 kind: entry.kind,
                 flow: entry.flow,
                 sender: entry.sender,
+                cause: id.cause(),
                 // No second answer gives it back.
                 payment: Payment {
                     paid: entry.payment.paid.take(),
@@ -294,8 +297,12 @@ impl Questions {
     /// Gives most of a question that has found something back to its budget.
     pub(super) fn put_back(&self, pending: &Pending, now: Micros, zones: &[Zone]) {
         let Payment { payer, paid } = pending.payment;
-        if let Some(paid) = paid {
-            self.budget.put_back(account_of(&payer), paid, now, zones);
+        let Some(paid) = paid else { return };
+        let source = account_of(&payer);
+        self.budget.put_back(source, paid, zones);
+        // The sender of an ICMP error need not be an end of the session that the error quotes.
+        if pending.cause != Some(HoldCause::IcmpError) {
+            self.budget.prove(source, now);
         }
     }
 

@@ -40,7 +40,8 @@ impl Rate {
         self.put_back_nanos(SECOND / u64::from(per_second.max(1)));
     }
 
-    /// Returns three quarters of a packet to the rate.
+    /// Returns three quarters of a packet to the rate. If the packet's time has passed, as many
+    /// more can be taken at once.
     pub(super) fn put_back_most(&self, per_second: u32) {
         self.put_back_nanos(3 * SECOND / (4 * u64::from(per_second.max(1))));
     }

@@ -156,7 +156,7 @@ pub trait Sink {
     /// by [`Engine::end_sessions`](crate::Engine::end_sessions), or by
     /// [`Engine::reload`](crate::Engine::reload). At most two RSTs for each follow, too.
     ///
-    /// Called for a few dozen sessions at a time. While a reload is in progress,
+    /// Called for a few sessions at a time. While a reload is in progress,
     /// [`Engine::expire`](crate::Engine::expire) does part of its work, so the sink of that call
     /// receives some of the numbers. No packet causes this call. A bounded sink can make room, or
     /// count what it does not keep.

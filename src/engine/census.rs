@@ -12,8 +12,8 @@ impl Engine {
     /// count.
     ///
     /// The table is walked in slices, as by [`Engine::for_each_session`]: a shard's lock is held
-    /// for a few dozen sessions at a time. A million sessions take some tens of milliseconds, so
-    /// call this method every few seconds at most.
+    /// for a few sessions at a time. A million sessions take some tens of milliseconds, so call
+    /// this method every few seconds at most.
     #[must_use]
     pub fn count_sessions(&self) -> Vec<SessionCount> {
         let mut counts = BTreeMap::new();

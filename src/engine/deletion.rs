@@ -94,7 +94,7 @@ impl Engine {
     /// late packet of such a session finds that it was ended ([`EndReason::Deleted`]); a new
     /// connection may be opened, if the policy admits it.
     ///
-    /// Visits each session once, in slices of a few dozen under the lock of their shard, as
+    /// Visits each session once, in short slices under the lock of their shard, as
     /// [`Engine::for_each_session`] does.
     ///
     /// A call makes up to two RSTs for each session that ends. An [`Outbox`](crate::Outbox) has

@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
-
 use super::Engine;
 use super::live::Live;
 use super::record::NotifiedSender;
@@ -138,7 +136,7 @@ impl Engine {
             self.table.set_next_tick(shard_id, shard.next_tick());
             self.table.note_free(shard_id, shard);
             // A packet that waits for the lock comes before the next sessions.
-            MutexGuard::unlock_fair(held);
+            self.table.hand_over(shard_id, held);
         }
         self.rule_counters.ended(batch.iter().flatten());
         let settings = self.settings();

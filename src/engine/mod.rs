@@ -558,8 +558,8 @@ impl Engine {
         Arc::clone(&self.settings.read().policy)
     }
 
-    /// Calls `each` with every session, in slices of a few dozen: their records are copied under
-    /// the lock of their shard, and no lock is held while `each` runs.
+    /// Calls `each` with every session, in slices of a few sessions: their records are copied
+    /// under the lock of their shard, and no lock is held while `each` runs.
     ///
     /// A session that lives during the whole walk is visited exactly once. A session that begins or
     /// ends during the walk is visited at most once. Each record is consistent at one moment;

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
-
 use super::Engine;
 use super::query::{opening_query, opening_query_of};
 use super::record::NotifiedSender;
@@ -96,8 +94,8 @@ impl Engine {
     /// ends of established TCP sessions. An announced session is judged as its control session.
     /// Rules keep their counters by their names.
     ///
-    /// Each session is judged once, as of `now`: by this call, in slices of a few dozen sessions
-    /// under the lock of their shard, or by its first packet, whichever is earlier. The sink of the
+    /// Each session is judged once, as of `now`: by this call, in slices of a few sessions under
+    /// the lock of their shard, or by its first packet, whichever is earlier. The sink of the
     /// judging call receives the sessions that end. [`Reload`] counts both. Sessions that end for
     /// another reason in the meantime are not judged. A reload that is overtaken by a newer one
     /// judges the shards that it has reached, and leaves the others to the newer one.
@@ -222,7 +220,7 @@ impl Engine {
         // These are freed once the lock is released: they may hold the last reference to large
         // settings.
         let _freed = over.then(|| (held.judging.take(), held.shard.unjudged.end()));
-        MutexGuard::unlock_fair(held);
+        self.table.hand_over(shard_id, held);
         // No lock is held: the sink may call the engine.
         if !ended.is_empty() {
             sink.ends_follow(ended.len());

@@ -58,8 +58,8 @@ impl Engine {
     /// Calls `each` with the sessions of one slice of the table that are due to be stored, and goes
     /// on with the next slice at the next call, endlessly.
     ///
-    /// A slice is a few dozen slots of one shard, whose lock is held while they are read. No lock
-    /// is held while `each` runs. Does nothing unless `continuity.enabled` is set. A caller paces
+    /// A slice is 16 slots of one shard, whose lock is held while they are read. No lock is held
+    /// while `each` runs. Does nothing unless `continuity.enabled` is set. A caller paces
     /// itself by [`Swept`], such as one round a second.
     pub fn sweep(
         &self,
@@ -93,7 +93,9 @@ impl Engine {
                 cursor.shard = (cursor.shard + 1) % self.table.shards();
                 swept.round_ended = cursor.shard == 0;
             }
-            Arc::clone(&held.settings)
+            let settings = Arc::clone(&held.settings);
+            self.table.hand_over(shard_id, held);
+            settings
         };
         swept.due = cursor.due.len();
         let mut scratch = None;

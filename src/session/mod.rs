@@ -13,6 +13,7 @@ pub mod history;
 pub(crate) mod id;
 mod index;
 mod judging;
+mod lock;
 mod outline;
 mod paths;
 mod record;

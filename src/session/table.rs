@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::id::{SessionId, ShardId, SlotId, TunnelRef};
 use super::judging::{Judging, SLICE};
+use super::lock::ShardLock;
 use super::outline::Outline;
 use super::shard::{Kept, Shard};
 use super::slot::NIL;
@@ -31,7 +32,7 @@ pub(crate) struct Held<S> {
 #[derive(Debug)]
 #[repr(align(128))]
 struct Padded<S> {
-    held: Mutex<Held<S>>,
+    held: ShardLock<Held<S>>,
     /// A tick that is not later than the shard's first deadline; `u32::MAX` for none. Written under
     /// the lock.
     next_tick: AtomicU32,
@@ -112,7 +113,7 @@ impl<S> Table<S> {
         let padded = || {
             let shard = Shard::new(capacity, kept, hasher.clone(), Arc::clone(accounts))?;
             Ok(Padded {
-                held: Mutex::new(Held {
+                held: ShardLock::new(Held {
                     settings: Arc::clone(settings),
                     judging: None,
                     shard,
@@ -155,6 +156,12 @@ impl<S> Table<S> {
     #[inline]
     pub(crate) fn lock(&self, shard: ShardId) -> MutexGuard<'_, Held<S>> {
         self.padded(shard).held.lock()
+    }
+
+    /// Releases a shard's lock between two slices of work: a thread that waits for the lock gets it
+    /// before the caller.
+    pub(crate) fn hand_over(&self, shard: ShardId, held: MutexGuard<'_, Held<S>>) {
+        self.padded(shard).held.hand_over(held);
     }
 
     #[expect(
@@ -311,7 +318,7 @@ impl<S> Walk<'_, S> {
             return false;
         }
         slice(&mut held, self.next..end);
-        MutexGuard::unlock_fair(held);
+        self.table.hand_over(self.shard, held);
         self.next = end;
         true
     }

@@ -89,7 +89,7 @@ fn the_first_packet_of_a_session_judges_it_before_the_reload_comes_to_it() {
     let (shut, open) = (1_360, 1_361);
     let mut received = Received::default();
     let (done, by_reload) = reload_with(&engine, &narrow(10), now, || {
-        // The reload has reached slot 64 of 400.
+        // The reload has reached slot 16 of 400.
         assert_eq!(engine.stats().sessions_opened, u64::from(SESSIONS));
         let verdict = engine.process_with(Packet::new(&datagram(shut), now), &mut received);
         assert!(!verdict.is_forward(), "{verdict:?}");

@@ -9,10 +9,18 @@ use super::judgment::digest_of;
 use super::window::{MIN_ACK_WINDOW, PeerFlags};
 use super::{Event, LIBERAL, MARK_IN_ORDER, RETRANSMISSIONS_SHIFT, State, Track, UNSEEN};
 use crate::flow::Direction;
+use crate::packet::SeqNum;
 use crate::packet::plain::Ack;
 
-/// The count of repetitions, in `flags[1]`.
-const RETRANSMISSIONS: u8 = 0x03 << RETRANSMISSIONS_SHIFT;
+/// The count of repetitions, in `flags[1]`; here, both flags are one number.
+const RETRANSMISSIONS: u16 = 0x0300 << RETRANSMISSIONS_SHIFT;
+/// The largest acknowledgment of the end whose flags are in the lower byte is known.
+const MAX_ACK_KNOWN: u16 = PeerFlags::MAX_ACK_KNOWN.0 as u16;
+/// Data of the end whose flags are in the lower byte wait for an acknowledgment.
+const UNACKNOWLEDGED: u16 = PeerFlags::DATA_UNACKNOWLEDGED.0 as u16;
+/// The state, and whether numbers outside the window pass: in `position` and `flags[0]`, the fourth
+/// and second byte of their word.
+const STATE_AND_TRACKING: u32 = 0x0f << 24 | ((LIBERAL | UNSEEN) as u32) << 8;
 
 impl Track {
     /// Judges a segment of a connection whose responder has been seen. Returns whether data waits
@@ -20,77 +28,96 @@ impl Track {
     /// accepted; `None` if the segment is not usual.
     ///
     /// The direction of a segment, its data and its progress follow no pattern, so nothing branches
-    /// on them.
-    #[inline(always)]
+    /// on them. Not inlined: the values fill all registers, and those of the caller would be moved
+    /// in between.
+    #[expect(clippy::indexing_slicing, reason = "a direction is 0 or 1")]
+    #[inline(never)]
     pub(crate) fn usual(&mut self, direction: Direction, segment: &Ack) -> Option<bool> {
-        let [original_flags, _] = self.flags;
-        let is_established = self.position & 0x0f == State::Established as u8;
-        let is_followed = original_flags & (LIBERAL | UNSEEN) == 0;
-        let [original, reply] = &mut self.peers;
-        let (sender, receiver) = match direction {
-            Direction::Original => (original, reply),
-            Direction::Reply => (reply, original),
-        };
-        let (mut tx, mut rx) = (*sender, *receiver);
-        let both = u16::from_le_bytes(self.flags);
-        let (own, other) = (8 * direction as u32, 8 - 8 * direction as u32);
-        let (tx_flags, rx_flags) = ((both >> own) as u8, (both >> other) as u8);
-        let scale = self.scales >> (own / 2) & 0x0f;
-        let are_known = (tx_flags & PeerFlags::MAX_ACK_KNOWN.0 != 0)
-            & (tx.max_window != 0)
-            & (rx.max_window != 0);
+        let [original_flags, reply_flags] = self.flags;
+        let small = u32::from_le_bytes([self.scales, original_flags, reply_flags, self.position]);
+        if small & STATE_AND_TRACKING != u32::from(State::Established as u8) << 24 {
+            return None;
+        }
+        let reply = u32::from(direction == Direction::Reply);
+        let tx = self.peers[reply as usize];
+        let rx = self.peers[reply as usize ^ 1];
         let (seq, ack, len) = (segment.seq, segment.ack, u32::from(segment.payload_len));
         let end = seq.add(len);
         let is_newer = end.after(tx.end);
-        // The four bounds, and data that are not repeated.
+        // The four bounds, data that are not repeated, and what must be known for them.
         let fits = !seq.after(tx.max_end)
             & !end.before(tx.end.sub(rx.max_window))
             & !ack.after(rx.end)
-            & !ack.before(rx.end.sub(tx.max_window.max(MIN_ACK_WINDOW)))
-            & (is_newer | (len == 0));
-        let in_order = !seq.after(tx.end);
-        let mark = digest_of(seq, ack) | (u16::from(in_order) * MARK_IN_ORDER);
-        let position = State::Established as u8 | (Event::Ack as u8) << 4 | (direction as u8) << 7;
-        let repeats = (self.position == position)
-            & (self.last_end == end)
-            & (self.last_window == segment.window)
-            & (self.last_mark == mark);
-        // All of it nearly always holds: one branch decides.
-        let is_usual =
-            is_established & is_followed & are_known & fits & !repeats & (segment.window != 0);
-        if !is_usual {
+            & !ack.before(rx.end.sub(tx.max_window.max(MIN_ACK_WINDOW)));
+        if !fits {
             return None;
         }
-        let window = u32::from(segment.window) << scale;
-        let unacknowledged = PeerFlags::DATA_UNACKNOWLEDGED.0;
-        tx.max_window = tx.max_window.max(window);
-        tx.end = if is_newer { end } else { tx.end };
-        tx.max_ack = if ack.after(tx.max_ack) {
-            ack
-        } else {
-            tx.max_ack
-        };
-        let beyond = end.distance_from(tx.max_end);
-        let is_beyond = end.after(tx.max_end);
-        rx.max_window = rx
-            .max_window
-            .wrapping_add(if is_beyond { beyond } else { 0 });
-        let allowed = ack.add(window);
-        rx.max_end = if allowed.before(rx.max_end) {
-            rx.max_end
-        } else {
-            allowed
-        };
-        (*sender, *receiver) = (tx, rx);
-        let tx_flags = tx_flags | if is_newer { unacknowledged } else { 0 };
-        let rx_flags = rx_flags & !if ack == rx.end { unacknowledged } else { 0 };
-        let both = u16::from(tx_flags) << own | u16::from(rx_flags) << other;
-        self.flags = (both & !(u16::from(RETRANSMISSIONS) << 8)).to_le_bytes();
+        // The flags of the sender are in the lower byte.
+        let flags = ((small >> 8) as u16).rotate_left(8 * reply);
+        let are_known = (flags & MAX_ACK_KNOWN != 0)
+            & (tx.max_window != 0)
+            & (rx.max_window != 0)
+            & (segment.window != 0)
+            & (is_newer | (len == 0));
+        if !are_known {
+            return None;
+        }
+        let in_order = !seq.after(tx.end);
+        let mark = digest_of(seq, ack) | (u16::from(in_order) * MARK_IN_ORDER);
+        let position = State::Established as u8 | (Event::Ack as u8) << 4 | (reply as u8) << 7;
+        let last = Last::of(end, segment.window, mark);
+        if (Last::of(self.last_end, self.last_window, self.last_mark) == last)
+            & (self.position == position)
+        {
+            return None;
+        }
         self.last_end = end;
         self.last_window = segment.window;
         self.last_mark = mark;
         self.position = position;
-        Some((tx_flags | rx_flags) & unacknowledged != 0)
+        let window = u32::from(segment.window) << (small >> (4 * reply) & 0x0f);
+        let sender = &mut self.peers[reply as usize];
+        sender.max_window = tx.max_window.max(window);
+        sender.end = if is_newer { end } else { tx.end };
+        sender.max_ack = if ack.after(tx.max_ack) {
+            ack
+        } else {
+            tx.max_ack
+        };
+        let receiver = &mut self.peers[reply as usize ^ 1];
+        let beyond = end.distance_from(tx.max_end);
+        let is_beyond = end.after(tx.max_end);
+        receiver.max_window = rx
+            .max_window
+            .wrapping_add(if is_beyond { beyond } else { 0 });
+        let allowed = ack.add(window);
+        receiver.max_end = if allowed.before(rx.max_end) {
+            rx.max_end
+        } else {
+            allowed
+        };
+        // The sender's data wait for an acknowledgment, and the receiver's no longer.
+        let waits = if is_newer { UNACKNOWLEDGED } else { 0 };
+        let is_over = if ack == rx.end {
+            UNACKNOWLEDGED << 8
+        } else {
+            0
+        };
+        let flags = (flags | waits) & !is_over;
+        let both = flags.rotate_right(8 * reply) & !RETRANSMISSIONS;
+        self.flags = both.to_le_bytes();
+        Some(flags & (UNACKNOWLEDGED | UNACKNOWLEDGED << 8) != 0)
+    }
+}
+
+/// The fields of the last segment in one word, as they lie in memory.
+#[derive(PartialEq)]
+struct Last(u64);
+
+impl Last {
+    #[inline(always)]
+    fn of(end: SeqNum, window: u16, mark: u16) -> Self {
+        Self(u64::from(end.0) | u64::from(window) << 32 | u64::from(mark) << 48)
     }
 }
 
@@ -100,7 +127,7 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     use super::*;
-    use crate::packet::{Segment, SeqNum, TcpFlags, TcpOptions};
+    use crate::packet::{Segment, TcpFlags, TcpOptions};
     use crate::track::tcp::{Known, Outcome, Peer};
     use crate::track::{Lifetime, LifetimeClass};
 

@@ -89,6 +89,15 @@ const fn equal_tags(word: u64, tag: u16, shift: u32) -> u64 {
     !any >> (15 - shift)
 }
 
+/// Returns the highest bits of the tags of a word that are equal to a tag. Above the lowest of them
+/// there may be others.
+#[inline(always)]
+const fn lowest_equal(word: u64, tag: u16) -> u64 {
+    let differs = word ^ (tag as u64 * LOWEST);
+    // The subtraction borrows from a tag only if a lower one is equal.
+    differs.wrapping_sub(LOWEST) & !differs & !LOWER
+}
+
 /// Entries of a bucket, as a set of bits: of entry `4 * w + n`, the tag of which is in word `w` at
 /// place `n`, the bit `16 * n + w`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +142,22 @@ impl Bucket<'_> {
                 | equal_tags(two.load(Ordering::Relaxed), tag, 1)
                 | equal_tags(third, tag, 2) & TAGS_OF_THIRD,
         )
+    }
+
+    /// Returns the first entry with a tag, as [`Bucket::tagged`] does, with fewer instructions.
+    #[inline(always)]
+    fn first_tagged(self, tag: u16) -> Option<usize> {
+        let [one, two, three, ..] = self.0;
+        let third = three.load(Ordering::Relaxed);
+        let found = lowest_equal(one.load(Ordering::Relaxed), tag) >> 2
+            | lowest_equal(two.load(Ordering::Relaxed), tag) >> 1
+            | lowest_equal(third, tag) & TAGS_OF_THIRD;
+        if found == 0 {
+            return None;
+        }
+        // Bit 13, 14 or 15 of a tag, by its word.
+        let bit = found.trailing_zeros() as usize;
+        Some(4 * ((bit + 3) & 3) + (bit >> 4))
     }
 
     /// Returns the slot number of an entry.
@@ -218,7 +243,7 @@ impl Places {
     #[inline]
     pub(crate) fn candidate(&self, hash: u32) -> Option<u32> {
         let home = self.bucket(self.home(hash))?;
-        match home.tagged(tag(hash, 0)).next() {
+        match home.first_tagged(tag(hash, 0)) {
             Some(entry) => Some(home.slot(entry)),
             None if home.passed() == 0 => None,
             None => self.candidate_outside(hash),
@@ -481,6 +506,25 @@ mod tests {
             assert_eq!(first.0.as_ptr().addr() % BUCKET_BYTES, 0);
             assert_eq!(last.0.as_ptr().addr() % BUCKET_BYTES, 0);
             assert_eq!(size_of_val(&*index.places.words), Index::bytes(capacity));
+        }
+    }
+
+    proptest! {
+        /// Tags that differ in few bits, so that borrows are frequent.
+        #[test]
+        fn the_first_entry_of_a_tag_is_found_by_both_searches(
+            tags in proptest::array::uniform10(prop_oneof![0u16..4, 8u16..11, any::<u16>()]),
+            passed: u32,
+        ) {
+            let index = Index::new(Purpose::Sessions, 1).unwrap();
+            let bucket = index.places.bucket(0).unwrap();
+            for (entry, tag) in tags.iter().enumerate() {
+                bucket.set(entry, *tag, 0);
+            }
+            bucket.set_passed(passed);
+            for tag in tags.into_iter().chain(0..12) {
+                prop_assert_eq!(bucket.first_tagged(tag), bucket.tagged(tag).next());
+            }
         }
     }
 

@@ -164,19 +164,17 @@ impl<S> Table<S> {
         self.padded(shard).held.hand_over(held);
     }
 
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "places are masked by the number of shards"
-    )]
+    /// Returns the outline of the shard of a place.
+    #[expect(clippy::indexing_slicing, reason = "a place is of this table")]
     #[inline]
     fn outline(&self, shard: ShardId) -> &Outline {
-        &self.outlines[shard.0 & (self.outlines.len() - 1)]
+        &self.outlines[shard.0]
     }
 
     /// Prefetches a key's index entries, and the lock of its shard. Takes no lock.
     #[inline]
     pub(crate) fn prefetch_index(&self, place: KeyPlace) {
-        prefetch_index::prefetch_index(&self.shards, place.shard.0 & (self.shards.len() - 1));
+        prefetch_index::prefetch_index(&self.shards, place.shard.0);
         self.outline(place.shard).prefetch_index(place.hash);
     }
 

@@ -288,23 +288,21 @@ impl Hash for FlowKey {
         } else {
             (self.ports, self.tag)
         };
+        let (low, high) = (u64::from(low), u64::from(high));
+        let (zone, kind) = (self.zone, u16::from_le_bytes([self.protocol, tag]));
+        let (zone, kind) = (u64::from(zone) << 48, u64::from(kind) << 48);
         if self.is_ipv6() {
             state.write_u64(a);
             state.write_u64(b);
             state.write_u64(c);
             state.write_u64(d);
+            state.write_u64(low | high << 16 | zone | kind >> 16);
         } else {
-            // An IPv4 address is entirely in the low half; the high half is the same for all IPv4
-            // addresses.
-            state.write_u64((b << 32) | (d & 0xffff_ffff));
+            // An IPv4 address is entirely in the low half of its low word; the rest is the same for
+            // all IPv4 addresses. So an end, and what else is in the key, fill two words.
+            state.write_u64((b << 16 | low) ^ zone);
+            state.write_u64((d << 16 | high) ^ kind);
         }
-        state.write_u64(
-            u64::from(low) << 48
-                | u64::from(high) << 32
-                | u64::from(self.zone) << 16
-                | u64::from(self.protocol) << 8
-                | u64::from(tag),
-        );
     }
 }
 

@@ -2,12 +2,11 @@
 
 use super::candidate::Located;
 use super::screen::Screen;
-use super::short_way::{Moment, Short};
+use super::short_way::{Run, Short};
 use super::{Engine, Packet};
 use crate::event::{Discard, Sink};
 use crate::outbox::Outbox;
 use crate::packet::{self, Malformed, Parsed};
-use crate::stats::Mine;
 use crate::verdict::Verdict;
 
 /// Number of packets whose cache misses overlap.
@@ -102,24 +101,14 @@ impl Engine {
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
         let screen = self.screen.get();
-        // Written in place: an array that a closure returns for each element would be copied.
         let mut shorts: Shorts = [None; OVERLAP];
-        let mut are_all_short = true;
-        for (packet, place) in packets.iter().zip(&mut shorts) {
-            *place = self.read_short(packet, screen);
-            match place {
-                Some(short) => self.table.prefetch_index(short.place()),
-                None => are_all_short = false,
-            }
+        if !self.read_shorts(packets, screen, &mut shorts) {
+            return self.overlapped_in_full(packets, screen, &mut shorts, sink, each);
         }
-        if !are_all_short {
-            let shorts = &mut shorts;
-            return self.overlapped_in_full(packets, Read { screen, shorts }, sink, each);
-        }
-        for short in shorts.iter_mut().take(packets.len()).flatten() {
-            self.prefetch_for(short);
-        }
-        let mut run = self.run();
+        self.prefetch_for(&mut shorts);
+        let Some(mut run) = self.run(packets, screen) else {
+            return;
+        };
         for (number, (packet, short)) in packets.iter().zip(&shorts).enumerate() {
             let verdict = match short {
                 Some(short) => self.decide_read(packet, short, &mut run, sink),
@@ -129,22 +118,48 @@ impl Engine {
         }
     }
 
-    /// Prefetches the session of a packet, or the slot of the session that it may open.
-    #[inline(always)]
-    fn prefetch_for(&self, short: &mut Short) {
-        short.candidate = if short.is_datagram() {
-            self.table.prefetch_session(short.place())
-        } else {
-            self.table.prefetch_slot(short.place())
-        };
+    /// Reads packets that may take the short way, and prefetches their entries of the index.
+    /// Returns whether all may take it.
+    #[inline(never)]
+    fn read_shorts(&self, packets: &[Packet<'_>], screen: Screen, shorts: &mut Shorts) -> bool {
+        let mut are_all_short = true;
+        for (packet, place) in packets.iter().zip(shorts) {
+            let is_short = self.read_short(packet, screen, place);
+            match place {
+                Some(short) if is_short => self.table.prefetch_index(short.place()),
+                _ => are_all_short = false,
+            }
+        }
+        are_all_short
     }
 
-    /// Returns what the packets of a call share.
+    /// Prefetches the sessions of packets, or the slots of the sessions that they may open.
+    #[inline(never)]
+    fn prefetch_for(&self, shorts: &mut Shorts) {
+        for short in shorts.iter_mut().flatten() {
+            short.candidate = if short.is_datagram() {
+                self.table.prefetch_session(short.place())
+            } else {
+                self.table.prefetch_slot(short.place())
+            };
+        }
+    }
+
+    /// Returns what the packets of a call share; `None` for no packets.
     #[inline(always)]
-    fn run(&self) -> Run<'_> {
-        Run {
-            last: None,
+    fn run(&self, packets: &[Packet<'_>], screen: Screen) -> Option<Run<'_>> {
+        Some(Run {
+            screen,
+            now: self.moment(packets.first()?.now),
             mine: self.counters.mine(),
+        })
+    }
+
+    /// Sets the time of a run to that of a packet.
+    #[inline(always)]
+    fn set_now(&self, run: &mut Run<'_>, packet: &Packet<'_>) {
+        if !run.now.is_of(packet.now) {
+            run.now = self.moment(packet.now);
         }
     }
 
@@ -157,11 +172,13 @@ impl Engine {
         run: &mut Run<'_>,
         sink: &mut S,
     ) -> Verdict {
-        let moment = self.moment(packet.now, run.last);
-        run.last = Some(moment);
-        match self.decide_short(packet, short, moment, run.mine) {
+        self.set_now(run, packet);
+        match self.decide_short(packet, short, run) {
             Some(verdict) => verdict,
-            None => self.decide_in_full(*packet, Some(short.fallback()), sink, &mut ()),
+            None => {
+                let known = short.fallback(run.screen);
+                self.decide_in_full(*packet, Some(known), sink, &mut ())
+            }
         }
     }
 
@@ -171,15 +188,17 @@ impl Engine {
     fn overlapped_in_full<S: Sink>(
         &self,
         packets: &[Packet<'_>],
-        read: Read<'_>,
+        screen: Screen,
+        shorts: &mut Shorts,
         sink: &mut S,
         mut each: impl FnMut(usize, Verdict, &mut S),
     ) {
-        let Read { screen, shorts } = read;
         let mut parsed: [Result<Parsed, Malformed>; OVERLAP] = [Err(Malformed::Empty); OVERLAP];
         let mut located = [None; OVERLAP];
         let results = parsed.iter_mut().zip(&mut located);
-        let mut run = self.run();
+        let Some(mut run) = self.run(packets, screen) else {
+            return;
+        };
         for ((packet, short), (parsed, located)) in packets.iter().zip(&*shorts).zip(results) {
             if short.is_some() {
                 continue;
@@ -187,16 +206,13 @@ impl Engine {
             let (packet, checksums) = self.prepare(*packet, screen);
             *parsed = packet::parse(packet.bytes, checksums);
             let Ok(parsed) = parsed else { continue };
-            let moment = self.moment(packet.now, run.last);
-            run.last = Some(moment);
-            *located = self.locate(packet.zone, parsed, None, moment.micros());
+            self.set_now(&mut run, &packet);
+            *located = self.locate(packet.zone, parsed, None, run.now.micros());
             if let Some(Located { place, .. }) = located {
                 self.table.prefetch_index(*place);
             }
         }
-        for short in shorts.iter_mut().flatten() {
-            self.prefetch_for(short);
-        }
+        self.prefetch_for(shorts);
         self.prefetch_sessions(&mut located);
         let known = shorts.iter().zip(&parsed).zip(&located);
         for (number, (packet, ((short, parsed), located))) in packets.iter().zip(known).enumerate()
@@ -214,17 +230,3 @@ impl Engine {
 
 /// Packets that may take the short way; `None` for a packet that must take the full way.
 type Shorts = [Option<Short>; OVERLAP];
-
-/// Values that successive packets share.
-struct Run<'a> {
-    /// The time of the last packet.
-    last: Option<Moment>,
-    /// Stripe of the counters that the thread writes.
-    mine: Option<Mine<'a>>,
-}
-
-/// Packets of which some must take the full way, and the settings by which they were read.
-struct Read<'a> {
-    screen: Screen,
-    shorts: &'a mut Shorts,
-}

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::Packet;
 use crate::config::{Attachment, Checksums, IpConfig, Permission};
-use crate::packet::plain::{Addresses, Plain};
 use crate::packet::{
     self, Ip, IpOptions, IpVersion, PROTOCOL_DCCP, PROTOCOL_SCTP, PROTOCOL_TCP, PROTOCOL_UDP,
     Parsed, Transport,
@@ -71,19 +70,6 @@ impl Screen {
         }
     }
 
-    /// Returns whether a packet in the usual form certainly passes [`Screen::check`].
-    #[inline(always)]
-    pub(super) fn is_plain(self, plain: &Plain) -> bool {
-        if !self.has(Self::MARTIANS) {
-            return true;
-        }
-        let (are_plain, are_equal) = match plain.addresses {
-            Addresses::V4 { src, dst } => (is_plain_ipv4(src) & is_plain_ipv4(dst), src == dst),
-            Addresses::V6 { src, dst } => (is_plain_ipv6(src) & is_plain_ipv6(dst), src == dst),
-        };
-        are_plain && !are_equal && plain.ttl != 0
-    }
-
     /// Returns whether a packet arrived from a tunnel; `tunneled` is the packet's own mark.
     pub(super) const fn is_tunnel(self, tunneled: bool) -> bool {
         let attachment = if self.has(Self::LINK) {
@@ -106,7 +92,7 @@ impl Screen {
         {
             return Some(reason);
         }
-        if !self.has(Self::MARTIANS) || is_plain(ip) {
+        if !self.has(Self::MARTIANS) || ip.is_ordinary() {
             return None;
         }
         martian(parsed, self.is_tunnel(tunneled))
@@ -162,29 +148,6 @@ impl NewestScreen {
     pub(super) fn set(&self, screen: Screen) {
         self.0.store(screen.0, Ordering::Relaxed);
     }
-}
-
-/// Returns whether a packet certainly fails none of the checks of [`martian`]: two different
-/// addresses, both in ranges without special ones, and a time to live.
-#[inline]
-const fn is_plain(ip: &Ip) -> bool {
-    let plain = match ip.version {
-        IpVersion::V4 => is_plain_ipv4(ip.src as u32) && is_plain_ipv4(ip.dst as u32),
-        IpVersion::V6 => is_plain_ipv6(ip.src) && is_plain_ipv6(ip.dst),
-    };
-    plain && ip.src != ip.dst && ip.ttl != 0
-}
-
-/// Returns whether an address is in none of the ranges 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/3.
-#[inline]
-const fn is_plain_ipv4(address: u32) -> bool {
-    !matches!(address >> 24, 0 | 127 | 224..)
-}
-
-/// Returns whether an address is global unicast, 2000::/3 (RFC 4291, section 2.4).
-#[inline]
-const fn is_plain_ipv6(address: u128) -> bool {
-    address >> 125 == 1
 }
 
 /// Returns the reason for which an address or the time to live is invalid for a packet in transit

@@ -2,12 +2,13 @@
 //!
 //! **It takes** a TCP segment or UDP datagram in the usual form ([`Plain`]): no IP options, no
 //! extension header, no fragment; for TCP an ACK without SYN, FIN, RST and URG, and no options but
-//! timestamps. Its addresses need no further check ([`Screen::is_plain`]). Its session is in the
-//! table, has not expired, and stays in its state; a TCP session is established, assured, tracked
-//! from its SYN and not a control session. The segment lies within its window, has no repeated data
-//! and repeats no ACK ([`Track::usual`](crate::track::tcp::Track)). The history of the session has
-//! the packet's letter already. No reload is in progress in the shard, and the packet was read
-//! under the settings that are in force there.
+//! timestamps. It has a time to live, and two different addresses in ranges without special ones.
+//! Its session was in the slot that the index named first, has not expired, and stays in its state;
+//! a TCP session is established, assured, tracked from its SYN and not a control session. The
+//! segment lies within its window, has no repeated data and repeats no ACK
+//! ([`Track::usual`](crate::track::tcp::Track)). The history of the session has the packet's letter
+//! already. No reload is in progress in the shard, and the packet was read under the settings that
+//! are in force there.
 //!
 //! **It leaves** every other packet to the full way, without a change of any state: all tests come
 //! before the first write. `Track::usual` is the last test, and writes nothing if it fails.
@@ -35,29 +36,32 @@
 use std::time::Instant;
 
 use super::screen::Screen;
-use super::settings::Settings;
 use super::{Engine, Packet};
-use crate::flow::{Direction, Flow};
-use crate::packet::plain::{Ack, Plain, Usual};
-use crate::packet::{PROTOCOL_TCP, PROTOCOL_UDP};
+use crate::flow::{Direction, End, Flow, FlowKey, Zone};
+use crate::packet::plain::{Plain, Usual};
 use crate::session::history::Letter;
-use crate::session::{Cold, Held, KeyPlace, Micros, Shard, Slot, SlotId};
+use crate::session::{Cold, Held, KeyPlace, Micros, ShardId, Slot, SlotId};
 use crate::stats::Mine;
 use crate::track::Lifetime;
 use crate::track::datagram::{self, Family};
-use crate::verdict::{Tracked, Verdict};
+use crate::verdict::{Class, Tracked, Verdict};
 
-/// A packet that may take the short way.
+/// A packet that may take the short way. Those of a batch are written and read in memory, so they
+/// are small.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Short {
-    flow: Flow,
-    place: KeyPlace,
-    /// The slot that most likely holds the session: see [`Shard::find_near`].
+    key: FlowKey,
+    hash: u32,
+    shard: u32,
+    /// The slot that most likely holds the session: a guess that is tested under the lock.
     pub(super) candidate: u32,
     total_len: u32,
-    screen: Screen,
+    /// The end that the packet came from.
+    source: End,
     usual: Usual,
 }
+
+const _: () = assert!(size_of::<Option<Short>>() <= 80);
 
 /// A packet that was parsed for the short way and takes the full way.
 #[derive(Debug, Clone, Copy)]
@@ -68,20 +72,26 @@ pub(super) struct Fallback {
 }
 
 impl Short {
+    #[inline(always)]
     pub(super) const fn place(&self) -> KeyPlace {
-        self.place
+        KeyPlace {
+            shard: ShardId(self.shard as usize),
+            hash: self.hash,
+        }
     }
 
     /// Returns whether the packet is a datagram: it may open a session.
+    #[inline(always)]
     pub(super) const fn is_datagram(&self) -> bool {
         matches!(self.usual, Usual::Udp)
     }
 
-    /// Returns the parts of the packet that the full way needs.
-    pub(super) const fn fallback(&self) -> Fallback {
+    /// Returns the parts of the packet that the full way needs; `screen` are the settings by which
+    /// the packet was read.
+    pub(super) const fn fallback(&self, screen: Screen) -> Fallback {
         Fallback {
-            place: self.place,
-            screen: self.screen,
+            place: self.place(),
+            screen,
         }
     }
 }
@@ -95,27 +105,25 @@ pub(super) struct Moment {
 }
 
 impl Moment {
+    #[inline(always)]
+    pub(super) fn is_of(&self, instant: Instant) -> bool {
+        self.instant == instant
+    }
+
     pub(super) const fn micros(self) -> Micros {
         self.micros
     }
 }
 
-/// A session as the short way finds it.
-struct Found<'a> {
-    shard: &'a Shard,
-    slot: SlotId,
-    settings: &'a Settings,
-    direction: Direction,
-}
-
-impl Found<'_> {
-    fn hot(&self) -> &Slot {
-        self.shard.slab.hot(self.slot)
-    }
-
-    fn cold(&self) -> &Cold {
-        self.shard.slab.cold(self.slot)
-    }
+/// Values that successive packets share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    /// The settings by which the packets were read.
+    pub(super) screen: Screen,
+    /// The time of the last packet.
+    pub(super) now: Moment,
+    /// Stripe of the counters that the thread writes.
+    pub(super) mine: Option<Mine<'a>>,
 }
 
 impl Engine {
@@ -130,41 +138,65 @@ impl Engine {
         }
     }
 
-    /// Returns the time of a packet; the last one is cached.
-    #[inline(always)]
-    pub(super) fn moment(&self, instant: Instant, last: Option<Moment>) -> Moment {
-        match last {
-            Some(last) if last.instant == instant => last,
-            _ => {
-                let micros = self.origin.micros(instant);
-                Moment {
-                    instant,
-                    micros,
-                    tick: micros.tick(),
-                }
-            }
+    /// Returns the time of a packet.
+    #[inline(never)]
+    pub(super) fn moment(&self, instant: Instant) -> Moment {
+        let micros = self.origin.micros(instant);
+        Moment {
+            instant,
+            micros,
+            tick: micros.tick(),
         }
     }
 
-    /// Reads a packet that may take the short way.
+    /// Reads a packet into `place` if it may take the short way, and returns whether it may. In
+    /// place: a packet that was returned would be copied.
     #[inline(always)]
-    pub(super) fn read_short(&self, packet: &Packet<'_>, screen: Screen) -> Option<Short> {
+    pub(super) fn read_short(
+        &self,
+        packet: &Packet<'_>,
+        screen: Screen,
+        place: &mut Option<Short>,
+    ) -> bool {
         if self.full_way_only {
-            return None;
+            return false;
         }
-        let plain = Plain::read(packet.bytes, screen.checksums_of(packet.offloaded))?;
-        if !screen.is_plain(&plain) {
-            return None;
+        if !Plain::is_tcp_ipv4(packet.bytes) {
+            return self.read_other(packet, screen, place);
         }
-        let flow = Flow::of_plain(self.fixed.zones.group_of(packet.zone), &plain);
-        Some(Short {
-            flow,
-            place: self.table.place(&flow.key),
+        let checksums = screen.checksums_of(packet.offloaded);
+        let Some(plain) = Plain::read_tcp_ipv4(packet.bytes, checksums) else {
+            return false;
+        };
+        self.put_short(packet.zone, &plain, place);
+        true
+    }
+
+    /// Reads a packet other than TCP in IPv4. Apart, so that most packets are read by code in which
+    /// protocol and version are constants.
+    #[inline(never)]
+    fn read_other(&self, packet: &Packet<'_>, screen: Screen, place: &mut Option<Short>) -> bool {
+        let checksums = screen.checksums_of(packet.offloaded);
+        let Some(plain) = Plain::read(packet.bytes, checksums) else {
+            return false;
+        };
+        self.put_short(packet.zone, &plain, place);
+        true
+    }
+
+    #[inline(always)]
+    fn put_short(&self, zone: Zone, plain: &Plain, place: &mut Option<Short>) {
+        let flow = Flow::of_plain(self.fixed.zones.group_of(zone), plain);
+        let KeyPlace { shard, hash } = self.table.place(&flow.key);
+        *place = Some(Short {
+            key: flow.key,
+            hash,
+            shard: shard.0 as u32,
             candidate: u32::MAX,
             total_len: plain.total_len,
-            screen,
+            source: flow.source,
             usual: plain.usual,
-        })
+        });
     }
 
     /// Decides a single packet by the short way.
@@ -173,123 +205,103 @@ impl Engine {
     /// Returns the parsed parts of a packet that must take the full way, if any.
     #[inline(always)]
     pub(super) fn decide_single(&self, packet: &Packet<'_>) -> Result<Verdict, Option<Fallback>> {
-        let mut short = self.read_short(packet, self.screen.get()).ok_or(None)?;
-        short.candidate = self.table.prefetch_slot(short.place);
-        let now = self.moment(packet.now, None);
-        let verdict = self.decide_short(packet, &short, now, self.counters.mine());
-        verdict.ok_or(Some(short.fallback()))
+        let screen = self.screen.get();
+        let mut place = None;
+        self.read_short(packet, screen, &mut place);
+        let short = place.as_mut().ok_or(None)?;
+        short.candidate = self.table.prefetch_slot(short.place());
+        let run = Run {
+            screen,
+            now: self.moment(packet.now),
+            mine: self.counters.mine(),
+        };
+        let verdict = self.decide_short(packet, short, &run);
+        verdict.ok_or(Some(short.fallback(screen)))
     }
 
     /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
-    /// changed in that case. `mine` is this thread's stripe of the counters.
-    #[inline(always)]
+    /// changed in that case.
+    ///
+    /// Not inlined: the registers of a function suffice for this part, but not for all of the short
+    /// way.
+    #[inline(never)]
     pub(super) fn decide_short(
         &self,
         packet: &Packet<'_>,
         short: &Short,
-        now: Moment,
-        mine: Option<Mine<'_>>,
+        run: &Run<'_>,
     ) -> Option<Verdict> {
-        let verdict = self.judge_short(packet, short, now)?;
-        if let (Some(mine), Verdict::Forward(tracked)) = (mine, verdict) {
-            mine.forwarded(tracked.class, short.total_len);
-        }
-        Some(verdict)
-    }
-
-    /// Judges a packet under its shard's lock.
-    #[inline(always)]
-    fn judge_short(&self, packet: &Packet<'_>, short: &Short, now: Moment) -> Option<Verdict> {
-        let Short {
-            flow,
-            place,
-            candidate,
-            total_len,
-            screen,
-            usual,
-        } = *short;
         let Moment {
             micros: now, tick, ..
-        } = now;
-        let mut held = self.table.lock(place.shard);
+        } = run.now;
+        let shard_id = short.place().shard;
+        let mut held = self.table.lock(shard_id);
         let Held {
             shard,
             settings,
             judging,
         } = &mut *held;
-        if judging.is_some() || settings.screen != screen {
+        if judging.is_some() || settings.screen != run.screen {
             return None;
         }
-        let slot = shard.find_near(candidate, place.hash, &flow.key)?;
-        let hot = shard.slab.hot(slot);
+        let slot = SlotId(short.candidate);
+        let hot = shard.slab.holder_mut(slot, &short.key)?;
         if hot.deadline <= tick {
             return None;
         }
-        let direction = hot.direction_of(flow.source);
-        let id = self.table.id(place.shard, slot, hot.generation);
-        let class = self.class_of(hot, id, direction);
-        let found = Found {
-            shard,
-            slot,
-            settings,
-            direction,
-        };
-        let refreshed = match usual {
+        let direction = hot.direction_of(short.source);
+        let session = self.table.id(shard_id, slot, hot.generation);
+        let class = match &short.usual {
             Usual::Tcp(segment) => {
-                if !may_continue(&found, &segment) {
+                // The key, and so the protocol, is the packet's.
+                if !hot.may_continue(segment.payload_len > 0, direction)
+                    || settings.ftp.may_be_control(hot)
+                {
                     return None;
                 }
                 // The last test, and the first write.
-                let hot = shard.slab.hot_mut(slot);
-                let waits = hot.track.usual(direction, &segment)?;
-                settings.established_deadline(hot, waits, now)
+                let waits = hot.track.usual(direction, segment)?;
+                let deadline = settings.established_deadline(hot, waits, now);
+                hot.note_packet(direction, short.total_len, now, deadline);
+                Class::Established
             }
             Usual::Udp => {
-                let lifetime = stays(&found, now)?;
-                let refreshed = settings.deadline(hot, lifetime, now, &mut ());
-                if refreshed < hot.deadline {
+                let class = self.class_of(hot, session, direction);
+                let (hot, cold) = shard.slab.both_mut(slot);
+                let lifetime = stays(hot, cold, direction, now)?;
+                let deadline = settings.deadline(hot, lifetime, now, &mut ());
+                if deadline < hot.deadline {
                     // The session ends earlier than before, so the wheel must be updated.
                     return None;
                 }
-                refreshed
+                hot.note_packet(direction, short.total_len, now, deadline);
+                class
             }
         };
-        let hot = shard.slab.hot_mut(slot);
-        hot.deadline = hot.deadline.max(refreshed);
-        hot.count(direction, total_len);
-        hot.touch(now);
         shard.slab.note_tunnel(slot, direction, packet.tunnel);
+        drop(held);
+        if let Some(mine) = run.mine {
+            mine.forwarded(class, short.total_len);
+        }
         Some(Verdict::Forward(Tracked {
             class,
             direction: Some(direction),
-            session: Some(id),
+            session: Some(session),
             tolerated: None,
             late: None,
         }))
     }
 }
 
-/// Returns whether a TCP session is one that a segment may continue by the short way.
-#[inline(always)]
-fn may_continue(found: &Found<'_>, segment: &Ack) -> bool {
-    let hot = found.hot();
-    (hot.key.protocol() == PROTOCOL_TCP)
-        & hot.seen_reply()
-        & hot.assured()
-        & hot.segment_noted(segment.payload_len > 0, found.direction)
-        && !found.settings.ftp.may_be_control(hot)
-}
-
 /// Returns the lifetime of a UDP session that a datagram leaves in its state; `None` if the
 /// datagram changes more than the time of the session's last packet.
 #[inline(always)]
-fn stays(found: &Found<'_>, now: Micros) -> Option<Lifetime> {
-    let (hot, direction) = (found.hot(), found.direction);
+fn stays(hot: &Slot, cold: &Cold, direction: Direction, now: Micros) -> Option<Lifetime> {
     let state = datagram::State::from_bits(hot.plain_state());
     // The start is on another cache line: see `judge_datagram`.
     let age_ms = match state {
         datagram::State::Replied | datagram::State::Exchange => {
-            now.since(found.cold().start()).as_millis() as u64
+            now.since(cold.start()).as_millis() as u64
         }
         datagram::State::Unreplied | datagram::State::Stream => 0,
     };
@@ -300,8 +312,7 @@ fn stays(found: &Found<'_>, now: Micros) -> Option<Lifetime> {
         asked: 0,
         age_ms,
     };
-    let is_usual = hot.key.protocol() == PROTOCOL_UDP
-        && datagram::next(known, state, direction) == state
+    let is_usual = datagram::next(known, state, direction) == state
         && (state == datagram::State::Unreplied || hot.assured())
         && (direction == Direction::Original || hot.seen_reply())
         && hot.letter_noted(Letter::Data, direction);

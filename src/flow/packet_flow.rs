@@ -449,7 +449,6 @@ mod tests {
             let plain = Plain {
                 addresses,
                 protocol,
-                ttl: 64,
                 total_len: 40,
                 src_port,
                 dst_port,

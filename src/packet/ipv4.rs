@@ -117,6 +117,26 @@ pub(super) const fn is_unicast(address: u32) -> bool {
     address >> 28 != 0xe && address != u32::MAX
 }
 
+/// Returns whether an address is in none of the ranges 0.0.0.0/8, 127.0.0.0/8 and 224.0.0.0/3.
+#[expect(clippy::indexing_slicing, reason = "an octet is below 256")]
+#[inline(always)]
+pub(super) const fn is_ordinary(address: u32) -> bool {
+    // Two instructions; the comparisons would be eight, and every packet has two addresses.
+    ORDINARY[(address >> 24) as usize]
+}
+
+/// Whether addresses that begin with an octet are ordinary.
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it")]
+static ORDINARY: [bool; 256] = {
+    let mut ordinary = [false; 256];
+    let mut octet = 1;
+    while octet < 224 {
+        ordinary[octet] = octet != 127;
+        octet += 1;
+    }
+    ordinary
+};
+
 /// Returns the number of the IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2).
 #[inline]
 pub(super) const fn mapped(address: u32) -> u128 {

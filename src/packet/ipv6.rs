@@ -72,6 +72,12 @@ pub(super) const fn is_unicast(address: u128) -> bool {
     address >> 120 != 0xff
 }
 
+/// Returns whether an address is global unicast, 2000::/3 (RFC 4291, section 2.4).
+#[inline(always)]
+pub(super) const fn is_ordinary(address: u128) -> bool {
+    address >> 125 == 1
+}
+
 /// End of a chain of extension headers.
 pub(super) struct Chain {
     /// First protocol that is not a walked extension header; for a fragment other than the first,

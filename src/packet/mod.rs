@@ -170,6 +170,19 @@ impl Ip {
     pub fn destination(&self) -> IpAddr {
         self.version.address(self.dst)
     }
+
+    /// Returns whether the packet is an ordinary one between two hosts: its addresses differ and
+    /// are in ranges without special ones, and it has a time to live.
+    #[inline]
+    pub(crate) const fn is_ordinary(&self) -> bool {
+        let are_ordinary = match self.version {
+            IpVersion::V4 => {
+                ipv4::is_ordinary(self.src as u32) && ipv4::is_ordinary(self.dst as u32)
+            }
+            IpVersion::V6 => ipv6::is_ordinary(self.src) && ipv6::is_ordinary(self.dst),
+        };
+        are_ordinary && self.src != self.dst && self.ttl != 0
+    }
 }
 
 /// Fields of the transport header.

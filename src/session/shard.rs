@@ -67,6 +67,23 @@ impl Slab {
         &mut self.cold[slot.0 as usize]
     }
 
+    /// Returns the session in a slot if it is that of a key. The slot may be any number.
+    ///
+    /// The key of a session in use is in the index exactly once, so this session is the one that a
+    /// search finds.
+    #[inline(always)]
+    pub(crate) fn holder_mut(&mut self, slot: SlotId, key: &FlowKey) -> Option<&mut Slot> {
+        let hot = self.hot.get_mut(slot.0 as usize)?;
+        (hot.in_use() & (hot.key == *key)).then_some(hot)
+    }
+
+    /// Returns both parts of a session.
+    #[expect(clippy::indexing_slicing, reason = "hot and cold have one length")]
+    pub(crate) fn both_mut(&mut self, slot: SlotId) -> (&mut Slot, &Cold) {
+        let at = slot.0 as usize;
+        (&mut self.hot[at], &self.cold[at])
+    }
+
     /// Returns the newest tunnel of each direction of a session.
     pub(crate) fn tunnels(&self, slot: SlotId) -> [TunnelRef; 2] {
         let of_slot = self.tunnels.get(slot.0 as usize);
@@ -275,26 +292,6 @@ impl Shard {
             is(slot, self.slab.hot(slot))
         });
         slot.map(SlotId)
-    }
-
-    /// Returns the session of a key. `candidate` is a slot that most likely holds the session: if
-    /// it does, the index is not searched.
-    #[inline(always)]
-    pub(crate) fn find_near(&self, candidate: u32, hash: u32, key: &FlowKey) -> Option<SlotId> {
-        // The key of a session in use is in the index exactly once, so a slot that is in use and
-        // has the key is the one that a search finds.
-        let near = self.slab.hot.get(candidate as usize);
-        if near.is_some_and(|slot| slot.in_use() && slot.key == *key) {
-            return Some(SlotId(candidate));
-        }
-        self.find_by_index(hash, key)
-    }
-
-    /// Returns the session of a key that is not where it was expected.
-    #[cold]
-    #[inline(never)]
-    fn find_by_index(&self, hash: u32, key: &FlowKey) -> Option<SlotId> {
-        self.find(hash, key)
     }
 
     /// Returns the part of the shard that is read without its lock.

@@ -216,6 +216,15 @@ impl Slot {
         self.flags |= ASSURED;
     }
 
+    /// Returns whether a TCP session has been answered and is assured, and its history has the
+    /// letter of a segment with or without data.
+    #[inline(always)]
+    pub(crate) const fn may_continue(&self, has_data: bool, direction: Direction) -> bool {
+        let first = if has_data { DATA_NOTED } else { ACK_NOTED };
+        let wanted = first << direction as u8 | SEEN_REPLY | ASSURED;
+        self.flags & wanted == wanted
+    }
+
     pub(crate) const fn plain_state(&self) -> u8 {
         self.flags >> PLAIN_STATE_SHIFT & 3
     }
@@ -372,13 +381,6 @@ impl Slot {
         }
     }
 
-    /// Returns whether the history has the letter of a TCP segment with or without data.
-    #[inline(always)]
-    pub(crate) const fn segment_noted(&self, has_data: bool, direction: Direction) -> bool {
-        let first = if has_data { DATA_NOTED } else { ACK_NOTED };
-        self.flags & first << direction as u8 != 0
-    }
-
     pub(crate) const fn note_letter(&mut self, letter: Letter, direction: Direction) {
         match letter {
             Letter::Data => self.flags |= DATA_NOTED << direction as u8,
@@ -407,6 +409,21 @@ impl Slot {
         *total = pack(Micros(
             (unpack(*total) + u64::from(bytes)).min(Micros::MAX.0),
         ));
+    }
+
+    /// Notes a packet of `bytes` IP bytes that extends the session's life to `deadline`, unless it
+    /// lives longer already.
+    #[inline(always)]
+    pub(crate) fn note_packet(
+        &mut self,
+        direction: Direction,
+        bytes: u32,
+        now: Micros,
+        deadline: u32,
+    ) {
+        self.deadline = self.deadline.max(deadline);
+        self.count(direction, bytes);
+        self.touch(now);
     }
 
     /// Returns the packets and IP bytes of a direction.
@@ -511,6 +528,28 @@ mod tests {
         slot.count(Direction::Reply, 1500);
         assert_eq!(slot.traffic(Direction::Reply), (u32::MAX, Micros::MAX.0));
         assert_eq!(slot.initiator(), End::High);
+    }
+
+    #[test]
+    fn a_segment_continues_a_session_with_all_its_flags_only() {
+        let key = crate::session::testing::key(1);
+        for direction in Direction::BOTH {
+            for (letter, has_data) in [(Letter::Data, true), (Letter::Ack, false)] {
+                let mut slot = Slot::new(key);
+                slot.set_seen_reply();
+                slot.set_assured();
+                assert!(!slot.may_continue(has_data, direction));
+                slot.note_letter(letter, direction);
+                assert!(slot.may_continue(has_data, direction));
+                assert!(!slot.may_continue(!has_data, direction));
+                assert!(!slot.may_continue(has_data, direction.opposite()));
+                for flag in [SEEN_REPLY, ASSURED] {
+                    slot.flags ^= flag;
+                    assert!(!slot.may_continue(has_data, direction));
+                    slot.flags ^= flag;
+                }
+            }
+        }
     }
 
     #[test]

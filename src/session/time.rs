@@ -27,11 +27,12 @@ impl Micros {
     }
 
     /// Returns the first tick at which a session that is refreshed now has exceeded this lifetime.
+    #[inline]
     pub(crate) fn deadline(self, lifetime_ms: u32) -> u32 {
-        let end = self.0.saturating_add(u64::from(lifetime_ms) * 1_000);
         // Rounded up; cheaper than `div_ceil`, which multiplies the quotient again.
-        let ticks = end.saturating_add(TICK_MICROS - 1) / TICK_MICROS;
-        u32::try_from(ticks).unwrap_or(u32::MAX)
+        let rounded = u64::from(lifetime_ms) * 1_000 + (TICK_MICROS - 1);
+        let ticks = self.0.saturating_add(rounded) / TICK_MICROS;
+        ticks.min(u64::from(u32::MAX)) as u32
     }
 
     /// Returns the first tick that does not begin before this time.

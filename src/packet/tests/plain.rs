@@ -22,7 +22,8 @@ fn compare(bytes: &[u8], checksums: Checksums) -> bool {
         Addresses::V6 { src, dst } => (IpVersion::V6, src, dst),
     };
     assert_eq!((ip.version, ip.src, ip.dst), (version, src, dst));
-    assert_eq!((ip.protocol, ip.ttl), (plain.protocol, plain.ttl));
+    assert_eq!(ip.protocol, plain.protocol);
+    assert!(ip.is_ordinary());
     assert_eq!(ip.total_len, plain.total_len);
     assert!(ip.options.is_empty());
     match (plain.usual, &parsed.transport) {
@@ -146,4 +147,33 @@ fn a_datagram_without_a_checksum_is_usual_where_the_full_parser_takes_it() {
     packet[46..48].fill(0);
     let usual = MODES.map(|mode| compare(&packet, mode));
     assert_eq!(usual, [true, false, true]);
+}
+
+/// Whatever the settings say about special addresses, they are left to the full way.
+#[test]
+fn a_packet_with_special_addresses_is_not_usual() {
+    let datagram = [0x10, 0, 0, 53, 0, 8, 0, 0];
+    let is_usual = |packet: &[u8]| Plain::read(packet, Checksums::Trust).is_some();
+    for first in 0..=u8::MAX {
+        let is_ordinary = !matches!(first, 0 | 127 | 224..);
+        for at in [12, 16] {
+            let mut packet = ipv4(UDP, &datagram);
+            packet[at] = first;
+            assert_eq!(is_usual(&packet), is_ordinary, "{first} at {at}");
+        }
+        for at in [8, 24] {
+            let mut packet = ipv6(UDP, &datagram);
+            packet[at] = first;
+            assert_eq!(is_usual(&packet), first >> 5 == 1, "{first} at {at}");
+        }
+    }
+    for (mut packet, ends) in [
+        (ipv4(UDP, &datagram), [12, 16, 20]),
+        (ipv6(UDP, &datagram), [8, 24, 40]),
+    ] {
+        let [src, dst, end] = ends;
+        assert!(is_usual(&packet));
+        packet.copy_within(dst..end, src);
+        assert!(!is_usual(&packet), "both ends are one host");
+    }
 }

@@ -215,12 +215,11 @@ impl Engine {
             now: self.moment(packet.now),
             mine: self.counters.mine(),
         };
-        let verdict = self.decide_short(packet, short, &run);
+        let verdict = self.decide_here(packet, short, &run);
         verdict.ok_or(Some(short.fallback(screen)))
     }
 
-    /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
-    /// changed in that case.
+    /// Decides a packet of a batch as [`Engine::decide_here`] does.
     ///
     /// Not inlined: the registers of a function suffice for this part, but not for all of the short
     /// way.
@@ -231,6 +230,13 @@ impl Engine {
         short: &Short,
         run: &Run<'_>,
     ) -> Option<Verdict> {
+        self.decide_here(packet, short, run)
+    }
+
+    /// Decides a packet by the short way; `None` if the packet must take the full way. Nothing was
+    /// changed in that case.
+    #[inline(always)]
+    fn decide_here(&self, packet: &Packet<'_>, short: &Short, run: &Run<'_>) -> Option<Verdict> {
         let Moment {
             micros: now, tick, ..
         } = run.now;
@@ -415,6 +421,43 @@ mod tests {
         ] {
             is_short(engine, &segment, now);
         }
+    }
+
+    /// A guess that is wrong, as after a session has ended or moved, leaves everything as it is.
+    #[test]
+    fn a_packet_whose_candidate_is_not_its_session_does_not_take_it() {
+        let (engine, now) = (engine(), Instant::now());
+        let of_port = |port| From {
+            v6: false,
+            reply: false,
+            port,
+        };
+        for port in [80, 81] {
+            connect(&engine, of_port(port), now);
+        }
+        let bytes = tcp(of_port(80), ACK, [2, 2], b"abc");
+        let packet = Packet::new(&bytes, now);
+        let screen = engine.screen.get();
+        let mut place = None;
+        assert!(engine.read_short(&packet, screen, &mut place));
+        let mut short = place.unwrap();
+        let run = |screen| Run {
+            screen,
+            now: engine.moment(now),
+            mine: engine.counters.mine(),
+        };
+        let right = engine.table.prefetch_slot(short.place());
+        let before = engine.stats().forwarded_total();
+        for wrong in (0..64).filter(|slot| *slot != right).chain([u32::MAX]) {
+            short.candidate = wrong;
+            let verdict = engine.decide_short(&packet, &short, &run(screen));
+            assert!(verdict.is_none(), "slot {wrong}");
+        }
+        assert_eq!(engine.stats().forwarded_total(), before);
+        short.candidate = right;
+        let verdict = engine.decide_short(&packet, &short, &run(screen));
+        assert!(verdict.is_some_and(|verdict| verdict.is_forward()));
+        assert_eq!(engine.stats().forwarded_total(), before + 1);
     }
 
     #[test]

@@ -12,6 +12,10 @@ const MODES: [Checksums; 3] = [Checksums::Verify, Checksums::Require, Checksums:
 
 /// Checks that a usual packet parses, with equal values. Returns whether the packet is usual.
 fn compare(bytes: &[u8], checksums: Checksums) -> bool {
+    if Plain::is_tcp_ipv4(bytes) {
+        let read = Plain::read_tcp_ipv4(bytes, checksums);
+        assert_eq!(read, Plain::read(bytes, checksums));
+    }
     let Some(plain) = Plain::read(bytes, checksums) else {
         return false;
     };

@@ -374,4 +374,55 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn each_bit_of_an_ipv4_key_counts_for_the_hash() {
+        let key = FlowKey {
+            addresses: [[0, 0xffff_0a00_0001], [0, 0xffff_0a00_0002]],
+            ports: [443, 50_000],
+            zone: 3,
+            protocol: 6,
+            tag: 0,
+        };
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        // Of an address, the bits of an IPv4 address.
+        let varying = (64..96).chain(192..224).chain(256..312);
+        for bit in varying {
+            let other = flipped(key, bit);
+            assert!(!other.is_ipv6());
+            assert_ne!(
+                hasher.hash_one(key),
+                hasher.hash_one(other),
+                "hash of bit {bit}"
+            );
+        }
+    }
+
+    /// Addresses and ports that follow each other fill all parts of a table.
+    #[test]
+    fn hashes_of_neighboring_ipv4_keys_are_spread() {
+        const PARTS: usize = 256;
+        let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
+        let mut shards = [0; PARTS];
+        let mut places = [0; PARTS];
+        for n in 0..65_536_u64 {
+            let key = FlowKey {
+                addresses: [[0, 0xffff_0a00_0000 | n >> 8], [0, 0xffff_0a01_0000]],
+                ports: [1_024 + (n & 0xff) as u16, 443],
+                zone: 0,
+                protocol: 6,
+                tag: 0,
+            };
+            let hash = hasher.hash_one(key);
+            shards[hash as usize % PARTS] += 1;
+            places[(hash >> 32) as usize % PARTS] += 1;
+        }
+        for counts in [shards, places] {
+            // 256 are expected, with a deviation of 16.
+            assert!(
+                counts.iter().all(|count| (160..352).contains(count)),
+                "{counts:?}"
+            );
+        }
+    }
 }

@@ -7,7 +7,10 @@ use super::Engine;
 use super::settings::Settings;
 use crate::continuity::{Due, FlowName, StoreWhen, StoredSession, SweepCursor, SweepTime, Swept};
 use crate::policy::RuleId;
-use crate::session::{Held, Micros, Refresh, SLICE, ShardId, SlotId, TICK};
+use crate::session::{Held, Micros, Refresh, ShardId, SlotId, TICK};
+
+/// Slots that are read under one hold of a shard's lock. None of their sessions ends.
+const SLOTS: u32 = 64;
 
 /// Conditions for a new record, in the units of the table.
 struct Terms<'a> {
@@ -58,7 +61,7 @@ impl Engine {
     /// Calls `each` with the sessions of one slice of the table that are due to be stored, and goes
     /// on with the next slice at the next call, endlessly.
     ///
-    /// A slice is 16 slots of one shard, whose lock is held while they are read. No lock is held
+    /// A slice is 64 slots of one shard, whose lock is held while they are read. No lock is held
     /// while `each` runs. Does nothing unless `continuity.enabled` is set. A caller paces
     /// itself by [`Swept`], such as one round a second.
     pub fn sweep(
@@ -78,7 +81,7 @@ impl Engine {
         let settings = {
             let mut held = self.table.lock(shard_id);
             let terms = Terms::new(when, now);
-            let end = held.shard.slots().min(cursor.slot.saturating_add(SLICE));
+            let end = held.shard.slots().min(cursor.slot.saturating_add(SLOTS));
             for session in (cursor.slot..end).map(SlotId) {
                 swept.slots += 1;
                 if terms.are_met(&held, session) {
@@ -94,7 +97,7 @@ impl Engine {
                 swept.round_ended = cursor.shard == 0;
             }
             let settings = Arc::clone(&held.settings);
-            self.table.hand_over(shard_id, held);
+            self.table.give_way(shard_id, held);
             settings
         };
         swept.due = cursor.due.len();

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::id::{SessionId, SlotId};
 use super::time::Micros;
 
-/// Slots that are visited under one hold of a shard's lock. A packet waits for one slice at most:
-/// about a microsecond, or some 10 if all of its sessions end.
+/// Slots that are visited under one hold of a shard's lock: about a microsecond, or some 10 if all
+/// of its sessions end. A packet most often waits for one slice.
 pub(crate) const SLICE: u32 = 16;
 
 /// A reload whose settings are in force in a shard, some of whose sessions are not judged yet.

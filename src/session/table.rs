@@ -158,10 +158,18 @@ impl<S> Table<S> {
         self.padded(shard).held.lock()
     }
 
-    /// Releases a shard's lock between two slices of work: a thread that waits for the lock gets it
-    /// before the caller.
+    /// Releases a shard's lock between two slices of work, and gives the threads that wait for it a
+    /// few microseconds to take it. For workers, which have packets to decide.
     pub(crate) fn hand_over(&self, shard: ShardId, held: MutexGuard<'_, Held<S>>) {
         self.padded(shard).held.hand_over(held);
+    }
+
+    /// Releases a shard's lock between two slices of work, as [`Table::hand_over`] does, and leaves
+    /// the processor to threads that did not take the lock in time.
+    pub(crate) fn give_way(&self, shard: ShardId, held: MutexGuard<'_, Held<S>>) {
+        if !self.padded(shard).held.hand_over(held) {
+            std::thread::yield_now();
+        }
     }
 
     /// Returns the outline of the shard of a place.
@@ -179,7 +187,7 @@ impl<S> Table<S> {
     }
 
     /// Prefetches the session that a key most likely has, and returns its slot. Takes no lock, so
-    /// the slot is a guess: see [`Shard::find_near`].
+    /// the slot is a guess: see [`Slab::holder_mut`](super::shard::Slab::holder_mut).
     #[inline]
     pub(crate) fn prefetch_slot(&self, place: KeyPlace) -> u32 {
         let outline = self.outline(place.shard);
@@ -316,7 +324,7 @@ impl<S> Walk<'_, S> {
             return false;
         }
         slice(&mut held, self.next..end);
-        self.table.hand_over(self.shard, held);
+        self.table.give_way(self.shard, held);
         self.next = end;
         true
     }

@@ -19,7 +19,6 @@ use parking_lot::Mutex;
 use self::part::Part;
 use super::EndReason;
 use super::index::Places;
-use super::judging::SLICE;
 use super::slot::Slot;
 use super::time::Micros;
 use super::{SessionId, TunnelRef};
@@ -34,6 +33,8 @@ mod part;
 /// Number of parts, each with its own lock.
 const PARTS: usize = 16;
 const _: () = assert!(PARTS.is_power_of_two());
+/// Places that are read under one hold of a part's lock.
+const PORTION: u32 = 64;
 
 /// Remembered state of an end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -283,15 +284,15 @@ impl Graveyard {
         now: Micros,
         mut each: impl FnMut(&Tombstone) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut slice = Vec::with_capacity(SLICE as usize);
+        let mut slice = Vec::with_capacity(PORTION as usize);
         let mut order = Vec::new();
         for part in &self.parts {
             order.clear();
-            while part.lock().ages(order.len() as u32, SLICE, &mut order) {}
+            while part.lock().ages(order.len() as u32, PORTION, &mut order) {}
             // Free places are included, so that tombstones added during the walk change no
             // position.
             order.sort_unstable();
-            for places in order.chunks(SLICE as usize) {
+            for places in order.chunks(PORTION as usize) {
                 {
                     let part = part.lock();
                     let live = places.iter().filter_map(|(_, place)| part.in_use(*place));

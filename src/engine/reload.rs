@@ -220,7 +220,11 @@ impl Engine {
         // These are freed once the lock is released: they may hold the last reference to large
         // settings.
         let _freed = over.then(|| (held.judging.take(), held.shard.unjudged.end()));
-        self.table.hand_over(shard_id, held);
+        match tally {
+            Some(_) => self.table.give_way(shard_id, held),
+            // Expiry, by a worker.
+            None => self.table.hand_over(shard_id, held),
+        }
         // No lock is held: the sink may call the engine.
         if !ended.is_empty() {
             sink.ends_follow(ended.len());

@@ -333,8 +333,13 @@ mod tests {
     const ACK: u8 = 0x10;
 
     fn engine() -> Engine {
+        engine_with(None)
+    }
+
+    fn engine_with(shards: Option<u32>) -> Engine {
         let mut config = Config::allow_all();
         config.engine.checksums = Checksums::Trust;
+        config.table.shards = shards;
         Engine::with_seed(&config, [1, 2, 3, 4]).expect("a right configuration")
     }
 
@@ -426,7 +431,7 @@ mod tests {
     /// A guess that is wrong, as after a session has ended or moved, leaves everything as it is.
     #[test]
     fn a_packet_whose_candidate_is_not_its_session_does_not_take_it() {
-        let (engine, now) = (engine(), Instant::now());
+        let (engine, now) = (engine_with(Some(1)), Instant::now());
         let of_port = |port| From {
             v6: false,
             reply: false,
@@ -447,6 +452,14 @@ mod tests {
             mine: engine.counters.mine(),
         };
         let right = engine.table.prefetch_slot(short.place());
+        let in_use = |slot| {
+            let held = engine.table.lock(short.place().shard);
+            held.shard.slab.hot(SlotId(slot)).in_use()
+        };
+        assert!(
+            in_use(0) && in_use(1) && right < 2,
+            "two sessions in one shard"
+        );
         let before = engine.stats().forwarded_total();
         for wrong in (0..64).filter(|slot| *slot != right).chain([u32::MAX]) {
             short.candidate = wrong;

@@ -57,9 +57,9 @@ crate::config_section! {
             restart: true;
         }
         /// The rate of questions in vain, and as many at once before. A question that moves a
-        /// session or an announcement here costs a quarter. One half is for sources of which a
-        /// question has done that within a minute. With `Z` zones, each zone is guaranteed
-        /// `questions / (4 * Z)` a second of either half, if that is at least one.
+        /// session or an announcement here costs a quarter. One half is for sources that are an end
+        /// of such a session within a minute. With `Z` zones, each zone is guaranteed
+        /// `questions / (4 * Z)` a second of either half.
         questions: u32 {
             default: Self::DEFAULT_RATE, "one per cent of what a store answers";
             bounds: 0..=Self::MAX_RATE;

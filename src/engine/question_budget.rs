@@ -1,8 +1,9 @@
 //! Budget of the questions to the store: a rate for each source, and an overall rate.
 //!
-//! The overall rate has two halves. One is for sources of which a question has moved a session
-//! within the last minute ([`PROVEN_MILLIS`]): a flood of stray packets with forged sources leaves
-//! it to them, so that sessions move during a flood. The other half is for all sources.
+//! The overall rate has two halves. One is for sources that are an end of a session that a question
+//! has moved within the last minute ([`PROVEN_MILLIS`]): a flood of stray packets with forged
+//! sources leaves it to them, so that sessions move during a flood. The other half is for all
+//! sources.
 //!
 //! A question that finds something gives back three quarters of what was paid for it. So the rates
 //! bound the questions in vain, and sessions move four times as fast. Nothing is free: hosts that
@@ -144,7 +145,7 @@ impl QuestionBudget {
         used_up.then_some(Unasked::OverallBudget)
     }
 
-    /// Remembers that a question about a packet of a source has found something.
+    /// Remembers a source, of a session that a question has moved.
     pub(super) fn prove(&self, source: Destination, now: Micros) {
         self.proven.note(&source, now, PROVEN_MILLIS);
     }

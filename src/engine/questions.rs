@@ -43,7 +43,6 @@ pub(super) struct Pending {
     pub(super) kind: QuestionKind,
     pub(super) flow: FlowKey,
     pub(super) sender: End,
-    cause: Option<HoldCause>,
     payment: Payment,
 }
 
@@ -274,7 +273,6 @@ impl Questions {
                 kind: entry.kind,
                 flow: entry.flow,
                 sender: entry.sender,
-                cause: id.cause(),
                 // No second answer gives it back.
                 payment: Payment {
                     paid: entry.payment.paid.take(),
@@ -294,15 +292,16 @@ impl Questions {
         Some(pending)
     }
 
-    /// Gives most of a question that has found something back to its budget.
-    pub(super) fn put_back(&self, pending: &Pending, now: Micros, zones: &[Zone]) {
+    /// Gives most of a question that has found something back to its budget. `ends` are the counted
+    /// prefixes of the ends of its flow, which are remembered: packets of others, such as ICMP
+    /// errors, may cause a question as well.
+    pub(super) fn put_back(&self, pending: &Pending, ends: [u128; 2], now: Micros, zones: &[Zone]) {
         let Payment { payer, paid } = pending.payment;
         let Some(paid) = paid else { return };
-        let source = account_of(&payer);
-        self.budget.put_back(source, paid, zones);
-        // The sender of an ICMP error need not be an end of the session that the error quotes.
-        if pending.cause != Some(HoldCause::IcmpError) {
-            self.budget.prove(source, now);
+        self.budget.put_back(account_of(&payer), paid, zones);
+        for address in ends {
+            let zone = payer.zone;
+            self.budget.prove(Destination { zone, address }, now);
         }
     }
 

@@ -87,7 +87,12 @@ impl Engine {
         };
         questions.count(effect);
         if !effect.is_in_vain() {
-            questions.put_back(&pending, micros, &self.settings().zones);
+            let flow = &pending.flow;
+            let ends = [End::Low, End::High].map(|end| {
+                let prefixes = &self.fixed.prefixes;
+                prefixes.counted(flow.address_number(end), flow.is_ipv6())
+            });
+            questions.put_back(&pending, ends, micros, &self.settings().zones);
         }
         questions.end_answer(id, &pending, effect, micros);
         if pending.kind != QuestionKind::Owner {

@@ -227,10 +227,12 @@ fn questions_that_find_a_session_cost_a_quarter_and_have_half_the_rate() {
     });
     assert_eq!(flood.count(), 19);
     let refused = new.stats().unasked_for(Unasked::OverallBudget);
-    // Each question waits for its answer while another one is asked.
+    // Both ends of the session that has moved are known. Each question waits for its answer while
+    // another one is asked.
     let mut moved = 1;
     for port in (2..=200).step_by(2) {
-        let held = [port, port + 1].map(|port| new.take(&stray(port)) == ["hold"]);
+        let answer = segment(Ends::v4(port + 1, 80).back(), ACK, 501, 101, b"answer");
+        let held = [stray(port), answer].map(|bytes| new.take(&bytes) == ["hold"]);
         new.ask(&store);
         moved += new
             .ready()

@@ -339,6 +339,31 @@ fn an_icmp_error_finds_the_session_that_has_moved() {
     }
 }
 
+/// Half of the rate is for the ends of sessions that have moved, and not for whoever reports an
+/// error to one of them.
+#[test]
+fn the_sender_of_an_icmp_error_is_not_an_end_of_its_session() {
+    let store = stored(FROM_1, |old| connect(old, ENDS));
+    let error = unreachable(false, 1, &segment(ENDS, ACK, 101, 501, b"too long"));
+    let mut new = Site::of(&format!(
+        "{FROM_1}[continuity]\nenabled = true\nquestions = 2\n"
+    ));
+    assert_eq!(new.take_with(&store, &error), ["hold", "forward"]);
+    let stray = |src: u8, port| {
+        let ends = Ends {
+            src,
+            dst: 1,
+            ..Ends::v4(port, 9)
+        };
+        segment(ends, ACK, 101, 501, b"stray")
+    };
+    // Of the half for all, three quarters are left.
+    assert_eq!(new.take_with(&store, &stray(200, 7)), ["tcp_no_session"]);
+    assert_eq!(new.stats().unasked_for(Unasked::OverallBudget), 1);
+    let of_server = new.take_with(&store, &stray(2, 7));
+    assert_eq!(of_server, ["hold", "tcp_no_session"]);
+}
+
 /// Returns ends that no rule names.
 const fn between_others(ends: Ends) -> Ends {
     Ends {
